@@ -1,0 +1,99 @@
+"""`Sample`: the one record that every source yields and everything downstream reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+TASKS = ("caption", "vqa", "report")
+COMMERCIAL_USE = ("yes", "no", "conditional", "unknown")
+
+
+@dataclasses.dataclass(slots=True)
+class Image:
+    """An encoded picture as it came: `data` are the original bytes, `name` its base name in the package."""
+
+    data: bytes
+    name: str
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the form in which `datasets.Image` stores a picture."""
+        return {"bytes": self.data, "path": self.name}
+
+
+@dataclasses.dataclass(slots=True)
+class Sample:
+    """One image with one text to learn, and the rights to it.
+
+    The order of the fields is the order of the columns. Every column is there from the first version of the format;
+    those with the default None are nullable.
+    """
+
+    id: str
+    """Unique and stable: group/figure/panel/task/ordinal."""
+    image: Image
+    task: str
+    """caption, vqa or report."""
+    prompt: str
+    """The bare question; empty for caption and report. Templates belong to the recipe."""
+    target: str
+    """The text to learn: caption, answer or report."""
+    mentions: list[str] = dataclasses.field(default_factory=list)
+    """The paragraphs of the article that cite the figure."""
+    language: str | None = None
+    """ISO 639-1 code."""
+    modality: str | None = None
+    more_images: list[Image] = dataclasses.field(default_factory=list)
+    """Further views of the same study."""
+    panel: str | None = None
+    kind: str | None = None
+    """figure, table, equation, supplementary, graphic."""
+    compound: bool | None = None
+    organ: str | None = None
+    finding: str | None = None
+    """Known finding(s), comma-separated and lower case; "none" for a normal image."""
+    question_type: str | None = None
+    answer_type: str | None = None
+    """open, closed or choice."""
+    choices: list[str] | None = None
+    journal: str | None = None
+    year: int | None = None
+    article_type: str | None = None
+    duplicate_of: str | None = None
+    original_text: str | None = None
+    source: str = ""
+    group: str = ""
+    """Article, patient or image: what splits and clusters go by."""
+    pmcid: str | None = None
+    """With its prefix: PMC123."""
+    doi: str | None = None
+    figure_id: str | None = None
+    label: str | None = None
+    file_name: str = ""
+    sha256: str = ""
+    """Of the image's bytes."""
+    license: str | None = None
+    """SPDX expression or LicenseRef; None where none is stated."""
+    license_scope: str | None = None
+    """figure, article or dataset."""
+    license_evidence: str | None = None
+    """The words or the URL that say so."""
+    third_party: bool = False
+    """True where the image or a part of it belongs to somebody else than the article's authors."""
+    commercial_use: str = "unknown"
+    """yes, no, conditional or unknown."""
+
+
+@dataclasses.dataclass(slots=True)
+class Reject:
+    """A figure or record that became no sample, and why."""
+
+    source: str
+    where: str
+    """What was dropped: package and figure id, or file and row."""
+    reason: str
+    """A short fixed key that is counted: "no image file", "license not allowed"."""
+    detail: str = ""
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Sample))

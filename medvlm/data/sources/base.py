@@ -1,0 +1,48 @@
+"""What a source is: it names its inputs, and turns each of them into samples and rejects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from medvlm.data.sample import Reject, Sample
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest piece of input that is prepared as a whole: an article, or one file of a public set.
+
+    Units are pickled to worker processes, so they name things (paths, indices) rather than hold them.
+    """
+
+    name: str
+    """Shown in progress and in rejects; units are prepared in the order of their names."""
+    locator: tuple[str, ...]
+    """Whatever the source needs to find it again: a path, an archive and its member."""
+
+
+class Source(Protocol):
+    """One kind of input. Constructed with the paths of `--input` and the source's own settings."""
+
+    name: str
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the inputs with their hashes ({"path", "sha256", "bytes"}), for the manifest and for "up to date".
+
+        Raises:
+            InputError: an input is missing or of an unknown kind.
+        """
+        ...
+
+    def units(self) -> Sequence[Unit]:
+        """Return all units, sorted by name."""
+        ...
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
+        """Yield what one unit holds. A damaged unit yields a `Reject`, never an exception."""
+        ...
+
+    def card(self) -> dict[str, Any]:
+        """Return facts for the dataset card: title, description, homepage, citation, known problems, synthetic."""
+        ...
