@@ -1,0 +1,131 @@
+"""PaliGemma: image tokens, `<bos>`, prefix, a line end tokenized on its own, then suffix and `<eos>`.
+
+Attention is full over image and prefix and causal over the suffix; the loss is on the suffix only (arXiv:2407.07726,
+section 3.2.1). What makes it so is `token_type_ids`: 0 on image, prefix and padding, 1 on the suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from medvlm.models.backbones.base import Example
+
+IGNORED = -100
+"""Label of a position that has no loss."""
+
+
+class PaliGemmaBackbone:
+    """Turns examples into PaliGemma's inputs.
+
+    Args:
+        processor: the checkpoint's PaliGemmaProcessor.
+        image_tokens: how many image tokens stand before the text, (image size / patch size)².
+        max_prefix_tokens: the prefix is cut to so many tokens, `<bos>` and the line end apart.
+        max_suffix_tokens: the suffix is cut to so many tokens, `<eos>` included and always kept.
+    """
+
+    components: Mapping[str, str] = {
+        "vision_tower": "model.vision_tower.",
+        "projector": "model.multi_modal_projector.",
+        "language_model": "model.language_model.",
+    }
+    quantizable = "language_model"
+
+    def __init__(self, processor: Any, *, image_tokens: int, max_prefix_tokens: int, max_suffix_tokens: int) -> None:
+        self.tokenizer = processor.tokenizer
+        self.image_processor = processor.image_processor
+        self.image_tokens = image_tokens
+        self.max_prefix_tokens = max_prefix_tokens
+        self.max_suffix_tokens = max_suffix_tokens
+        self.image_token_id: int = self.tokenizer.convert_tokens_to_ids("<image>")
+        self._line_end: list[int] = self._tokens("\n")
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any]) -> torch.nn.Module:
+        """Return a PaliGemmaForConditionalGeneration of these dimensions."""
+        from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+        model: torch.nn.Module = PaliGemmaForConditionalGeneration(PaliGemmaConfig.from_dict(dict(config)))
+        return model
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _prefix(self, text: str) -> list[int]:
+        head = [self.image_token_id] * self.image_tokens + [self.tokenizer.bos_token_id]
+        return head + self._without_image_tokens(text)[: self.max_prefix_tokens] + self._line_end
+
+    def _suffix(self, text: str) -> list[int]:
+        return [*self._without_image_tokens(text)[: self.max_suffix_tokens - 1], self.tokenizer.eos_token_id]
+
+    def _without_image_tokens(self, text: str) -> list[int]:
+        # A text that itself says "<image>" must not claim a place in the picture.
+        return [token for token in self._tokens(text) if token != self.image_token_id]
+
+    def text_tokens(self, prefix: str, suffix: str) -> tuple[int, int]:
+        """Return (prefix tokens with `<bos>` and line end, suffix tokens with `<eos>`), after truncation."""
+        return len(self._prefix(prefix)) - self.image_tokens, len(self._suffix(suffix))
+
+    def pixels(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return pixel values [B, 3, S, S] in [-1, 1]."""
+        images = [example.image for example in examples]
+        values: torch.Tensor = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        return values
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Return training inputs, padded on the right.
+
+        Returns:
+            input_ids, attention_mask, token_type_ids, labels [B, T] (labels unshifted, `IGNORED` off the suffix),
+            logits_to_keep [B, T] bool (True where the next token has a label, so no other logits are computed),
+            pixel_values [B, 3, S, S].
+        """
+        prefixes = [self._prefix(example.prefix) for example in examples]
+        suffixes = [self._suffix(example.suffix or "") for example in examples]
+        length = max(len(prefix) + len(suffix) for prefix, suffix in zip(prefixes, suffixes, strict=True))
+        shape = (len(examples), length)
+        ids = torch.full(shape, self.tokenizer.pad_token_id)
+        attention = torch.zeros(shape, dtype=torch.long)
+        types = torch.zeros(shape, dtype=torch.long)
+        labels = torch.full(shape, IGNORED)
+        for row, (prefix, suffix) in enumerate(zip(prefixes, suffixes, strict=True)):
+            start, end = len(prefix), len(prefix) + len(suffix)
+            ids[row, :end] = torch.tensor(prefix + suffix)
+            attention[row, :end] = 1
+            types[row, start:end] = 1
+            labels[row, start:end] = ids[row, start:end]
+        keep = torch.zeros(shape, dtype=torch.bool)
+        keep[:, :-1] = labels[:, 1:] != IGNORED
+        return {
+            "input_ids": ids,
+            "attention_mask": attention,
+            "token_type_ids": types,
+            "labels": labels,
+            "logits_to_keep": keep,
+            "pixel_values": self.pixels(examples),
+        }
+
+    def collate_prompts(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Return generation inputs, padded on the left: input_ids, attention_mask, token_type_ids [B, T], pixel_values."""
+        prefixes = [self._prefix(example.prefix) for example in examples]
+        length = max(map(len, prefixes))
+        ids = torch.full((len(examples), length), self.tokenizer.pad_token_id)
+        attention = torch.zeros_like(ids)
+        for row, prefix in enumerate(prefixes):
+            ids[row, length - len(prefix) :] = torch.tensor(prefix)
+            attention[row, length - len(prefix) :] = 1
+        return {
+            "input_ids": ids,
+            "attention_mask": attention,
+            "token_type_ids": torch.zeros_like(ids),
+            "pixel_values": self.pixels(examples),
+        }
+
+    def decode(self, tokens: torch.Tensor) -> list[str]:
+        """Return the texts of generated tokens [B, T], special tokens and outer blanks removed."""
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [text.strip() for text in texts]

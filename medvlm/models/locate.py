@@ -1,0 +1,153 @@
+"""Find a base model's files before anything heavy is loaded, and say at once what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from medvlm.errors import AccessError, InputError
+from medvlm.resources import PACKAGE
+
+TINY_BASE = "medvlm/tiny-base"
+TINY_RANDOM = "medvlm/tiny-random"
+
+PROBE_SECONDS = 3.0
+"""How long an answer of the Hub is waited for; the whole error appears within five seconds."""
+
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Located:
+    """A base model on this machine; `path` is None for the untrained architecture, which is built by code."""
+
+    id: str
+    path: Path | None
+
+    def config(self) -> dict[str, Any]:
+        """Return its config.json (empty for the untrained architecture)."""
+        if self.path is None:
+            return {}
+        loaded: dict[str, Any] = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return loaded
+
+
+def locate(model_id: str, revision: str | None = None) -> Located:
+    """Return where the model's files are, downloading them if they are on the Hub and may be had.
+
+    Raises:
+        InputError: a local folder is missing or holds no model.
+        AccessError: gated, unknown or unreachable on the Hub; says what to accept, how to log in, and how to name a
+            local copy. Raised within `PROBE_SECONDS` and without retries.
+    """
+    if model_id == TINY_RANDOM:
+        return Located(model_id, None)
+    if model_id == TINY_BASE:
+        return Located(model_id, PACKAGE / "models" / "tiny_base")
+    path = Path(model_id).expanduser()
+    if path.is_dir():
+        return Located(model_id, _checked(path))
+    if path.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") != 1:
+        raise InputError(f"model.id: no folder {model_id}; name a folder with config.json, or a Hub id owner/name")
+    cached = _cached(model_id, revision)
+    return Located(model_id, cached or _download(model_id, revision))
+
+
+def is_local(model_id: str) -> bool:
+    """Return True where no network is needed: packaged, untrained, a folder, or wholly in the cache."""
+    return model_id in (TINY_BASE, TINY_RANDOM) or Path(model_id).expanduser().is_dir() or bool(_cached(model_id, None))
+
+
+def _checked(path: Path) -> Path:
+    config = path / "config.json"
+    if not config.is_file():
+        raise InputError(f"model.id: {path} holds no config.json, so it is not a model's folder")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"model.id: {config} is not JSON; copy the model again") from error
+    if not _whole(path):
+        raise InputError(f"model.id: {path} lacks weights (*.safetensors); copy the model again")
+    return path
+
+
+def _whole(path: Path) -> bool:
+    """Return True where every weight file that the index names is there."""
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        return bool(shards) and all((path / shard).is_file() for shard in shards)
+    return (path / "model.safetensors").is_file()
+
+
+def _cached(model_id: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(snapshot_download(model_id, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError, ValueError):
+        return None
+    return path if (path / "config.json").is_file() and _whole(path) else None
+
+
+def _download(model_id: str, revision: str | None) -> Path:
+    _probe(model_id, revision)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
+    except OSError as error:
+        raise AccessError(
+            f"{model_id}: the download broke off ({_short(error)}); run the same command again to go on, {_OR_LOCAL}"
+        ) from error
+
+
+_OR_LOCAL = "or name a local copy with model.id=PATH"
+
+
+def _probe(model_id: str, revision: str | None) -> None:
+    """Ask the Hub once for the model's config.json, in a thread, since a name look-up may hang past any timeout."""
+    page = f"https://huggingface.co/{model_id}"
+    advice = f"accept its license at {page}, log in with `hf auth login`, {_OR_LOCAL}"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise AccessError(f"{model_id}: HF_HUB_OFFLINE is set and the model is not in the cache; unset it, {advice}")
+    failure: list[BaseException | None] = []
+
+    def ask() -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        try:
+            url = hf_hub_url(model_id, "config.json", revision=revision)
+            get_hf_file_metadata(url, timeout=PROBE_SECONDS)
+            failure.append(None)
+        except Exception as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    error = failure[0] if failure else TimeoutError(f"no answer within {PROBE_SECONDS:g} s")
+    if error is not None:
+        raise AccessError(f"{model_id}: {_reason(error)}; {advice}") from error
+
+
+def _reason(error: BaseException) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "the weights are gated and this account has no access"
+    if isinstance(error, RevisionNotFoundError):
+        return "no such revision on the Hub"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such model on the Hub, or it is private or gated and you are not logged in"
+    return f"the Hub cannot be reached ({_short(error)})"
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__

@@ -1,0 +1,92 @@
+"""4-bit loading with bitsandbytes: which modules, and the traps of its CPU path."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from medvlm.errors import MedvlmError
+from medvlm.recipe.models import QuantizationPart
+
+if TYPE_CHECKING:
+    import torch
+
+    from medvlm.models.backbones.base import Backbone
+
+
+def quiet_import() -> None:
+    """Import bitsandbytes without its remark that the optional CPU kernels are absent."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        import bitsandbytes  # noqa: F401
+    finally:
+        logger.setLevel(level)
+
+
+def configuration(part: QuantizationPart, backbone: type[Backbone]) -> Any:
+    """Return the BitsAndBytesConfig that quantizes the language model's linear layers and nothing else.
+
+    Skip patterns are anchored at the model's root: `vision_tower` alone would skip nothing. Any list given replaces
+    the default that spares `lm_head`, so that is named again.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quiet_import()
+    spared = [prefix.removesuffix(".") for name, prefix in backbone.components.items() if name != backbone.quantizable]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=part.double,
+        bnb_4bit_compute_dtype=getattr(torch, part.compute_dtype),
+        llm_int8_skip_modules=[*spared, "lm_head"],
+    )
+
+
+def mend_cpu_layers(model: torch.nn.Module) -> None:
+    """Switch off the AVX512-BF16 path of every 4-bit layer.
+
+    Its first forward in eval mode repacks the weights in place; training steps after it then get wrong gradients
+    without any error, and a merge gives a wrong model.
+    """
+    quiet_import()
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def quantized_modules(model: torch.nn.Module) -> list[str]:
+    """Return the names of all 4-bit modules."""
+    quiet_import()
+    from bitsandbytes.nn import Linear4bit
+
+    return [name for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+
+
+def would_be_quantized(model: torch.nn.Module, backbone: type[Backbone]) -> list[str]:
+    """Return the names of the modules that 4-bit loading replaces: linear layers of the quantizable component."""
+    import torch
+
+    prefix = backbone.components[backbone.quantizable]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.startswith(prefix)
+    ]
+
+
+def check(model: torch.nn.Module, backbone: type[Backbone]) -> None:
+    """Raise where 4-bit loading touched another component, or spared a layer it should have taken."""
+    prefix = backbone.components[backbone.quantizable]
+    names = quantized_modules(model)
+    strays = [name for name in names if not name.startswith(prefix)]
+    # Linear4bit is a subclass of Linear, so this counts what was meant to be 4-bit.
+    missed = set(would_be_quantized(model, backbone)) - set(names)
+    if strays or missed:
+        raise MedvlmError(
+            f"4-bit loading went wrong: {len(strays)} modules outside {prefix} are 4-bit, {len(missed)} inside are not"
+        )

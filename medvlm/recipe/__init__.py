@@ -1,0 +1,6 @@
+"""Typed recipes: what they may hold, how they are read, and how they are resolved beside a run."""
+
+from medvlm.recipe.load import load_recipe
+from medvlm.recipe.models import Recipe
+
+__all__ = ["Recipe", "load_recipe"]

@@ -1,0 +1,37 @@
+"""The resolved recipe: every value spelled out, written beside the run with its hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from medvlm.errors import InputError
+from medvlm.io import stable_hash, write_text
+from medvlm.recipe.load import check
+from medvlm.recipe.models import Recipe
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the SHA-256 of the resolved recipe; equal recipes, however written, have equal hashes."""
+    return stable_hash(recipe.model_dump(mode="json"))
+
+
+def write_resolved(recipe: Recipe, path: Path) -> None:
+    """Write every value of `recipe` to `path` as YAML."""
+    write_text(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def read_resolved(path: Path) -> Recipe:
+    """Read what `write_resolved` wrote.
+
+    Raises:
+        InputError: the file is missing or not a mapping.
+        RecipeError: its values are wrong.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: missing; this is not the folder of a run, or it is half-written")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: not a recipe")
+    return check(raw, str(path))
