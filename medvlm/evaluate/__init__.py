@@ -1,0 +1,1 @@
+"""Predictions and their scores: tokenize, count, aggregate, and say how sure the numbers are."""

@@ -1,0 +1,142 @@
+"""ROUGE (Lin 2004) in the two ways in use, side by side because they differ.
+
+`rouge_l` is coco-caption's: beta 1.2, the largest precision and the largest recall over the references even where two
+references give them. `rouge_1`, `rouge_2`, `rouge_l_f1` are rouge_score's F1 on its own tokens, without stemming; of
+several references the one with the best F1 counts. All are means over the segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from medvlm.evaluate.ngrams import Corpus, Floats, Ints
+from medvlm.evaluate.signature import references_per_segment, signature
+from medvlm.evaluate.tokenize import CASE
+
+_BETA = 1.2
+
+
+class Rouge:
+    """ROUGE-L over the tokens of `tokenizer`; ROUGE-1, -2 and -L F1 over rouge_score's tokens."""
+
+    name = "rouge"
+    keys = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_f1")
+
+    def __init__(self, tokenizer: str = "ptb") -> None:
+        self.tokenizers = (tokenizer, "rouge")
+
+    def signature(self, corpora: Mapping[str, Corpus]) -> str:
+        """Return the settings as one string."""
+        tokenizer = self.tokenizers[0]
+        return signature(
+            "rouge",
+            l=f"tok={tokenizer},case={CASE[tokenizer]},beta={_BETA},refs=max-precision-and-recall",
+            f1="1+2+l,tok=rouge,case=lower,stem=no,refs=best",
+            refs=references_per_segment(corpora["rouge"].references()),
+        )
+
+    def statistics(self, corpora: Mapping[str, Corpus]) -> Floats:
+        """Return [n, 4]: rouge_1, rouge_2, rouge_l, rouge_l_f1 of each segment."""
+        words, plain = corpora[self.tokenizers[0]], corpora["rouge"]
+        columns = [
+            _best_f1(plain, _shared_ngrams(plain, 1), 1),
+            _best_f1(plain, _shared_ngrams(plain, 2), 2),
+            _coco_rouge_l(words),
+            _best_f1(plain, _common_subsequences(plain), 1),
+        ]
+        return np.stack(columns, axis=1)
+
+    def aggregate(self, statistics: Floats, indices: Ints | None = None) -> dict[str, float]:
+        """Return the means over the rows of `statistics`, or over those that `indices` draws; 0 for none."""
+        rows = statistics if indices is None else statistics[indices]
+        means = rows.mean(axis=0) if len(rows) else np.zeros(len(self.keys))
+        return dict(zip(self.keys, means.tolist(), strict=True))
+
+    def segments(self, statistics: Floats) -> dict[str, Floats]:
+        """Return the scores [n] of each segment."""
+        return dict(zip(self.keys, statistics.T, strict=True))
+
+
+def _shared_ngrams(corpus: Corpus, order: int) -> Floats:
+    """Return [D] how many n-grams each reference shares with its hypothesis, with multiplicity (hypotheses: 0)."""
+    counts = corpus.ngrams(order)
+    starts = counts.group_start
+    guessed = corpus.is_hypothesis()[counts.document]
+    own = np.repeat(np.where(guessed[starts], counts.count[starts], 0), np.diff(starts, append=len(guessed)))
+    shared = np.where(guessed, 0, np.minimum(own, counts.count))
+    return np.bincount(counts.document, shared, len(corpus.length)).astype(np.float64)
+
+
+def _best_f1(corpus: Corpus, shared: Floats, order: int) -> Floats:
+    """Return [n] the best F1 over the references, from what each reference [D] shares with its hypothesis."""
+    size = np.maximum(corpus.length - order + 1, 0)
+    total = size + size[corpus.hypothesis][corpus.segment]
+    # 2 P R / (P + R) with P = shared / hypothesis and R = shared / reference.
+    f1 = np.divide(2.0 * shared, total, out=np.zeros(len(total)), where=total > 0)
+    return _segment_maximum(corpus, f1)
+
+
+def _coco_rouge_l(corpus: Corpus) -> Floats:
+    """Return [n] coco-caption's ROUGE-L; like it, take an empty text for one empty word (two empty texts agree)."""
+    empty = corpus.length == 0
+    both_empty = empty & empty[corpus.hypothesis][corpus.segment]
+    both_empty[corpus.hypothesis] = False
+    shared = _common_subsequences(corpus) + both_empty
+    length = np.maximum(corpus.length, 1)
+    precision = _segment_maximum(corpus, shared / length[corpus.hypothesis][corpus.segment])
+    recall = _segment_maximum(corpus, shared / length)
+    weighted = recall + _BETA**2 * precision
+    score: Floats = np.divide(
+        (1 + _BETA**2) * precision * recall, weighted, out=np.zeros(len(weighted)), where=weighted > 0
+    )
+    return score
+
+
+def _segment_maximum(corpus: Corpus, values: Floats) -> Floats:
+    """Return [n] the largest of the non-negative `values` [D] over each segment's references (hypotheses hold 0)."""
+    if not corpus.segments:
+        return values
+    largest: Floats = np.maximum.reduceat(values, corpus.hypothesis)
+    return largest
+
+
+def _common_subsequences(corpus: Corpus) -> Floats:
+    """Return [D] the length of each reference's longest common subsequence with its hypothesis (hypotheses: 0)."""
+    documents = corpus.documents()
+    lengths = np.zeros(len(documents))
+    hypotheses = set(corpus.hypothesis.tolist())
+    places: dict[int, int] = {}
+    size = 0
+    for index, document in enumerate(documents):
+        if index in hypotheses:
+            places, size = _places(document), len(document)
+        elif size:
+            lengths[index] = _common_subsequence(places, size, document)
+    return lengths
+
+
+def _places(tokens: Sequence[int]) -> dict[int, int]:
+    """Return for each token the set of its positions as the bits of a number."""
+    places: dict[int, int] = {}
+    bit = 1
+    for token in tokens:
+        places[token] = places.get(token, 0) | bit
+        bit <<= 1
+    return places
+
+
+def _common_subsequence(places: Mapping[int, int], size: int, tokens: Sequence[int]) -> int:
+    """Return the length of the longest common subsequence, bit-parallel (Hyyrö 2004).
+
+    Args:
+        places: from `_places` of the other sequence, of `size` tokens.
+    """
+    full = (1 << size) - 1
+    row = full
+    for token in tokens:
+        matched = row & places.get(token, 0)
+        if matched:
+            row = (row + matched | row - matched) & full
+    return size - row.bit_count()
