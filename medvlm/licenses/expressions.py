@@ -38,7 +38,8 @@ _USE = {
     "no": """
         licenseref-all-rights-reserved licenseref-pmc-tdm licenseref-scancode-llama-license-2023 licenseref-msr-research
         licenseref-msrla licenseref-qwen-research licenseref-apple-sample-code-1.1 licenseref-physionet-credentialed
-        licenseref-opt-175b licenseref-elsevier-user licenseref-elsevier-tdm licenseref-wiley-tdm
+        licenseref-opt-175b licenseref-academic-only licenseref-elsevier-user licenseref-elsevier-tdm
+        licenseref-wiley-tdm
     """,
 }
 _USE_BY_ID = {name: use for use, names in _USE.items() for name in names.split()}
