@@ -62,7 +62,8 @@ def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbon
         modules_to_save=whole or None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    wrapped: torch.nn.Module = get_peft_model(model, config)
+    return wrapped
 
 
 def trainable_in_float32(model: torch.nn.Module) -> None:

@@ -110,7 +110,7 @@ class PaliGemmaBackbone:
         }
 
     def collate_prompts(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Return generation inputs, padded on the left: input_ids, attention_mask, token_type_ids [B, T], pixel_values."""
+        """Return generation inputs, padded on the left: the same keys as `collate`, without labels."""
         prefixes = [self._prefix(example.prefix) for example in examples]
         length = max(map(len, prefixes))
         ids = torch.full((len(examples), length), self.tokenizer.pad_token_id)

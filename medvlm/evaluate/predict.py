@@ -1,0 +1,244 @@
+"""Batched, resumable prediction: what the model answers to each row, written as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvlm.cli.common import Progress
+from medvlm.io import atomic_write, disk_errors, stable_hash
+from medvlm.recipe.models import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from medvlm.data.mixture import Mixture
+    from medvlm.models.load import Loaded
+    from medvlm.runs import Run
+
+GRAY = (127, 127, 127)
+"""The blank picture: no structure, and about the mean of the value range [-1, 1] that the tower sees."""
+
+
+def load_tuned(run: Run, recipe: Recipe) -> Loaded:
+    """Load the run's base with what was trained: adapter, whole components, or the whole model.
+
+    Raises:
+        InputError: the run's weights are missing.
+    """
+    from medvlm.errors import InputError
+    from medvlm.models.load import load_base
+
+    if (run.model / "config.json").is_file():
+        return load_base(recipe, trained=str(run.model))
+    loaded = load_base(recipe)
+    if (run.adapter / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        loaded.model = PeftModel.from_pretrained(loaded.model, str(run.adapter))
+    elif (run.adapter / "components.safetensors").is_file():
+        from safetensors.torch import load_file
+
+        loaded.model.load_state_dict(load_file(run.adapter / "components.safetensors"), strict=False)
+    else:
+        raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
+    return loaded
+
+
+class Predictor:
+    """Generates greedy answers with a KV cache.
+
+    Args:
+        loaded: base or tuned model.
+        recipe: for prompts and decoding.
+    """
+
+    def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
+        import torch
+
+        self.loaded, self.recipe = loaded, recipe
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model: Any = loaded.model.eval()
+        if recipe.quantization.mode == "none":
+            self.model = self.model.to(self.device)
+
+    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
+        """Return one answer for each picture and prefix."""
+        import torch
+
+        from medvlm.models.backbones.base import Example
+
+        backbone = self.loaded.backbone
+        examples = [Example(image, prefix) for image, prefix in zip(images, prefixes, strict=True)]
+        inputs = {name: value.to(self.device) for name, value in backbone.collate_prompts(examples).items()}
+        width = inputs["input_ids"].shape[1]
+        with torch.inference_mode(), self._precision():
+            tokens = self.model.generate(
+                **inputs, max_new_tokens=self.recipe.eval.max_new_tokens, do_sample=False, num_beams=1
+            )
+        return backbone.decode(tokens[:, width:])
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Adapters and projector are kept in float32 beside half-precision weights, so their products need autocast."""
+        import torch
+
+        kind: torch.dtype = getattr(torch, self.recipe.model.dtype)
+        if kind == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=kind)
+
+
+def predict_rows(
+    mixture: Mixture,
+    places: Sequence[int],
+    recipe: Recipe,
+    predictor: Callable[[], Predictor],
+    path: Path,
+    show: Progress,
+    *,
+    fingerprint: str,
+    blank: bool = False,
+) -> list[dict[str, Any]]:
+    """Return a prediction for each place, generating only what `path` does not hold yet.
+
+    Every batch is appended to a file beside `path`, so that nothing is lost when the process dies; `path` itself
+    appears only whole.
+
+    Args:
+        mixture: the rows.
+        places: which of them.
+        recipe: for prompts, batch size and decoding.
+        predictor: makes the predictor, called only when something is missing.
+        path: the final JSONL file.
+        show: told how many rows are done.
+        fingerprint: of model, data and decoding; predictions of another one are not used.
+        blank: replace every picture with an even gray.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    done = _known(path, fingerprint) | _known(partial, fingerprint)
+    wanted = {str(mixture.text(place)["id"]): place for place in places}
+    missing = [place for name, place in wanted.items() if name not in done]
+    if missing:
+        for row in _generate(mixture, missing, recipe, predictor(), partial, fingerprint, blank, show, len(wanted)):
+            done[row["id"]] = row
+    rows = [done[name] for name in wanted]
+    if missing or not path.is_file() or len(rows) != len(_known(path, fingerprint)):
+        with atomic_write(path) as file:
+            file.write("".join(map(_line, rows)))
+        write_fingerprint(path, fingerprint)
+    with contextlib.suppress(FileNotFoundError):
+        partial.unlink()
+        _fingerprint_path(partial).unlink()
+    return rows
+
+
+def _generate(
+    mixture: Mixture,
+    missing: list[int],
+    recipe: Recipe,
+    predictor: Predictor,
+    partial: Path,
+    fingerprint: str,
+    blank: bool,
+    show: Progress,
+    total: int,
+) -> Iterator[dict[str, Any]]:
+    from medvlm.train.collate import prefix
+
+    # Long prompts first: padding is least within a batch, and memory is highest at once rather than at the end.
+    order = sorted(missing, key=lambda place: (-len(str(mixture.text(place)["prompt"])), place))
+    size = recipe.eval.batch_size
+    done = total - len(missing)
+    with disk_errors(partial):
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        if not _known(partial, fingerprint):
+            partial.write_text("", encoding="utf-8")
+        write_fingerprint(partial, fingerprint)
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            texts = [mixture.text(place) for place in batch]
+            images = [_blank() if blank else mixture.image(place) for place in batch]
+            answers = predictor.answers(images, [prefix(text, recipe.prompts) for text in texts])
+            rows = [_row(text, answer) for text, answer in zip(texts, answers, strict=True)]
+            with open(partial, "a", encoding="utf-8") as file:
+                file.write("".join(map(_line, rows)))
+                file.flush()
+                os.fsync(file.fileno())
+            done += len(rows)
+            show.update(done, total)
+            yield from rows
+
+
+def _blank() -> Any:
+    from PIL import Image
+
+    # Every size ends as the same square, so a small one does.
+    return Image.new("RGB", (28, 28), GRAY)
+
+
+def _row(text: dict[str, Any], answer: str) -> dict[str, Any]:
+    return row_of(text) | {"prediction": answer}
+
+
+def row_of(text: dict[str, Any]) -> dict[str, Any]:
+    """Return the line of predictions.jsonl for a row, its prediction yet empty."""
+    return {
+        "id": str(text["id"]),
+        "prediction": "",
+        "references": [str(text["target"])],
+        "group": text.get("group"),
+        "task": text.get("task"),
+        "prompt": text.get("prompt"),
+        "finding": text.get("finding"),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _fingerprint_path(path: Path) -> Path:
+    return path.with_name(f".{path.name.lstrip('.')}.fingerprint")
+
+
+def write_fingerprint(path: Path, fingerprint: str) -> None:
+    """Record beside `path` what its predictions were made by."""
+    _fingerprint_path(path).write_text(fingerprint, encoding="utf-8")
+
+
+def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
+    """Return the whole lines of an earlier prediction by the same model, data and decoding, by id."""
+    try:
+        if _fingerprint_path(path).read_text(encoding="utf-8") != fingerprint:
+            return {}
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    rows = {}
+    for line in text.splitlines():
+        # A line cut off by a kill is generated again.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            rows[row["id"]] = row
+    return rows
+
+
+def fingerprint(run: Run, recipe: Recipe, mixture: Mixture, row: str) -> str:
+    """Return what predictions depend on: trained weights, recipe, data, decoding, and which row of the table."""
+    facts = run.facts()
+    return stable_hash(
+        {
+            "recipe": facts.get("recipe_hash"),
+            "finished": facts.get("finished"),
+            "data": [part["fingerprint"] for part in mixture.facts()],
+            "decoding": {"max_new_tokens": recipe.eval.max_new_tokens, "do_sample": False},
+            "row": row,
+        }
+    )
