@@ -1,0 +1,139 @@
+"""From a graphic's reference to the file that holds it, and the check that the file is a whole picture.
+
+References are as varied as publishers: with an extension or without, with that of another format than the file's,
+`info:doi/10.1371/journal.pone.0000217.g001`, full addresses, another case.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import urllib.parse
+import warnings
+from collections.abc import Iterable
+
+from PIL import Image as PILImage
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused before decoding: 200 megapixels, 600 MB as RGB."""
+
+QUALITY = ("tif", "tiff", "png", "jpg", "jpeg", "webp", "gif", "bmp")
+"""Formats that are read, those that lose least first."""
+
+_UNSUPPORTED = ("eps", "svg", "pdf", "ps", "ai", "emf", "wmf", "jp2")
+_FORMATS = ("TIFF", "PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+class MediaError(Exception):
+    """A reference leads to no usable picture; `reason` is the key that is counted."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class MediaIndex:
+    """The picture files beside an article, found by reference.
+
+    Args:
+        names: names of the files, relative to the article's folder.
+        prefix: the article's folder in its package, "" or ending in a slash; found names carry it.
+        sole: there is one article here, so that even `…g001` may stand for `g001.png`.
+    """
+
+    def __init__(self, names: Iterable[str], prefix: str = "", sole: bool = True) -> None:
+        self._prefix = prefix
+        self._sole = sole
+        self._by_stem: dict[str, dict[str, list[str]]] = {}
+        for name in names:
+            base = name.rpartition("/")[2]
+            stem, dot, extension = base.rpartition(".")
+            if dot and extension.lower() in QUALITY + _UNSUPPORTED:
+                self._by_stem.setdefault(stem.lower(), {}).setdefault(extension.lower(), []).append(name)
+
+    def find(self, href: str) -> list[str]:
+        """Return the files that `href` may mean, the best first.
+
+        Raises:
+            MediaError: there is none, only formats that are not read, or several that fit equally well.
+        """
+        base = base_name(href)
+        if not base:
+            raise MediaError("no image reference", href[:200])
+        unsupported = ""
+        for stem, wanted in self._stems(href, base):
+            found = self._by_stem.get(stem.lower())
+            if not found:
+                continue
+            order = sorted(found, key=lambda e: (e != wanted, QUALITY.index(e) if e in QUALITY else len(QUALITY)))
+            files = [self._prefix + _one(found[e], f"{stem}.{e}", href) for e in order if e in QUALITY]
+            if files:
+                return files
+            unsupported = found[order[0]][0]
+        if unsupported:
+            raise MediaError("image format not supported", unsupported)
+        raise MediaError("no image file", href[:200])
+
+    def _stems(self, href: str, base: str) -> list[tuple[str, str]]:
+        """Return the names without extension to look for, each with the extension that was asked for."""
+        stem, dot, extension = base.rpartition(".")
+        known = dot and extension.lower() in QUALITY + _UNSUPPORTED
+        stems = [(stem, extension.lower())] if known else [(base, "")]
+        if re.match(r"(info:doi/|doi:|10\.\d{4,9}/|https?://(dx\.)?doi\.org/)", href, re.IGNORECASE):
+            parts = base.split(".")
+            first_last = len(parts) if self._sole else len(parts) - 1
+            stems += [(".".join(parts[i:]), "") for i in range(1, first_last)]
+        return stems
+
+
+def _one(names: list[str], wanted: str, href: str) -> str:
+    """Return the one name that fits best: the same case, then the folder of the article itself."""
+    for fits in (
+        lambda n: n == wanted,
+        lambda n: n.rpartition("/")[2] == wanted,
+        lambda n: "/" not in n,
+        lambda n: True,
+    ):
+        found = [name for name in names if fits(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise MediaError("ambiguous image file", f"{href[:200]}: {', '.join(found[:4])}")
+    raise AssertionError("an index entry without names")
+
+
+def base_name(href: str) -> str:
+    """Return the last part of a reference: a file name, with `%20` and the query of an address resolved."""
+    href = href.strip()
+    if re.match(r"(https?|s3|ftp)://", href, re.IGNORECASE):
+        href = re.split(r"[?#]", href, maxsplit=1)[0]
+    return urllib.parse.unquote(href).replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
+
+
+def check_image(data: bytes) -> None:
+    """Decode a picture and throw it away.
+
+    Raises:
+        MediaError: it has more than `MAX_PIXELS`, is cut short, or is no picture that can be read.
+    """
+    if not data:
+        raise MediaError("image cannot be read", "empty file")
+    with warnings.catch_warnings():
+        # Pillow warns of odd tags and of sizes that are checked here.
+        warnings.simplefilter("ignore")
+        try:
+            with PILImage.open(io.BytesIO(data), formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise MediaError("image too large", f"{width}x{height} pixels")
+                image.load()
+        except MediaError:
+            raise
+        except PILImage.DecompressionBombError as error:
+            raise MediaError("image too large", str(error)) from error
+        except Exception as error:
+            # Decoders answer damaged bytes with nearly any exception (OSError, SyntaxError, struct.error, ...).
+            text = str(error)
+            cut = "truncated" in text.lower() or isinstance(error, EOFError)
+            raise MediaError("image truncated" if cut else "image cannot be read", text[:200]) from error

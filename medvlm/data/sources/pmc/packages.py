@@ -1,0 +1,322 @@
+"""Packages: bundles of files (a folder, an archive, or memory) that may hold articles, opened without trusting them.
+
+Nothing is ever extracted to a path that an archive names, so `../` and absolute members cannot do harm; an archive that
+holds such members, links or devices is refused all the same, as it was made by no publisher.
+"""
+
+from __future__ import annotations
+
+import abc
+import bz2
+import gzip
+import io
+import lzma
+import re
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, cast
+
+from medvlm.data.sources.pmc.media import MediaIndex
+
+MAX_MEMBERS = 200_000
+"""Files in one archive; the largest `oa_bulk` archives held about 100,000."""
+MAX_MEMBER_BYTES = 1 << 30
+"""Uncompressed size of one file: 1 GiB, far beyond any figure."""
+MAX_ARCHIVE_BYTES = 32 << 30
+"""Uncompressed size of one archive: 32 GiB."""
+MAX_RATIO = 200
+"""Uncompressed over compressed size; XML reaches about 20. Counted only beyond `RATIO_FREE_BYTES`."""
+RATIO_FREE_BYTES = 64 << 20
+"""Below 64 MiB no ratio is a danger (a blank TIFF compresses a thousandfold)."""
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
+XML_SUFFIXES = (".nxml", ".xml")
+
+HEAD_BYTES = 65536
+"""Enough of an XML file to tell whether it is an article."""
+
+_SPOOL_BYTES = 32 << 20
+_CHUNK = 1 << 20
+
+
+class PackageError(Exception):
+    """A package or one of its files cannot be used; `reason` is the key that is counted."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Package(abc.ABC):
+    """Files by their relative POSIX names."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.indexes: dict[str, MediaIndex] = {}
+        """Folder -> the pictures that its articles may mean; filled by the reader."""
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of all files, sorted."""
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes:
+        """Return a file's content.
+
+        Raises:
+            PackageError: the file is absent, damaged or too large.
+        """
+
+    def head(self, name: str) -> bytes:
+        """Return at least the first `HEAD_BYTES` of a file (or all of it), as cheaply as the package allows.
+
+        Raises:
+            PackageError: as `read`.
+        """
+        return self.read(name)
+
+
+class MemoryPackage(Package):
+    """Files held in memory, as the embedded sample makes them."""
+
+    def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
+        super().__init__(name)
+        self._files = dict(files)
+        self._names = sorted(files)
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        if name not in self._files:
+            raise PackageError("file cannot be read", name)
+        return self._files[name]
+
+
+class FolderPackage(Package):
+    """Files of a folder on disk and of the folders in it that are no packages of their own (see `folder_names`)."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        super().__init__(name)
+        self._root = root
+        try:
+            self._names = folder_names(root)
+        except OSError as error:
+            raise PackageError("folder cannot be read", str(error.strerror)) from error
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        return self._read(name, MAX_MEMBER_BYTES + 1)
+
+    def head(self, name: str) -> bytes:
+        return self._read(name, HEAD_BYTES)
+
+    def _read(self, name: str, size: int) -> bytes:
+        try:
+            with open(self._root / name, "rb") as file:
+                data = file.read(size)
+        except OSError as error:
+            raise PackageError("file cannot be read", f"{name}: {error.strerror}") from error
+        if len(data) > MAX_MEMBER_BYTES:
+            raise PackageError("file too large", f"{name}: more than {MAX_MEMBER_BYTES} bytes")
+        return data
+
+
+def folder_names(root: Path) -> list[str]:
+    """Return the files of `root`, and of the folders in it that hold no XML (and so are no packages of their own)."""
+    names: list[str] = []
+    for path in sorted(root.iterdir()):
+        if path.is_file():
+            names.append(path.name)
+        elif path.is_dir():
+            below = sorted(p.name for p in path.iterdir() if p.is_file())
+            if not any(is_xml(n) for n in below):
+                names.extend(f"{path.name}/{n}" for n in below)
+    return names
+
+
+class ZipPackage(Package):
+    """A zip archive on disk or in memory."""
+
+    def __init__(self, name: str, file: Path | IO[bytes]) -> None:
+        super().__init__(name)
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise PackageError("archive cannot be read", str(error)) from error
+        self._members = self._checked()
+        self._names = sorted(self._members)
+
+    def _checked(self) -> dict[str, zipfile.ZipInfo]:
+        members: dict[str, zipfile.ZipInfo] = {}
+        total = packed = 0
+        for info in self._zip.infolist():
+            check_name(info.filename)
+            kind = (info.external_attr >> 16) & 0o170000
+            if kind not in (0, 0o100000, 0o040000):
+                raise PackageError("unsafe archive member", f"{info.filename} is a link or device")
+            if info.is_dir():
+                continue
+            total, packed = total + info.file_size, packed + info.compress_size
+            check_size(info.filename, info.file_size, info.compress_size)
+            members[info.filename] = info
+        check_total(len(members), total, packed)
+        return members
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        return self._read(name, -1)
+
+    def head(self, name: str) -> bytes:
+        return self._read(name, HEAD_BYTES)
+
+    def _read(self, name: str, size: int) -> bytes:
+        if name not in self._members:
+            raise PackageError("file cannot be read", name)
+        try:
+            with self._zip.open(self._members[name]) as file:
+                return file.read(size)
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            raise PackageError("archive cannot be read", f"{name}: {error}") from error
+
+
+class TarPackage(Package):
+    """A tar archive. A compressed one is unpacked once into a temporary file, for random access."""
+
+    def __init__(self, name: str, file: IO[bytes], size: int) -> None:
+        super().__init__(name)
+        try:
+            self._tar = tarfile.open(fileobj=_unpacked(file, size), mode="r:", errorlevel=1)  # noqa: SIM115
+            self._members = self._checked()
+        except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError) as error:
+            raise PackageError("archive cannot be read", str(error)) from error
+        self._names = sorted(self._members)
+
+    def _checked(self) -> dict[str, tarfile.TarInfo]:
+        members: dict[str, tarfile.TarInfo] = {}
+        total = 0
+        for info in self._tar:
+            check_name(info.name)
+            if info.isdir():
+                continue
+            if not info.isfile() or info.issparse():
+                raise PackageError("unsafe archive member", f"{info.name} is a link or device")
+            check_size(info.name, info.size, info.size)
+            total += info.size
+            members[info.name.removeprefix("./")] = info
+            check_total(len(members), total, total)
+        return members
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        if name not in self._members:
+            raise PackageError("file cannot be read", name)
+        info = self._members[name]
+        try:
+            file = self._tar.extractfile(info)
+            data = file.read() if file else b""
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise PackageError("archive cannot be read", f"{name}: {error}") from error
+        if len(data) != info.size:
+            raise PackageError("archive cannot be read", f"{name}: cut short")
+        return data
+
+
+def _unpacked(file: IO[bytes], size: int) -> IO[bytes]:
+    """Return `file` itself, or its decompressed content in a temporary file, within the limits."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic[:2] == b"\x1f\x8b":
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    elif magic[:3] == b"BZh":
+        stream = cast(IO[bytes], bz2.BZ2File(file))
+    elif magic == b"\xfd7zXZ\x00":
+        stream = cast(IO[bytes], lzma.LZMAFile(file))  # noqa: SIM115
+    else:
+        return file
+    spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115
+    total = 0
+    while chunk := stream.read(_CHUNK):
+        total += len(chunk)
+        check_total(0, total, size)
+        spool.write(chunk)
+    spool.seek(0)
+    return spool
+
+
+def open_archive(name: str, path: Path) -> Package:
+    """Open an archive on disk by its suffix; `name` is what rejects call it.
+
+    Raises:
+        PackageError: it is damaged, unsafe, or a decompression bomb.
+    """
+    try:
+        if path.name.lower().endswith(".zip"):
+            return ZipPackage(name, path)
+        return TarPackage(name, open(path, "rb"), path.stat().st_size)
+    except OSError as error:
+        raise PackageError("archive cannot be read", str(error.strerror)) from error
+
+
+def open_nested(name: str, data: bytes) -> Package:
+    """Open an archive that lies in another one; the same limits hold.
+
+    Raises:
+        PackageError: as `open_archive`.
+    """
+    if name.lower().endswith(".zip"):
+        return ZipPackage(name, io.BytesIO(data))
+    return TarPackage(name, io.BytesIO(data), len(data))
+
+
+def is_archive(name: str) -> bool:
+    """Tell by its name whether a file is an archive that can be opened."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def is_xml(name: str) -> bool:
+    """Tell by its name whether a file is XML (macOS's `._` shadow files are not)."""
+    return name.lower().endswith(XML_SUFFIXES) and not name.rpartition("/")[2].startswith("._")
+
+
+def check_name(name: str) -> None:
+    """Refuse names that point outside the archive.
+
+    Raises:
+        PackageError: the name is absolute, has `..` parts, backslashes, a drive letter or a NUL.
+    """
+    parts = re.split(r"[/\\]", name)
+    if not name or name[0] in "/\\" or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:", name):
+        raise PackageError("unsafe archive member", name[:200])
+
+
+def check_size(name: str, size: int, packed: int) -> None:
+    """Refuse a member that is too large, alone or against its compressed size.
+
+    Raises:
+        PackageError: see the limits at the top of this file.
+    """
+    if size > MAX_MEMBER_BYTES or (size > RATIO_FREE_BYTES and size > MAX_RATIO * max(packed, 1)):
+        raise PackageError("decompression bomb", f"{name[:200]}: {size} bytes from {packed}")
+
+
+def check_total(members: int, size: int, packed: int) -> None:
+    """Refuse an archive that is too large as a whole.
+
+    Raises:
+        PackageError: see the limits at the top of this file.
+    """
+    too_dense = size > RATIO_FREE_BYTES and size > MAX_RATIO * max(packed, 1)
+    if members > MAX_MEMBERS or size > MAX_ARCHIVE_BYTES or too_dense:
+        raise PackageError("decompression bomb", f"{members} files, {size} bytes from {packed}")

@@ -1,0 +1,225 @@
+"""`PmcSource`: the articles that `--input` names, as units that can be prepared one by one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvlm.data.sample import Reject, Sample
+from medvlm.data.sources.base import Unit
+from medvlm.data.sources.pmc import media, packages, reader, xml
+from medvlm.data.sources.pmc.packages import FolderPackage, Package, PackageError
+from medvlm.errors import InputError
+from medvlm.io import sha256_file
+
+LOOKED_FOR = "JATS articles (.nxml, .xml) and PMC packages (.tar.gz, .tgz, .tar, .zip)"
+
+
+class PmcSource:
+    """Articles on disk: folders (searched to any depth), single XML files with their images beside them, archives.
+
+    Args:
+        inputs: what `--input` names. Nothing is read before `describe` or `units` is called.
+    """
+
+    name = "pmc"
+
+    def __init__(self, inputs: Sequence[Path | str]) -> None:
+        self.inputs = [Path(path) for path in inputs]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return one entry for each input file, and within a folder for each folder that holds articles.
+
+        Raises:
+            InputError: an input is missing, cannot be read, or is of an unknown kind.
+        """
+        entries: list[dict[str, Any]] = []
+        for path in self.inputs:
+            with _input_errors(path):
+                _check_kind(path)
+                for folder, names in _used_files(path).items():
+                    entries.append(_description(str(folder if path.is_dir() else path), folder, names))
+        return entries
+
+    def units(self) -> list[Unit]:
+        """Return one unit for each article's XML, and for each tar archive, sorted by name.
+
+        Raises:
+            InputError: an input is missing, of an unknown kind, or holds no article.
+        """
+        locators: dict[tuple[str, ...], str] = {}
+        for path in self.inputs:
+            with _input_errors(path):
+                _check_kind(path)
+                found = list(_units(path))
+            if not found:
+                raise InputError(f"{path}: no article found; looked for {LOOKED_FOR}")
+            for unit in found:
+                locators.setdefault(unit.locator, unit.name)
+        taken: set[str] = set()
+        units = [Unit(_free_name(name, taken), locator) for locator, name in locators.items()]
+        return sorted(units, key=lambda unit: unit.name)
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
+        """Yield the samples and rejects of one unit."""
+        kind, path, *members = unit.locator
+        where = unit.name.removesuffix(f"/{members[0]}") if members else unit.name
+        try:
+            if kind == "xml":
+                package = _folder(path, _changed(path), where)
+            else:
+                package = _archive(path, _changed(path), where, os.getpid())
+        except PackageError as error:
+            yield Reject(self.name, unit.name, error.reason, error.detail)
+            return
+        if not members:
+            yield from reader.read_package(package, self.name)
+        elif packages.is_archive(members[0]):
+            yield from reader.read_nested(package, members[0], self.name)
+        else:
+            yield from reader.read_xml(package, members[0], self.name, set())
+
+    def card(self) -> dict[str, Any]:
+        """Return the facts for the dataset card."""
+        return {
+            "title": "Figures and captions of open-access articles",
+            "description": "Each row is a figure (or one graphic of it) with its whole caption, the paragraphs that "
+            "cite it, and the license of the figure or of its article with the words or address that state it.",
+            "homepage": "https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
+            "citation": "PMC Open Access Subset [Internet]. Bethesda (MD): National Library of Medicine. 2003-.",
+            "known_problems": [
+                "A caption may name a third party in words that are not recognized; license_evidence shows what was.",
+                "Compound figures are kept whole; `compound` is true where the caption marks panels.",
+                "Captions may hold ages and histories of patients, as their articles published them.",
+            ],
+            "synthetic": False,
+        }
+
+
+class _input_errors:
+    """Turn errors of the file system into one line that names the input."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise InputError(f"{self.path}: {error.strerror}; name a readable file or folder") from error
+
+
+def _check_kind(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; --input takes a folder, {LOOKED_FOR}")
+    if not (path.is_dir() or packages.is_xml(path.name) or packages.is_archive(path.name)):
+        raise InputError(f"{path}: unknown kind of file; --input takes a folder, {LOOKED_FOR}")
+
+
+def _units(path: Path) -> Iterator[Unit]:
+    real = path.resolve()
+    if real.is_dir():
+        for file in _files(real):
+            name = f"{real.name}/{file.relative_to(real).as_posix()}"
+            if packages.is_archive(file.name):
+                yield from _archive_units(file, name) or [Unit(name, ("archive", str(file)))]
+            elif _is_article(file):
+                yield Unit(name, ("xml", str(file.parent), file.name))
+    elif packages.is_archive(real.name):
+        yield from _archive_units(real, real.name)
+    elif _is_article(real):
+        yield Unit(f"{real.parent.name}/{real.name}", ("xml", str(real.parent), real.name))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the XML files and archives below a folder; hidden folders and macOS's shadow files are passed over."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        for name in sorted(names):
+            if not name.startswith("._") and (packages.is_xml(name) or packages.is_archive(name)):
+                yield Path(parent, name)
+
+
+def _is_article(file: Path) -> bool:
+    with open(file, "rb") as opened:
+        return xml.is_jats(opened.read(packages.HEAD_BYTES))
+
+
+def _archive_units(file: Path, name: str) -> list[Unit]:
+    """Return the units of an archive: a zip's articles and packages; a tar itself, as listing it means reading it."""
+    whole = [Unit(name, ("archive", str(file)))]
+    if not file.name.lower().endswith(".zip"):
+        return whole
+    try:
+        package = packages.open_archive(name, file)
+        members = reader.article_names(package) + [n for n in package.names() if packages.is_archive(n)]
+    except PackageError:
+        return whole  # reading it says what is wrong, and counts it
+    return [Unit(f"{name}/{member}", ("archive", str(file), member)) for member in members]
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    taken.add(free)
+    return free
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise PackageError("file cannot be read", str(error.strerror)) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _folder(path: str, changed: int, name: str) -> Package:
+    """Return a folder as a package, kept for the next article in it. `changed` is the folder's time stamp."""
+    return FolderPackage(name, Path(path))
+
+
+@functools.lru_cache(maxsize=1)
+def _archive(path: str, changed: int, name: str, process: int) -> Package:
+    """Return an opened archive, kept for its next article. `process`: a fork must not share a file position."""
+    return packages.open_archive(name, Path(path))
+
+
+def _used_files(path: Path) -> dict[Path, list[str]]:
+    """Return folder -> names of the files in it (and one below) that reading `path` may use."""
+    if not path.is_dir():
+        names = [path.name] if packages.is_archive(path.name) else [path.name, *_pictures(path.parent)]
+        return {path.parent: names}
+    used: dict[Path, list[str]] = {}
+    with_articles: set[Path] = set()
+    for file in _files(path):
+        if packages.is_archive(file.name):
+            used.setdefault(file.parent, []).append(file.name)
+        elif _is_article(file):
+            used.setdefault(file.parent, []).append(file.name)
+            with_articles.add(file.parent)
+    for folder in with_articles:
+        used[folder] += _pictures(folder)
+    return used
+
+
+def _pictures(folder: Path) -> list[str]:
+    return [n for n in packages.folder_names(folder) if n.lower().endswith(tuple(f".{e}" for e in media.QUALITY))]
+
+
+def _description(path: str, folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Return path, hash and size; several files are hashed as a list of their names and hashes."""
+    files = sorted(set(names))
+    size = sum((folder / name).stat().st_size for name in files)
+    if len(files) == 1:
+        return {"path": path, "sha256": sha256_file(folder / files[0]), "bytes": size}
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(f"{name}\0{sha256_file(folder / name)}\n".encode("utf-8", "surrogateescape"))
+    return {"path": path, "sha256": digest.hexdigest(), "bytes": size}

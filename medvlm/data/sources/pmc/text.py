@@ -1,0 +1,174 @@
+"""Captions and paragraphs of JATS as plain text: words never glued or split, nothing lost, nothing invented.
+
+Inline elements (italic, bold, xref ...) join their neighbors directly, as the typesetter does; block elements (title,
+p, list-item ...) stand apart. Superscripts and subscripts become `^` and `_` before their text, in braces when it
+holds more than one token: `10^-10`, `log_2`, `x_{a b}`. Formulas become their TeX, else their MathML as text.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from lxml import etree
+
+# What stands apart from the text before and after it (JATS 1.3, block-level elements of captions and paragraphs).
+_BLOCK_NAMES = """
+title p list list-item def-list def-item def term disp-quote disp-formula disp-formula-group sec label break speech
+verse-group verse-line statement preformat code subtitle attrib boxed-text array tr td th caption fn ack ref
+"""
+# What is no part of the running text: other objects, their identifiers and descriptions for screen readers.
+_SKIPPED_NAMES = """
+object-id graphic inline-graphic media inline-supplementary-material supplementary-material fig fig-group
+table-wrap table-wrap-group permissions alt-text long-desc annotation annotation-xml private-char index-term
+"""
+_BLOCKS = frozenset(_BLOCK_NAMES.split())
+_SKIPPED = frozenset(_SKIPPED_NAMES.split())
+_RAISED = {"sup": "^", "sub": "_"}
+_FORMULAS = frozenset(("inline-formula", "disp-formula", "chem-struct"))
+_INVISIBLE = dict.fromkeys(map(ord, "\u2061\u2062\u2063\u2064\u200b\ufeff"))
+_TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+
+
+def local(element: etree._Element) -> str:
+    """Return an element's name without its namespace; "" for comments, instructions and entities."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def words(element: etree._Element) -> str:
+    """Return all text below an element as it stands, elements of every kind included."""
+    return "".join(str(part) for part in element.itertext())
+
+
+def squeeze(text: str) -> str:
+    """Return `text` with every run of white space made one blank, and none at its ends."""
+    return " ".join(text.translate(_INVISIBLE).split())
+
+
+def plain(element: etree._Element) -> str:
+    """Return the text of an element and all below it as one line (its tail left out)."""
+    parts: list[str] = []
+    _flatten(element, parts)
+    return squeeze("".join(parts))
+
+
+def _flatten(element: etree._Element, out: list[str]) -> None:
+    if element.text:
+        out.append(element.text)
+    for child in element:
+        _flatten_child(child, out)
+        if child.tail:
+            out.append(child.tail)
+
+
+def _flatten_child(child: etree._Element, out: list[str]) -> None:
+    name = local(child)
+    if not name:
+        if isinstance(child, etree._Entity):
+            out.append(html.unescape(child.text or ""))
+    elif name in _RAISED:
+        out.append(raised(_RAISED[name], _inner(child)))
+    elif name in _FORMULAS:
+        out.append(_apart(formula(child)) if name == "disp-formula" else formula(child))
+    elif name == "math":
+        out.append(math(child))
+    elif name == "tex-math":
+        out.append(_tex(child))
+    elif name == "alternatives":
+        out.append(formula(child))
+    elif name == "x" and not (child.text or "").strip():
+        out.append(child.text or " ")
+    elif name in _BLOCKS:
+        out.append(" ")
+        _flatten(child, out)
+        out.append(" ")
+    elif name not in _SKIPPED:
+        _flatten(child, out)
+    else:
+        out.append(" " if name in ("graphic", "inline-graphic", "supplementary-material", "table-wrap", "fig") else "")
+
+
+def _inner(element: etree._Element) -> str:
+    parts: list[str] = []
+    _flatten(element, parts)
+    return "".join(parts)
+
+
+def _apart(text: str) -> str:
+    return f" {text} "
+
+
+def raised(sign: str, text: str) -> str:
+    """Return `sign` before `text`, in braces where it holds more than one token; blanks at its ends stay outside."""
+    body = squeeze(text)
+    if not body:
+        return text
+    before = " " if text[0].isspace() else ""
+    after = " " if text[-1].isspace() else ""
+    return f"{before}{sign}{{{body}}}{after}" if " " in body else f"{before}{sign}{body}{after}"
+
+
+def formula(element: etree._Element) -> str:
+    """Return a formula's text: its TeX, else its MathML as text, else its words, else its text alternative."""
+    for tex in element.iter("{*}tex-math"):
+        if body := _tex(tex):
+            return body
+    for node in element.iter("{*}math"):
+        if body := math(node):
+            return body
+    if body := squeeze(_inner_words(element)):
+        return body
+    return next((squeeze(words(e)) for e in element.iter("{*}alt-text")), "")
+
+
+def _inner_words(element: etree._Element) -> str:
+    parts: list[str] = [element.text or ""]
+    for child in element:
+        if local(child) in ("alternatives", "textual-form"):
+            parts.append(_inner_words(child))
+        else:
+            _flatten_child(child, parts)
+        parts.append(child.tail or "")
+    return "".join(parts)
+
+
+def _tex(element: etree._Element) -> str:
+    text = words(element)
+    body = _TEX_BODY.search(text)
+    text = squeeze(body[1] if body else text)
+    return re.sub(r"^(\$\$?|\\\(|\\\[)\s*|\s*(\$\$?|\\\)|\\\])$", "", text).strip()
+
+
+def math(element: etree._Element) -> str:
+    """Return MathML as text: fractions as a/b, scripts as `_` and `^`, roots as sqrt(x)."""
+    return squeeze(_math(element))
+
+
+def _math(element: etree._Element) -> str:
+    name = local(element)
+    if not name or name in ("annotation", "annotation-xml"):
+        return ""
+    if name in ("mi", "mn", "mo", "mtext", "ms"):
+        return words(element) if name == "mtext" else words(element).strip()
+    if name == "mspace":
+        return " "
+    parts = [_math(child) for child in element if local(child)]
+    if name == "mfrac" and len(parts) == 2:
+        return f"{_grouped(parts[0])}/{_grouped(parts[1])}"
+    if name in ("msub", "munder") and len(parts) == 2:
+        return parts[0] + raised("_", parts[1])
+    if name == "msup" and len(parts) == 2:
+        return parts[0] + raised("^", parts[1])
+    if name in ("msubsup", "munderover") and len(parts) == 3:
+        return parts[0] + raised("_", parts[1]) + raised("^", parts[2])
+    if name == "msqrt":
+        return f"sqrt({''.join(parts)})"
+    if name == "mtr":
+        return " ".join(parts) + " "
+    return "".join(parts)
+
+
+def _grouped(text: str) -> str:
+    body = squeeze(text)
+    return f"({body})" if re.search(r"[-+−=/ ]", body[1:]) else body

@@ -1,0 +1,191 @@
+"""Bytes of unknown origin to `article` elements: no entity is expanded, no DTD loaded, no network used.
+
+A DOCTYPE that names an external DTD is normal in JATS and is ignored. One that declares entities is refused. Damaged
+XML is recovered, and only figures whose own markup is whole are trusted: `Document.whole` tells them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from lxml import etree
+
+from medvlm.data.sources.pmc.text import local, plain
+from medvlm.io import sha256_bytes
+
+MAX_XML_BYTES = 256 << 20
+"""Larger articles are refused: 256 MiB of XML become several GiB of tree."""
+
+_ENTITY = re.compile(rb"<!\s*ENTITY", re.IGNORECASE)
+_DOCTYPE = re.compile(rb"<!DOCTYPE", re.IGNORECASE)
+_NEXT_ARTICLE = re.compile(rb"</article\s*>(?=(?:\s|<\?[^>]*\?>|<!--.*?-->|<!DOCTYPE[^>]*>)*<article[\s>])", re.DOTALL)
+_FIGURE = re.compile(rb"<(fig|fig-group|supplementary-material)\b.*?</\1\s*>", re.DOTALL)
+_SNIFF_BYTES = 65536
+_ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
+
+
+class XmlError(Exception):
+    """An XML file gives no article; `reason` is the key that is counted."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclasses.dataclass(slots=True)
+class Document:
+    """One article of a file. `damage` says what was wrong with its XML, "" if nothing."""
+
+    root: etree._Element
+    data: bytes
+    damage: str = ""
+    whole: Callable[[etree._Element], bool] = lambda _element: True
+
+    def sha256(self) -> str:
+        """Return the hash of the article's XML, which names an article that has no other name."""
+        alone = local(self.root.getroottree().getroot()) == "article"
+        return sha256_bytes(self.data if alone else etree.tostring(self.root, with_tail=False))
+
+
+def is_jats(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is JATS: an `article` element, or a set of them, opens in it."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:4]:
+        head = head.replace(b"\0", b"")
+    return bool(_ARTICLE_START.search(head[:_SNIFF_BYTES]))
+
+
+def read_documents(data: bytes) -> list[Document]:
+    """Return the articles in a file: one, those of a set, or several one after the other.
+
+    Raises:
+        XmlError: the XML declares entities, is too large, or holds no article.
+    """
+    if len(data) > MAX_XML_BYTES:
+        raise XmlError("xml too large", f"{len(data)} bytes")
+    data = data.lstrip(b" \t\r\n\0") if not data.startswith((b"\xff\xfe", b"\xfe\xff")) else data
+    data = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    _refuse_entities(data)
+    documents: list[Document] = []
+    start = 0
+    for part in [*(m.end() for m in _NEXT_ARTICLE.finditer(data)), len(data)] if _strict(data) is None else [len(data)]:
+        documents += _documents(data[start:part].lstrip())
+        start = part
+    if not documents:
+        raise XmlError("no article in xml")
+    return documents
+
+
+def _refuse_entities(data: bytes) -> None:
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200]
+    text = data.replace(b"\0", b"") if utf16 else data
+    # Only a DOCTYPE can declare entities; elsewhere the words are text.
+    if _DOCTYPE.search(text) and _ENTITY.search(text):
+        raise XmlError("xml refused: entities", "the DOCTYPE declares entities; they are never expanded")
+
+
+def _parser(recover: bool, encoding: str | None = None) -> etree.XMLParser:
+    return etree.XMLParser(
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        dtd_validation=False,
+        attribute_defaults=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+        recover=recover,
+        encoding=encoding,
+    )
+
+
+def _strict(data: bytes) -> etree._Element | None:
+    try:
+        return etree.fromstring(data, _parser(recover=False))
+    except (etree.LxmlError, ValueError, LookupError):
+        return None
+
+
+def _documents(data: bytes) -> list[Document]:
+    root, damage = _strict(data), ""
+    if root is None:
+        root, damage, data = _recovered(data)
+    if root is None:
+        return []
+    info = root.getroottree().docinfo
+    if info.internalDTD is not None and list(info.internalDTD.iterentities()):  # type: ignore[attr-defined]
+        raise XmlError("xml refused: entities", "the DOCTYPE declares entities; they are never expanded")
+    whole = _whole_figures(data) if damage else lambda _element: True
+    return [Document(_plain_names(article), data, damage, whole) for article in _articles(root)]
+
+
+def _recovered(data: bytes) -> tuple[etree._Element | None, str, bytes]:
+    """Return what can be read of damaged XML, what is wrong with it, and the bytes that were parsed."""
+    encoding = None
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        if (
+            re.match(rb"<\?xml[^>]*encoding=[\"'](?!utf-?8)", data[:200], re.IGNORECASE) is None
+            and b"\0" not in data[:200]
+        ):
+            data, encoding = _mended(data), "utf-8"
+    parser = _parser(recover=True, encoding=encoding)
+    try:
+        root = etree.fromstring(data, parser)
+    except (etree.LxmlError, ValueError, LookupError) as error:
+        return None, str(error)[:200], data
+    first = next(iter(parser.error_log), None)
+    return root, (first.message if first else "damaged")[:200], data
+
+
+def _mended(data: bytes) -> bytes:
+    """Return bytes that are nearly UTF-8 as UTF-8: what does not decode is taken for Windows-1252."""
+    parts: list[str] = []
+    rest = data
+    while rest:
+        try:
+            parts.append(rest.decode("utf-8"))
+            break
+        except UnicodeDecodeError as error:
+            parts.append(rest[: error.start].decode("utf-8"))
+            parts.append(rest[error.start : error.end].decode("cp1252", errors="replace"))
+            rest = rest[error.end :]
+    return "".join(parts).encode("utf-8")
+
+
+def _articles(root: etree._Element) -> list[etree._Element]:
+    """Return the outermost `article` elements."""
+    if local(root) == "article":
+        return [root]
+    found = [e for e in root.iter("{*}article") if local(e) == "article"]
+    return [e for e in found if not any(local(a) == "article" for a in e.iterancestors())]
+
+
+def _plain_names(article: etree._Element) -> etree._Element:
+    """Drop the namespace that OAI-PMH puts on all JATS elements."""
+    namespace = etree.QName(article).namespace
+    if namespace:
+        for element in article.iter(f"{{{namespace}}}*"):
+            element.tag = etree.QName(element).localname
+    return article
+
+
+def _whole_figures(data: bytes) -> Callable[[etree._Element], bool]:
+    """Return a test for figures of recovered XML: is there markup in the file that is well-formed and says the same?"""
+    declared = dict(re.findall(rb"xmlns:([\w-]+)=[\"']([^\"'<>]*)[\"']", data[:_SNIFF_BYTES]))
+    declared.setdefault(b"xlink", b"http://www.w3.org/1999/xlink")
+    opening = b"<x " + b" ".join(b'xmlns:%s="%s"' % pair for pair in declared.items()) + b">"
+    said: set[tuple[str, ...]] = set()
+    for match in _FIGURE.finditer(data):
+        root = _strict(opening + match[0] + b"</x>")
+        if root is not None:
+            said.update(_saying(e) for e in root.iter("fig", "fig-group", "supplementary-material"))
+    return lambda element: _saying(element) in said
+
+
+def _saying(element: etree._Element) -> tuple[str, ...]:
+    hrefs = [e.get("{http://www.w3.org/1999/xlink}href") or "" for e in element.iter("graphic", "media")]
+    return (element.tag, element.get("id") or "", plain(element), *hrefs)
