@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import pydantic
 import yaml
@@ -28,6 +28,7 @@ Field = Literal[
     "conflict",
     "scores",
 ]
+FIELDS: tuple[Field, ...] = get_args(Field)
 
 
 class Entry(pydantic.BaseModel):

@@ -1,0 +1,116 @@
+"""What follows for a fine-tuned model: each rule of the table of rights on inputs whose answer is known by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medvlm.licenses.expressions import RESTRICTIVENESS, commercial_use
+from medvlm.licenses.policy import Verdict, verdict
+from medvlm.licenses.registry import Entry, get, load
+
+TINY = get("medvlm/tiny-base")
+PALIGEMMA = get("google/paligemma-3b-pt-448")
+GEMMA = "LicenseRef-scancode-gemma-tou-2024-04-01"
+
+
+def model(**changes: Any) -> Entry:
+    return Entry.model_validate({**TINY.model_dump(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "use", "share", "license"),
+    [
+        (TINY, {"CC-BY-4.0": 3, "CC0-1.0": 2}, "yes", "yes", "Apache-2.0"),
+        (TINY, {"CC0-1.0": 2}, "yes", "yes", "Apache-2.0"),
+        (TINY, {"CC-BY-SA-4.0": 1, "CC-BY-4.0": 1}, "yes", "conditional", "CC-BY-SA-4.0"),
+        (TINY, {"CC-BY-SA-3.0": 1, "CC-BY-SA-4.0": 1}, "yes", "conditional", "CC-BY-SA-4.0"),
+        (TINY, {"CC-BY-NC-4.0": 1}, "no", "conditional", "any license for non-commercial use"),
+        (TINY, {"CC-BY-NC-SA-4.0": 1}, "no", "conditional", "CC-BY-NC-SA-4.0"),
+        (TINY, {"CC-BY-ND-4.0": 1}, "conditional", "no", "none: private use only"),
+        (TINY, {"LicenseRef-all-rights-reserved": 1, "CC0-1.0": 9}, "no", "no", "none: private use only"),
+        (TINY, {"LicenseRef-PMC-TDM": 1}, "no", "no", "none: private use only"),
+        (PALIGEMMA, {"CC-BY-4.0": 3}, "conditional", "conditional", GEMMA),
+        (PALIGEMMA, {"CC-BY-NC-4.0": 3}, "no", "conditional", GEMMA),
+        (get("CheXagent-2"), {"CC0-1.0": 1}, "no", "no", "none: private use only"),
+        (get("LLaVA-Med v1.0"), {"CC0-1.0": 1}, "no", "no", "none: private use only"),
+        (get("SigLIP"), {"CC0-1.0": 1}, "conditional", "conditional", "Apache-2.0"),
+        (get("LXMERT"), {"CC0-1.0": 1}, "yes", "yes", "MIT"),
+    ],
+)
+def test_verdict(base: Entry, data: dict[str, int], use: str, share: str, license: str) -> None:
+    found = verdict(base, data)
+    assert (found.commercial_use, found.may_share, found.license) == (use, share, license)
+
+
+@pytest.mark.parametrize(
+    ("base", "data"),
+    [
+        (None, {"CC0-1.0": 1}),
+        (TINY, {}),
+        (TINY, {"CC0-1.0": 0}),
+        (TINY, {"": 4, "CC0-1.0": 1}),
+        (TINY, {"NOASSERTION": 1}),
+        (TINY, {"LicenseRef-mine": 1}),
+        (get("R2Gen"), {"CC0-1.0": 1}),
+        (model(weights_license="NOASSERTION"), {"CC0-1.0": 1}),
+    ],
+)
+def test_missing_is_unknown_and_never_permissive(base: Entry | None, data: dict[str, int]) -> None:
+    found = verdict(base, data, "some/model")
+    assert (found.commercial_use, found.may_share) == ("unknown", "unknown")
+    assert found.license.startswith("none yet")
+    assert found.reasons
+
+
+def test_the_input_that_forbids_is_named_first() -> None:
+    found = verdict(PALIGEMMA, {"CC-BY-4.0": 900, "CC-BY-NC-4.0": 12})
+    assert found.reasons[0].startswith("training data, 12 samples: CC-BY-NC-4.0: commercial use no")
+    assert not any("900" in line for line in found.reasons)
+    assert any("conflict" in line and "academic research" in line for line in found.reasons)
+    assert verdict(None, {"CC0-1.0": 1}, "a/b").reasons == [
+        "base model a/b: not in the license registry: commercial use unknown, sharing unknown"
+    ]
+
+
+def test_obligations() -> None:
+    found = verdict(PALIGEMMA, {"CC-BY-4.0": 1, "CC0-1.0": 1})
+    assert found.obligations == [
+        "keep the copyright and license notice of Apache-2.0",
+        f"pass on the terms of {GEMMA} and its use policy",
+        "name the authors of the CC-BY-4.0 material (attribution file)",
+    ]
+    assert "not legal advice" in found.notice
+    assert Verdict(**found.as_dict()) == found
+
+
+def test_clashing_terms_are_reported_and_not_resolved() -> None:
+    for base, data in ((TINY, {"CC-BY-SA-4.0": 1, "CC-BY-NC-SA-4.0": 1}), (PALIGEMMA, {"CC-BY-SA-4.0": 1})):
+        found = verdict(base, data)
+        assert found.may_share == "unknown"
+        assert any("each ask for their own terms" in line for line in found.reasons)
+
+
+def test_unverified_permission_is_a_condition() -> None:
+    found = verdict(model(unverified=["weights_license"]), {"CC0-1.0": 1})
+    assert found.commercial_use == "conditional"
+    assert "unverified" in found.reasons[0]
+
+
+LICENSES = st.sampled_from(
+    ["CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-4.0", "MIT", "", "LicenseRef-mine", GEMMA]
+)
+
+
+@given(st.sampled_from([None, *load()]), st.dictionaries(LICENSES, st.integers(1, 9)), LICENSES)
+def test_one_more_input_never_widens_the_rights(base: Entry | None, data: dict[str, int], more: str) -> None:
+    before, after = verdict(base, data or {"CC0-1.0": 1}), verdict(base, {**(data or {"CC0-1.0": 1}), more: 1})
+    rank = RESTRICTIVENESS.index
+    assert rank(after.commercial_use) <= rank(before.commercial_use)
+    assert rank(after.may_share) <= rank(before.may_share)
+    assert rank(after.commercial_use) <= rank(commercial_use(more))
+    if base is not None:
+        assert rank(after.commercial_use) <= rank(base.commercial_use)
