@@ -29,6 +29,7 @@ _CLAUSE = re.compile(
 )
 _BEFORE = re.compile(r"\b(?:no|not|without|free (?:of|from)|absence of|negative for|neither|nor|never)\b")
 _AFTER = re.compile(r"\b(?:absent|excluded|ruled out|not (?:seen|present|found|visible|identified|shown))\b")
+_VERB = re.compile(r"\b(?:is|are|was|were|lies|shows?)\b")
 
 
 def named_findings(text: str) -> set[str]:
@@ -37,14 +38,18 @@ def named_findings(text: str) -> set[str]:
     for clause in _CLAUSE.split(text.lower()):
         negation = _BEFORE.search(clause)
         scope = negation.start() if negation else len(clause)
-        taken_back = _AFTER.search(clause)
         for finding, pattern in _SYNONYMS.items():
             for match in pattern.finditer(clause):
-                after = taken_back is not None and match.end() <= taken_back.start()
                 # "heart is not enlarged" holds its negation inside the match.
-                if match.end() <= scope and not after:
+                if match.end() <= scope and not _taken_back(clause[match.end() :]):
                     found.add(finding)
     return found
+
+
+def _taken_back(rest: str) -> bool:
+    """Return whether the rest of a clause denies what stood before it, with at most one verb between."""
+    denial = _AFTER.search(rest)
+    return denial is not None and len(_VERB.findall(rest[: denial.start()])) <= 1
 
 
 def expected_findings(column: str) -> set[str]:

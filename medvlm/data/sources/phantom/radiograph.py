@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from medvlm.data.sources.phantom.canvas import Canvas, Points, ellipse, smooth
 from medvlm.data.sources.phantom.spec import Spec
@@ -139,9 +139,10 @@ def _pneumothorax(canvas: Canvas, spec: Spec, lung: Points, mask: Image.Image, r
     hilum = np.array([sign * 0.14, 0.35])
     rest = hilum + (lung - hilum) * shrink
     canvas.fill(rest, rng.uniform(72, 92))
-    canvas.add(_vessels(canvas, sign, rng), canvas.mask(rest))
+    kept = canvas.mask(rest)
+    canvas.add(_vessels(canvas, sign, rng), kept)
     canvas.line(np.concatenate([rest, rest[:1]]), 175, 0.022)
-    return mask
+    return ImageChops.subtract(mask, kept)
 
 
 def _nuisances(canvas: Canvas, rng: np.random.Generator) -> None:
