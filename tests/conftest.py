@@ -21,3 +21,18 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder.name}/: set MEDVLM_REALDATA (see tests/realdata.md)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny PaliGemma with random weights, saved as any checkpoint is."""
+    import torch
+
+    from medvlm.models import tiny
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    model, processor = tiny.random_model()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

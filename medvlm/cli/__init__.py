@@ -56,12 +56,32 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: arguments without the program's name; those of the process when None.
     """
-    state.debug = False
+    _hush_libraries()
     sys.exit(run(argv))
+
+
+def _hush_libraries() -> None:
+    """Keep other libraries' remarks and bars out of our output; what matters in them we say ourselves.
+
+    Set only where the user has not: TRANSFORMERS_VERBOSITY=info and python -W still work.
+    """
+    import os
+    import warnings
+
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "BITSANDBYTES_NOWELCOME": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def run(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors become one line on stderr."""
+    state.debug = False
     try:
         result = build_app()(args=argv, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -94,6 +94,10 @@ def load_base(recipe: Recipe, located: Located | None = None, *, trained: str | 
     Raises:
         AccessError, InputError, RecipeError: see `locate`; another architecture; an impossible image size.
     """
+    from transformers.utils import logging
+
+    # Ours are the only progress bars.
+    logging.disable_progress_bar()
     found = located or locate(recipe.model.id, recipe.model.revision)
     kind = BACKBONES.get(recipe.model.backbone)
     model, processor = (
