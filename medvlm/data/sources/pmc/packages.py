@@ -280,6 +280,11 @@ def open_nested(name: str, data: bytes) -> Package:
     return TarPackage(name, io.BytesIO(data), len(data))
 
 
+def printable(name: str) -> str:
+    """Return a file name that can be written as UTF-8: bytes that were none are shown as `\\udc..`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def is_archive(name: str) -> bool:
     """Tell by its name whether a file is an archive that can be opened."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)

@@ -28,11 +28,11 @@ def read_package(package: Package, source_name: str, depth: int = 0) -> Iterator
     try:
         articles = article_names(package)
     except PackageError as error:
-        yield Reject(source_name, package.name, error.reason, error.detail)
+        yield _reject(source_name, package.name, error.reason, error.detail)
         return
     nested = [n for n in package.names() if packages.is_archive(n)]
     if not articles and not nested:
-        yield Reject(source_name, package.name, "no article in package", f"{len(package.names())} files")
+        yield _reject(source_name, package.name, "no article in package", f"{len(package.names())} files")
     seen: set[str] = set()
     for name in articles:
         yield from read_xml(package, name, source_name, seen)
@@ -53,12 +53,12 @@ def read_nested(package: Package, name: str, source_name: str, depth: int = 1) -
     """Yield what an archive within a package holds."""
     where = f"{package.name}/{name}"
     if depth > MAX_DEPTH:
-        yield Reject(source_name, where, "archive nested too deep", "unpack the outer archive")
+        yield _reject(source_name, where, "archive nested too deep", "unpack the outer archive")
         return
     try:
         inner = packages.open_nested(where, package.read(name))
     except PackageError as error:
-        yield Reject(source_name, where, error.reason, error.detail)
+        yield _reject(source_name, where, error.reason, error.detail)
         return
     yield from read_package(inner, source_name, depth)
 
@@ -69,19 +69,19 @@ def read_xml(package: Package, name: str, source_name: str, seen: set[str]) -> I
     try:
         documents = xml.read_documents(package.read(name))
     except (PackageError, xml.XmlError) as error:
-        yield Reject(source_name, where, error.reason, error.detail)
+        yield _reject(source_name, where, error.reason, error.detail)
         return
     index = _index(package, name.rpartition("/")[0])
     for document in documents:
         article = jats.read_article(document)
         if document.damage:
-            yield Reject(source_name, where, "xml damaged: what is whole was used", document.damage)
+            yield _reject(source_name, where, "xml damaged: what is whole was used", document.damage)
         if article.group in seen:
-            yield Reject(source_name, where, "duplicate article", article.group)
+            yield _reject(source_name, where, "duplicate article", article.group)
             continue
         seen.add(article.group)
         for drop in article.drops:
-            yield Reject(source_name, f"{where} {drop.where}", drop.reason, drop.detail)
+            yield _reject(source_name, f"{where} {drop.where}", drop.reason, drop.detail)
         yield from _samples(article, package, index, where, source_name)
 
 
@@ -108,10 +108,14 @@ def _samples(
             try:
                 name, data = _picture(picture, package, index)
             except MediaError as error:
-                yield Reject(source_name, f"{where} fig {figure.key}", error.reason, error.detail)
+                yield _reject(source_name, f"{where} fig {figure.key}", error.reason, error.detail)
                 continue
-            image = Image(data, name.rpartition("/")[2])
+            image = Image(data, packages.printable(name.rpartition("/")[2]))
             yield _sample(f"{place}/{used[place] - 1}", image, article, figure, picture.panel, source_name)
+
+
+def _reject(source_name: str, where: str, reason: str, detail: str = "") -> Reject:
+    return Reject(source_name, packages.printable(where), reason, packages.printable(detail))
 
 
 def _id_part(text: str) -> str:

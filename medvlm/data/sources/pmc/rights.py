@@ -32,6 +32,7 @@ _CC_NAME = re.compile(
 )
 _CC_SHORT = re.compile(r"\bCC[ -]BY((?:[ -](?:NC|ND|SA))*)(?:[ -](\d\.\d))?\b", re.I)
 _VERSION = re.compile(r"\b([1-4]\.[05])\b")
+_NC_TERMS = re.compile(r"(?<!commercial and )(?<!commercial or )\bnon[- ]?commercial (?:use|purpose)", re.IGNORECASE)
 _NC = re.compile(r"non[- ]?\s?commercial|n[aã]o[- ]?comercial|no[- ]?comercial", re.I)
 _ND = re.compile(r"no[- ]?\s?deriv|sem[- ]?deriv|sin[- ]?deriv", re.I)
 _SA = re.compile(r"share[- ]?\s?alike|compartilha?\s?igual|compartir\s?igual", re.I)
@@ -98,7 +99,7 @@ def _own_rights(permissions: etree._Element, article: Rights) -> Rights | None:
     statement = " ".join(plain(e) for e in permissions.iter("copyright-statement", "copyright-holder"))
     found = _stated(permissions, None)
     if found and found[0] is not None:
-        return Rights(found[0], "figure", found[1], bool(statement) or found[0] == ALL_RIGHTS_RESERVED)
+        return Rights(found[0], "figure", found[2], bool(statement) or found[0] == ALL_RIGHTS_RESERVED)
     if not words:
         return None
     return Rights(None, "figure", words[:_EVIDENCE_CHARS], bool(statement) or article.third_party)
@@ -213,6 +214,8 @@ def prose_license(text: str) -> str | None:
         # The rest of the name follows the word "Attribution" at once; further on, the text explains.
         rest = text[long.end() : long.end() + 60].split(",")[0].split(", which")[0]
         parts = ["CC", "BY"] + [key for key, sign in (("NC", _NC), ("ND", _ND), ("SA", _SA)) if sign.search(rest)]
+        if "NC" not in parts and _NC_TERMS.search(text):
+            parts.insert(2, "NC")
         return _named(parts, _version_near(text, long.end()))
     if _CC0.search(text):
         return "CC0-1.0"
@@ -226,30 +229,33 @@ def _version_near(text: str, start: int) -> str | None:
     return match[1] if match else None
 
 
-_NAME = r"[A-Z][\w&.'’-]*"
+_NAME = r"(?-i:[A-Z])[\w&.'’-]*"
+_SOURCE = rf"(?:\[|\(?(?:ref|https?:)|{_NAME}|the\b[^.;]{{0,60}}?\b(?:website|database|atlas|archive|collection)\b)"
+# Words by which somebody else claims the picture.
 _OWNED = re.compile(
-    r"©|&copy;|\bcopyright(?:ed)?\b|\([cC]\)\s*(?:(?:19|20)\d\d\b|"
-    + _NAME
-    + r"(?:[ ,]+"
-    + _NAME
-    + r"){0,5},?\s+(?:19|20)\d\d\b)|"
-    r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?\bpermission\b|"
-    r"\bpermission\s+(?:from|of|by)\b|\b(?:reproduced|reprinted|republished)\s+from\b|\ball rights reserved\b",
+    rf"©|\bcopyright(?:ed)?\b|\(c\)\s*(?:(?:19|20)\d\d\b|{_NAME}(?:[ ,]+{_NAME}){{0,5}},?\s+(?:19|20)\d\d\b)|"
+    r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?"
+    r"\bpermission\b|\bpermission\s+(?:from|of|by)\b|\b(?:reproduced|reprinted|republished)\s+from\b|"
+    r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b|\ball rights reserved\b",
     re.IGNORECASE,
 )
+# Words by which the authors credit somebody else's work, in English, Portuguese and Spanish.
 _BORROWED = re.compile(
-    r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b|\b(?:redrawn|adapted|modified)\s+(?:after|from|by\s+permission)\b|"
-    r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic|data)s?\s+"
-    r"(?:(?:is|are|was|were|has|been|have)\s+){0,2}(?:taken|obtained|downloaded|redrawn)\s+from\b|"
-    r"\b(?:courtesy\s+(?:of|to|by)|(?:photo|image|picture|figure|illustration)s?\s*(?:credit|courtesy|source)s?\b)|"
-    r"\b(?:photo|photograph|photography|image|picture|illustration|drawing|artwork)s?\s*(?:by\s|:)|"
-    r"\bwikimedia\b|\bwikipedia commons\b|"
-    r"\bgetty images\b|\bshutterstock\b|\bistockphoto\b",
+    r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b|\b(?:redrawn|adapted|modified)\s+(?:after|from)\b|"
+    r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b|"
+    r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic)s?\s+"
+    rf"(?:(?:is|are|was|were|has|been|have)\s+){{0,2}}(?:taken|obtained|downloaded|redrawn)\s+from\s+{_SOURCE}",
+    re.IGNORECASE,
+)
+# Credit to the maker of a picture, who may be one of the authors.
+_CREDITED = re.compile(
+    r"\bcourtesy\s*(?:of|to|by|:)|\b(?:photo|photograph|image|picture|figure|illustration)s?\s+credits?\b|"
+    rf"\b(?:photo|photograph|illustration|drawing|artwork)s?\s*(?::|by\s+(?={_NAME}))|"
+    r"\bwikimedia\b|\bwikipedia commons\b|\bgetty images\b|\bshutterstock\b|\bistockphoto\b",
     re.IGNORECASE,
 )
 _NOT_PICTURES = re.compile(
-    r"(?:protocol|method|procedure|assay|primer|sequence|strain|cells?|medium|score|scale|criteria)s?\b[^.]{0,40}$",
-    re.I,
+    r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
 _PANEL_MARK = re.compile(r"\(([abABdD])\)")
 
@@ -259,18 +265,20 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
 
     "photographed", the panel mark "(C)" and credit to the article's own authors are no such words.
     """
-    for pattern, owned in ((_OWNED, True), (_BORROWED, False)):
+    for pattern in (_OWNED, _BORROWED, _CREDITED):
         for match in pattern.finditer(text):
-            if match[0][:3].lower() == "(c)" and _PANEL_MARK.search(text):
+            if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):
                 continue
-            if not owned and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
+            if pattern is _BORROWED and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
                 continue
-            note = _sentence(text, match.start(), match.end())
-            credit = text[match.end() : match.end() + 80].lower()
-            if not owned and any(re.search(rf"\b{re.escape(name)}\b", credit) for name in authors):
+            if pattern is _CREDITED and _names_author(text[match.end() : match.end() + 80], authors):
                 continue
-            return note, owned
+            return _sentence(text, match.start(), match.end()), pattern is _OWNED
     return None
+
+
+def _names_author(credit: str, authors: frozenset[str]) -> bool:
+    return any(re.search(rf"\b{re.escape(name)}\b", credit, re.IGNORECASE) for name in authors)
 
 
 def _sentence(text: str, start: int, end: int) -> str:

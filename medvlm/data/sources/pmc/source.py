@@ -67,14 +67,14 @@ class PmcSource:
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
         """Yield the samples and rejects of one unit."""
         kind, path, *members = unit.locator
-        where = unit.name.removesuffix(f"/{members[0]}") if members else unit.name
+        where = unit.name.removesuffix(f"/{packages.printable(members[0])}") if members else unit.name
         try:
             if kind == "xml":
                 package = _folder(path, _changed(path), where)
             else:
                 package = _archive(path, _changed(path), where, os.getpid())
         except PackageError as error:
-            yield Reject(self.name, unit.name, error.reason, error.detail)
+            yield Reject(self.name, unit.name, error.reason, packages.printable(error.detail))
             return
         if not members:
             yield from reader.read_package(package, self.name)
@@ -164,6 +164,7 @@ def _archive_units(file: Path, name: str) -> list[Unit]:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
+    name = packages.printable(name)
     free, number = name, 1
     while free in taken:
         number += 1
@@ -218,8 +219,8 @@ def _description(path: str, folder: Path, names: Iterable[str]) -> dict[str, Any
     files = sorted(set(names))
     size = sum((folder / name).stat().st_size for name in files)
     if len(files) == 1:
-        return {"path": path, "sha256": sha256_file(folder / files[0]), "bytes": size}
+        return {"path": packages.printable(path), "sha256": sha256_file(folder / files[0]), "bytes": size}
     digest = hashlib.sha256()
     for name in files:
         digest.update(f"{name}\0{sha256_file(folder / name)}\n".encode("utf-8", "surrogateescape"))
-    return {"path": path, "sha256": digest.hexdigest(), "bytes": size}
+    return {"path": packages.printable(path), "sha256": digest.hexdigest(), "bytes": size}
