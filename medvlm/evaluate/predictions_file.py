@@ -83,7 +83,7 @@ def write(path: Path | str, rows: Iterable[PredictionRow]) -> None:
     """
     with atomic_write(path) as file:
         for row in rows:
-            file.write(json.dumps(row.as_json(), ensure_ascii=False) + "\n")
+            file.write(_clean(json.dumps(row.as_json(), ensure_ascii=False)) + "\n")
 
 
 def texts(rows: Sequence[PredictionRow]) -> tuple[list[str], list[list[str]]]:
@@ -128,7 +128,7 @@ def _row(line: str) -> PredictionRow:
         raise ValueError(f'"prediction" must be text (it may be empty), found {_kind(prediction)}')
     references = _references(value.pop("references"))
     optional = {key: _optional(key, value.pop(key)) for key in _OPTIONAL if key in value}
-    return PredictionRow(str(name), _clean(prediction), references, **optional, extra=value)
+    return PredictionRow(_clean(str(name)), _clean(prediction), references, **optional, extra=value)
 
 
 def _references(value: object) -> list[str]:
@@ -154,7 +154,7 @@ def _optional(key: str, value: object) -> str | None:
 
 def _clean(text: str) -> str:
     """Return `text` with lone surrogates, which JSON can spell but no file can hold, as U+FFFD."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _kind(value: object) -> str:

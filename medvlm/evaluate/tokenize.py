@@ -32,10 +32,8 @@ _CLITIC = rf"{_APOS}(?:[smdSMD]|re|ve|ll|RE|VE|LL)(?![A-Za-z])"
 _URL_END = r"[^\s\"<>|.!?(){},\-]"
 _HOST = (
     r"www\.(?:[^\s\"<>|.!?(){},]+\.)+[A-Za-z]{2,4}|"
-    r"(?:[A-Za-z][^\s\"`'<>|.!?(){},_$\-]*\.)+(?:com|net|org|edu)"
+    r"(?:[A-Za-z][^\s\"`'<>|.!?(){},:;/=_$\-]*\.)+(?:com|net|org|edu)"
 )
-# What a hyphen can join to the next part of a compound: "O'Brien-", "0.75-", "Nav1.7-", "3D-".
-_HEAD = rf"[dDoOlL]{_APOS}{_ALNUM}{{2,}}|\d+(?:[.,]\d+)+{_ALNUM}*|{_WORD}(?:[.,]\d+)*|{_ALNUM}+"
 
 # Words that keep their period, whatever follows; in any case, then only capitalized, then only before a number.
 _ABBREVIATIONS = (
@@ -62,20 +60,21 @@ _RULES: Final = tuple(
         _WORD,
         rf"https?://[^\s\"<>|()]+{_URL_END}",
         rf"(?:{_HOST})(?:/[^\s\"<>|()]+{_URL_END})?",
-        r"[A-Za-z0-9][^\s\"<>|(){}]*@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}\[\].,;:]+",
+        r"[A-Za-z0-9][^\s\"<>|(){}@]{0,63}@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}\[\].,;:]+",
         rf"@[A-Za-z]\w*|#{_LETTER}+",
         rf"{_APOS}[nN](?:{_APOS}|(?![A-Za-z]))|[yYjJlLdD]{_APOS}(?=({_LETTER}?))",
         r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}",
         rf"[-+]?(?:\d*(?:[.:,\u066b\u066c]\d+)+|\d+)|[⁺⁻]?[⁰¹²³⁴-⁹]+|[₊₋]?[₀-₉]+|[{_NUMERALS}]",
-        rf"{_APOS}(?:[2-9]0s|\d\d(?!\w))",
+        rf"{_APOS}(?:[2-9]0s|\d\d\Z)",
         r"\d{1,4}[/\u2044]\d{1,4}",
-        rf"(?:{_HEAD})(?:[-\u2010\u2011\u058a_](?:[dDoOlL]{_APOS}{_ALNUM})?{_ALNUM}+)+",
+        r"[A-Za-z0-9]+(?:[.,][A-Za-z0-9]+)*\.?(?:-[A-Za-z0-9]+)+",
+        rf"(?:[dDoOlL]{_APOS}{_ALNUM}{{2,}}|{_ALNUM}+)(?:[-\u2010\u2011\u058a_](?:[dDoOlL]{_APOS}{_ALNUM})?{_ALNUM}+)+",
         rf"[dDoOlL]{_APOS}{_ALNUM}{{2,}}|{_ALNUM}+",
         r"[A-Z]+(?:[+&][A-Z]+)+",
         r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
         rf"(?:{_LETTER}+[yY]|{_LETTER}*[aeiouAEIOU]){_APOS}[aeiouA-Z]{_LETTER}*|[A-HJ-XZn]{_APOS}{_LETTER}{{2,}}|[cC]{_APOS}mon",
         rf"(?:(?i:{_ABBREVIATIONS})|{_CAPITALIZED})\.|(?i:{_BEFORE_NUMBER})\.(?=\s*\d)",
-        rf"[A-Za-z](?:\.[A-Za-z])*\.|[A-Za-z](?:\.[A-Za-z])+\.-{_ALNUM}+|{_ALNUM}+\.(?=[,;:])",
+        rf"[A-Za-z](?:\.[A-Za-z])*\.|{_ALNUM}+\.(?=[,;:])",
         r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]}](?![A-Za-z0-9])",
         r"\.\.\.|[!?]+|-{2,}|_+|\*+|#+|<<|>>|(?:US|HK|NZ|[AC])\$",
     )
@@ -96,8 +95,13 @@ _STARTS = (
     "One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
 )
 _SENTENCE_STARTS: Final = frozenset(_STARTS.split())
+# A markup tag is one token of the lexer; coco-caption then splits it at its blanks.
+_TAG = re.compile(
+    r"</?[A-Za-z][\w:.\-]*(?:[ \xa0]+[A-Za-z][\w:.\-]*(?: *= *(?:\"[^\"]*\"|'[^']*'))?)+[ \xa0]*/?>|"
+    r"<[!?][A-Za-z\-][^<>]*>"
+)
 _INITIAL = re.compile(r"(?:.*[^\w.])?[A-Za-z]\.")
-_NUMBERED = re.compile(rf"(?:.*\W)?(?:{_BEFORE_NUMBER})\.", re.IGNORECASE)
+_NUMBERED = re.compile(rf"(?:.*[^\w-])?(?:{_BEFORE_NUMBER})\.", re.IGNORECASE)
 _MEMO_LIMIT = 200_000
 
 
@@ -171,6 +175,18 @@ def _in_context(chunks: list[str]) -> list[str]:
 
 def ptb(text: str) -> list[str]:
     """Return coco-caption's tokens of `text`: PTB, lower-case, no punctuation; a line break is a blank."""
+    if "<" not in text:
+        return _plain(text)
+    tokens: list[str] = []
+    start = 0
+    for tag in _TAG.finditer(text):
+        tokens += _plain(text[start : tag.start()])
+        tokens += [word for word in tag[0].lower().split() if word not in PUNCTUATION]
+        start = tag.end()
+    return tokens + _plain(text[start:])
+
+
+def _plain(text: str) -> list[str]:
     chunks = text.split()
     tokens: list[str] = []
     for chunk in chunks:
