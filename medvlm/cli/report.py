@@ -1,0 +1,46 @@
+"""`medvlm report`: one HTML page and one Markdown file on a run, or on several side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvlm.cli.common import DebugOption, QuietOption, progress, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the app."""
+    app.command("report")(report)
+
+
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Run folders; the newest finished run when left out.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write into; the run's own, or this one for several runs."),
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write report.html and report.md: scores beside controls and licenses, curves, cases, costs, how to reproduce.
+
+    Example: medvlm report runs/latest
+
+    Example: medvlm report runs/20260101-120000-tiny runs/20260102-120000-tiny --out comparison
+    """
+    from medvlm.report.write import write
+
+    with progress("report", quiet):
+        paths = write([_folder(name) for name in runs or ["latest"]], out)
+    for path in paths:
+        say(str(path))
+
+
+def _folder(name: str) -> Path:
+    """Return a run's folder by path, or by its name under runs/."""
+    path = Path(name)
+    return path if path.exists() or not Path("runs", name).is_dir() else Path("runs", name)

@@ -1,0 +1,304 @@
+"""From run contexts to one document: the order of a report and the words in it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from medvlm.licenses import registry
+from medvlm.report import gallery, plots, results
+from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text
+from medvlm.report.document import Block, Cases, Caution, Chart, Code, Document, Facts, Section, Table, Text
+
+NOT_CLINICAL = "Not for clinical use: research output, not checked by a physician, no medical device."
+SYNTHETIC = (
+    "Synthetic data: the images were drawn by a program and show no patient; the scores say nothing about real images."
+)
+
+
+def build(runs: Sequence[RunContext]) -> Document:
+    """Return the report on one run, or a comparison of several with a part for each."""
+    if len(runs) == 1:
+        run = runs[0]
+        sections = [*_sections(run, 2), _baselines()]
+        return Document(run.name, [_summary(run), *_cautions(run)], _labels(run), sections)
+    sections = [_comparison(runs)]
+    for run in runs:
+        blocks: list[Block] = [Text(_summary(run)), *(Text(line) for line in _cautions(run))]
+        sections.append(Section(run.name, blocks))
+        sections.extend(_sections(run, 3))
+    sections.append(_baselines())
+    labels = list(dict.fromkeys(label for run in runs for label in _labels(run) if label != "finished"))
+    return Document(f"{len(runs)} runs compared", [NOT_CLINICAL], labels, sections)
+
+
+def _labels(run: RunContext) -> list[str]:
+    status = text(run.facts.get("status")) or "status unknown"
+    return [status, *(["synthetic data"] if run.synthetic else [])]
+
+
+def _summary(run: RunContext) -> str:
+    base = run.model_id or "an unrecorded base model"
+    data = ", ".join(part.title for part in run.data) or "unrecorded data"
+    rows = sum(run.licenses.values())
+    trained = f", {rows:,} training samples" if rows else ""
+    scored = [f"{text(e.scores.get('n'))} of {e.split}" for e in run.evaluations if e.scores.get("n") is not None]
+    measured = f"; scored on {', '.join(scored)}" if scored else "; not scored yet"
+    return f"{base} fine-tuned on {data}{trained}{measured}."
+
+
+def _cautions(run: RunContext) -> list[str]:
+    return [NOT_CLINICAL, *([SYNTHETIC] if run.synthetic else [])]
+
+
+def _sections(run: RunContext, level: int) -> Iterator[Section]:
+    if run.problems:
+        lines = "; ".join(run.problems)
+        yield Section("Incomplete", [Caution(f"Parts of this run are missing or damaged: {lines}.")], level)
+    for evaluation in run.evaluations:
+        yield Section(f"Scores: {evaluation.split}", list(results.score_blocks(run, evaluation)), level)
+    if not run.evaluations:
+        yield Section("Scores", [Text("Not evaluated yet: run `medvlm eval`.")], level)
+    yield Section("Licenses", list(_licenses(run)), level)
+    if run.evaluations:
+        yield Section("Cases", list(_cases(run, run.evaluations[0])), level)
+    yield Section("Training", list(_training(run)), level)
+    yield Section("Compute", list(_compute(run)), level)
+    yield Section("Data", list(_data(run)), level)
+    yield Section("Reproduce", list(_reproduce(run)), level)
+
+
+def _comparison(runs: Sequence[RunContext]) -> Section:
+    scored = [(run, evaluation) for run in runs for evaluation in run.evaluations if evaluation.scores.get("rows")]
+    rows = {
+        f"{run.name}/{evaluation.split}": mapping(mapping(evaluation.scores["rows"]).get("model"))
+        for run, evaluation in scored
+    }
+    keys = results.columns(rows)
+    header = ["run", "base model", "data", "split", "n", *(results.NAMES.get(key, key) for key in keys)]
+    body = []
+    for run in runs:
+        for evaluation in run.evaluations or [Evaluation("-", {}, [])]:
+            values = rows.get(f"{run.name}/{evaluation.split}", {})
+            about = [run.name, run.model_id or "-", ", ".join(part.title for part in run.data) or "-"]
+            size = text(evaluation.scores.get("n")) or "-"
+            cells = [results.shown(values, key) for key in keys]
+            body.append([*about, evaluation.split, size, *cells, *results.license_cells(run, "model")])
+    width = len(header)
+    header += results.LICENSE_HEADER
+    numeric = frozenset(range(4, width))
+    blocks: list[Block] = [Caution(line) for line in _incomparable(scored)]
+    caption = "The tuned models, with what their licenses allow"
+    blocks.append(Table(header, body, caption, numeric, frozenset({width + 3, width + 4})))
+    return Section("Comparison", blocks)
+
+
+def _incomparable(scored: Sequence[tuple[RunContext, Evaluation]]) -> Iterator[str]:
+    hashes = {text(evaluation.scores.get("split_hash")) for _, evaluation in scored}
+    if len(hashes) > 1:
+        yield "These scores are not all on the same samples (split hashes differ), so they do not compare directly."
+    signatures = {tuple(sorted(map(str, mapping(e.scores.get("signatures")).items()))) for _, e in scored}
+    if len(signatures) > 1:
+        yield "These scores were not all computed the same way (signatures differ), so they do not compare directly."
+
+
+def _licenses(run: RunContext) -> Iterator[Block]:
+    verdict = run.verdict()
+    yield Facts(
+        [
+            ("commercial use", verdict.commercial_use),
+            ("may be shared", verdict.may_share),
+            ("license to carry", verdict.license),
+        ]
+    )
+    rights = [*_base_row(run)]
+    for part in run.data:
+        rights += [[f"data: {part.title}", license, f"{count:,}"] for license, count in part.licenses.items()]
+    yield Table(("input", "license", "samples"), rights, "What went in", numeric=frozenset({2}))
+    if verdict.reasons:
+        yield Table(("why",), [[reason] for reason in verdict.reasons], "What limits it")
+    if verdict.obligations:
+        yield Table(("what follows",), [[line] for line in verdict.obligations], "Obligations when it is passed on")
+    yield Text(verdict.notice)
+
+
+def _base_row(run: RunContext) -> list[list[str]]:
+    base = run.base
+    if base is None:
+        return [[f"base model: {run.model_id or 'not recorded'}", "not in the license registry", "-"]]
+    return [
+        [f"code: {base.name}", base.marked("code_license"), "-"],
+        [f"weights: {base.name}", base.marked("weights_license"), "-"],
+        [f"pre-training data: {base.name}", base.marked("data_license"), "-"],
+    ]
+
+
+def _baselines() -> Section:
+    header = (
+        "system",
+        "code",
+        "weights",
+        "data",
+        "commercial use",
+        "may share",
+        "gated",
+        "conflict",
+        "published scores",
+    )
+    body = [
+        [
+            entry.name,
+            entry.marked("code_license"),
+            entry.marked("weights_license"),
+            entry.marked("data_license"),
+            entry.commercial_use,
+            entry.may_share,
+            entry.gated,
+            entry.conflict or "",
+            entry.scores or "",
+        ]
+        for entry in registry.load()
+    ]
+    words = (
+        "Published systems and their licenses. Their scores are on other splits and by other scorers: they do not "
+        "compare with the tables above. `medvlm licenses show NAME` gives the evidence for each row."
+    )
+    return Section("Baselines", [Text(words), Table(header, body, "License registry", rights=frozenset({4, 5}))])
+
+
+def _cases(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
+    if not evaluation.predictions:
+        yield Text("No predictions were kept.")
+        return
+    found = gallery.cases(evaluation, run.data)
+    yield Text(
+        f"The best, median and worst of {len(evaluation.predictions):,} predictions on the {evaluation.split} split, "
+        "by the CIDEr of each."
+    )
+    if not any(case.image for case in found):
+        gone = ", ".join(part.path for part in run.data if part.folder is None) or "the data set"
+        yield Caution(f"No images: they lie in {gone}, which is not there any more or holds other rows.")
+    yield Cases(found)
+
+
+def _training(run: RunContext) -> Iterator[Block]:
+    drawn = False
+    for title, y_label, lines in (
+        ("Loss by step", "loss", (("training", "loss"), ("validation", "eval_loss"))),
+        ("Learning rate by step", "learning rate", (("learning rate", "learning_rate"),)),
+    ):
+        series = [plots.Series(label, _points(run, key)) for label, key in lines]
+        svg = plots.line_chart(title, series, "step", y_label)
+        if svg:
+            drawn = True
+            yield Chart(svg, f"{title}: {_in_words(series)}")
+    if not drawn:
+        yield Text("No training curve was recorded.")
+    census = [
+        [name, *(f"{counts(part).get(key, 0):,}" for key in ("total", "trainable", "quantized"))]
+        for name, part in mapping(run.facts.get("census")).items()
+    ]
+    if census:
+        header = ("component", "parameters", "trained", "4-bit")
+        yield Table(header, census, "Parameters", numeric=frozenset({1, 2, 3}))
+    model = mapping(run.facts.get("model"))
+    if model:
+        yield Facts([(key.replace("_", " "), text(value)) for key, value in model.items() if value is not None])
+
+
+def _points(run: RunContext, key: str) -> list[plots.Point]:
+    found = ((number(row.get("step")), number(row.get(key))) for row in run.steps)
+    return [(step, value) for step, value in found if step is not None and value is not None]
+
+
+def _in_words(series: Sequence[plots.Series]) -> str:
+    parts = [
+        f"{one.label} {one.points[0][1]:.4g} at step {one.points[0][0]:g}, "
+        f"{one.points[-1][1]:.4g} at step {one.points[-1][0]:g}"
+        for one in series
+        if one.points
+    ]
+    return "; ".join(parts)
+
+
+def _compute(run: RunContext) -> Iterator[Block]:
+    found = run.compute
+    if not found:
+        yield Text("Nothing was recorded.")
+        return
+    rows = [("device", text(found.get("device")))]
+    seconds, memory = number(found.get("seconds")), number(found.get("peak_memory_bytes"))
+    if seconds is not None:
+        rows.append(("time", f"{seconds / 3600:.3f} h ({seconds:,.0f} s)"))
+    if memory is not None:
+        rows.append(("peak memory", f"{memory / 2**30:.2f} GiB"))
+    for key, label in (
+        ("steps", "steps"),
+        ("samples", "samples seen"),
+        ("tokens", "tokens seen"),
+        ("samples_per_second", "samples a second"),
+        ("tokens_per_second", "tokens a second"),
+    ):
+        value = number(found.get(key))
+        if value is not None:
+            rows.append((label, f"{value:,.2f}".rstrip("0").rstrip(".")))
+    yield Facts([(label, value) for label, value in rows if value])
+
+
+def _data(run: RunContext) -> Iterator[Block]:
+    if not run.data:
+        yield Text("Nothing was recorded.")
+    for part in run.data:
+        yield Facts(_data_facts(part))
+        yield from _manifest_tables(part)
+
+
+def _data_facts(part: DataSet) -> list[tuple[str, str]]:
+    rows = part.facts.get("rows")
+    trained = counts(rows).get("train") if isinstance(rows, dict) else number(rows)
+    facts = [
+        ("data set", part.title),
+        ("path", part.path + ("" if part.folder else " (not there any more)")),
+        ("made by", "a program: synthetic" if part.synthetic else text(part.manifest.get("command"))),
+        ("training rows", f"{trained:,.0f}" if trained is not None else ""),
+        ("weight", text(part.facts.get("weight"))),
+        ("fingerprint", text(part.facts.get("fingerprint"))),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _manifest_tables(part: DataSet) -> Iterator[Table]:
+    counted = mapping(part.manifest.get("counts"))
+    tables = {
+        "samples by split": part.manifest.get("samples") or counted.get("split"),
+        "articles, patients or images by split": part.manifest.get("groups"),
+        "samples by license": counted.get("license") or part.licenses,
+        "samples by modality": counted.get("modality"),
+        "dropped, by reason": part.manifest.get("drops"),
+    }
+    for caption, value in tables.items():
+        found = counts(value)
+        if found:
+            body = [[name, f"{count:,}"] for name, count in found.items()]
+            yield Table((caption, "count"), body, f"{part.title}: {caption}", numeric=frozenset({1}))
+
+
+def _reproduce(run: RunContext) -> Iterator[Block]:
+    commands = [text(part.manifest.get("command")) for part in run.data]
+    commands.append(text(run.facts.get("command")))
+    folder = shlex.quote(str(run.path))
+    for evaluation in run.evaluations:
+        names = ",".join(mapping(evaluation.scores.get("signatures"))) or "bleu,rouge,cider"
+        commands.append(f"medvlm eval {folder} --split {shlex.quote(evaluation.split)} --metrics {shlex.quote(names)}")
+    commands.append(f"medvlm report {folder}")
+    yield Code("\n".join(line for line in commands if line), "sh")
+    facts = [
+        (key.replace("_", " "), text(run.facts.get(key))) for key in ("started", "finished", "seed", "recipe_hash")
+    ]
+    yield Facts([(label, value) for label, value in facts if value])
+    versions = mapping(run.facts.get("versions"))
+    if versions:
+        yield Table(("package", "version"), [[name, text(found)] for name, found in versions.items()], "Versions")
+    if run.recipe:
+        yield Text("The resolved recipe:")
+        yield Code(run.recipe, "yaml")

@@ -1,0 +1,251 @@
+"""What a run folder says, read into types; whatever is missing or damaged becomes a problem that is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medvlm.errors import InputError
+from medvlm.licenses import policy, registry
+
+_MARKS = ("run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval")
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One line of predictions.jsonl."""
+
+    id: str
+    prediction: str
+    references: list[str]
+    task: str
+    prompt: str
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What lies under eval/<split>/."""
+
+    split: str
+    scores: dict[str, Any]
+    """scores.json; empty where it is missing."""
+    predictions: list[Prediction]
+
+
+@dataclass(slots=True)
+class DataSet:
+    """A data set of the run, with its manifest where the folder is still there."""
+
+    path: str
+    facts: dict[str, Any]
+    folder: Path | None
+    manifest: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What the data set calls itself, else its path."""
+        return text(self.manifest.get("title")) or text(self.facts.get("title")) or self.path
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it was drawn by a program."""
+        return bool(self.facts.get("synthetic") or self.manifest.get("synthetic"))
+
+    @property
+    def licenses(self) -> dict[str, int]:
+        """Training samples by license."""
+        return counts(self.facts.get("licenses"))
+
+
+@dataclass(slots=True)
+class RunContext:
+    """Everything that a report says about one run."""
+
+    path: Path
+    facts: dict[str, Any]
+    recipe: str
+    steps: list[dict[str, Any]]
+    compute: dict[str, Any]
+    evaluations: list[Evaluation]
+    data: list[DataSet]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, which is unique among runs."""
+        return self.path.resolve().name
+
+    @property
+    def model_id(self) -> str:
+        """What the recipe called the base model."""
+        return text(mapping(self.facts.get("model")).get("id"))
+
+    @property
+    def base(self) -> registry.Entry | None:
+        """The base model's registry entry."""
+        return registry.find(self.model_id) if self.model_id else None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any of the data was drawn by a program."""
+        return any(part.synthetic for part in self.data)
+
+    @property
+    def licenses(self) -> dict[str, int]:
+        """Training samples by license over all data sets."""
+        total: dict[str, int] = {}
+        for part in self.data:
+            for license, count in part.licenses.items():
+                total[license] = total.get(license, 0) + count
+        return total
+
+    def verdict(self) -> policy.Verdict:
+        """Return the verdict that the run recorded, else the one that follows from its inputs."""
+        stored = mapping(self.facts.get("license"))
+        if {"commercial_use", "may_share", "license"} <= stored.keys():
+            return policy.Verdict(
+                text(stored["commercial_use"]),
+                text(stored["may_share"]),
+                text(stored["license"]),
+                texts(stored.get("obligations")),
+                texts(stored.get("reasons")),
+            )
+        return policy.verdict(self.base, self.licenses, self.model_id)
+
+
+def read(path: Path) -> RunContext:
+    """Read a run folder.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it is of a run.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run folder; `ls runs` shows those there are")
+    if not any((path / mark).exists() for mark in _MARKS):
+        raise InputError(f"{path}: not the folder of a run: it has none of {', '.join(_MARKS)}")
+    problems: list[str] = []
+    facts = _json(path / "run.json", problems)
+    recipe = _text_file(path / "recipe.yaml", problems)
+    steps = _json_lines(path / "metrics.jsonl", problems)
+    compute = _json(path / "compute.json", problems)
+    evaluations = _evaluations(path, problems)
+    data = [_data_set(path, mapping(part)) for part in listed(facts.get("data"))]
+    return RunContext(path, facts, recipe, steps, compute, evaluations, data, problems)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return `value` if it is a JSON object, else an empty one."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """Return `value` if it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    """Return a JSON scalar as text; nothing for null."""
+    return "" if value is None else value if isinstance(value, str) else str(value)
+
+
+def texts(value: Any) -> list[str]:
+    """Return a JSON array as texts."""
+    return [text(item) for item in listed(value)]
+
+
+def number(value: Any) -> float | None:
+    """Return a finite JSON number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def counts(value: Any) -> dict[str, int]:
+    """Return the whole numbers of a JSON object."""
+    return {key: item for key, item in mapping(value).items() if isinstance(item, int) and not isinstance(item, bool)}
+
+
+def _text_file(path: Path, problems: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        problems.append(f"{path.name} is missing")
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error.strerror}")
+    return ""
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any]:
+    content = _text_file(path, problems)
+    if not content:
+        return {}
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        problems.append(f"{path.name} is damaged")
+    return mapping(found)
+
+
+def _json_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    rows, damaged = [], 0
+    for line in _text_file(path, problems).split("\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged += 1
+    if damaged:
+        problems.append(f"{path.name}: {damaged} damaged line{'s' if damaged > 1 else ''} left out")
+    return rows
+
+
+def _evaluations(path: Path, problems: list[str]) -> list[Evaluation]:
+    order = {"test": 0, "validation": 1, "train": 2}
+    folders = [folder for folder in (path / "eval").glob("*") if folder.is_dir()]
+    found = []
+    for folder in sorted(folders, key=lambda folder: (order.get(folder.name, 9), folder.name)):
+        own: list[str] = []
+        scores = _json(folder / "scores.json", own)
+        rows = _json_lines(folder / "predictions.jsonl", own)
+        problems.extend(f"eval/{folder.name}: {problem}" for problem in own)
+        found.append(Evaluation(folder.name, scores, [_prediction(row) for row in rows if "id" in row]))
+    if not found:
+        problems.append("eval/ is empty: not evaluated yet")
+    return found
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    return Prediction(
+        text(row["id"]),
+        text(row.get("prediction")),
+        texts(row.get("references")),
+        text(row.get("task")),
+        text(row.get("prompt")),
+    )
+
+
+def _data_set(run: Path, facts: dict[str, Any]) -> DataSet:
+    """Find a data set where the run found it: from the working directory, else from beside `runs/`."""
+    path = text(facts.get("path"))
+    for folder in (Path(path), run.resolve().parent.parent / path):
+        # A path that no file system takes (too long, a NUL in it) is no folder either.
+        with contextlib.suppress(OSError, ValueError):
+            if path and (folder / "data").is_dir():
+                return DataSet(path, facts, folder, _json(folder / "manifest.json", []))
+    return DataSet(path, facts, None, {})

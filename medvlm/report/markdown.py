@@ -1,0 +1,80 @@
+"""A document as Markdown (CommonMark with GitHub's tables); charts become their words, images are left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from medvlm.report.document import Block, Case, Cases, Caution, Chart, Code, Document, Facts, Table, Text, printable
+
+# Every ASCII punctuation mark that can mean something inside a line; a backslash before it takes that away.
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#$!])")
+
+
+def render(document: Document) -> str:
+    """Return the document as Markdown text that ends with a line break."""
+    parts = [f"# {escape(document.title)}"]
+    if document.labels:
+        parts.append(" · ".join(f"**{escape(label)}**" for label in document.labels))
+    parts.extend(map(escape, document.lead))
+    for section in document.sections:
+        parts.append(f"{'#' * section.level} {escape(section.title)}")
+        for block in section.blocks:
+            parts.extend(_block(block))
+    return printable("\n\n".join(part for part in parts if part) + "\n")
+
+
+def escape(text: str) -> str:
+    """Return `text` on one line, with nothing left that Markdown or HTML would take as markup."""
+    line = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    # At the start of a line these would begin a list or a rule.
+    return re.sub(r"^(\d{1,9})?([-+=.)])", r"\1\\\2", line)
+
+
+def fence(text: str, language: str = "") -> str:
+    """Return `text` as a code block whose fence is longer than any row of backticks in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    bar = "`" * max(3, longest + 1)
+    return f"{bar}{language}\n{text.rstrip()}\n{bar}"
+
+
+def table(block: Table) -> str:
+    """Return a table with one line a row."""
+    rules = ("---:" if column in block.numeric else "---" for column in range(len(block.header)))
+    lines = [_row(map(escape, block.header)), _row(rules)]
+    lines.extend(_row(escape(cell) for cell in row) for row in block.rows)
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _block(block: Block) -> Iterator[str]:
+    if isinstance(block, Text):
+        yield escape(block.text)
+    elif isinstance(block, Caution):
+        yield f"> **Warning:** {escape(block.text)}"
+    elif isinstance(block, Facts):
+        yield "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in block.rows)
+    elif isinstance(block, Table):
+        if block.caption:
+            yield f"*{escape(block.caption)}*"
+        yield table(block)
+    elif isinstance(block, Code):
+        yield fence(block.text, block.language)
+    elif isinstance(block, Chart):
+        yield escape(block.words)
+    elif isinstance(block, Cases):
+        yield from map(_case, block.cases)
+
+
+def _case(case: Case) -> str:
+    lines = [f"- **{case.kind}, CIDEr {case.score:.3f}**, {escape(case.task)} {escape(case.id)}"]
+    if case.prompt:
+        lines.append(f"  - question: {escape(case.prompt)}")
+    lines.extend(f"  - reference: {escape(reference)}" for reference in case.references)
+    lines.append(f"  - prediction: {escape(case.prediction) or '(empty)'}")
+    if case.credit:
+        lines.append(f"  - image: {escape(case.credit)}")
+    return "\n".join(lines)
