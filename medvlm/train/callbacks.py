@@ -17,7 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from medvlm.cli.common import Progress
-from medvlm.errors import MedvlmError
+from medvlm.errors import InputError
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]
@@ -63,7 +63,7 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
             line |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
             line |= {"step_seconds": round(self.step_seconds, 6), "samples": self.samples, "tokens": self.tokens}
         if not all(math.isfinite(value) for value in line.values()):
-            raise MedvlmError(
+            raise InputError(
                 f"step {state.global_step}: the loss is not a number; lower train.learning_rate, or use "
                 "model.dtype=bfloat16; the last checkpoint is kept"
             )
