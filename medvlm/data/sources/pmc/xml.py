@@ -20,7 +20,9 @@ MAX_XML_BYTES = 256 << 20
 
 _ENTITY = re.compile(rb"<!\s*ENTITY", re.IGNORECASE)
 _DOCTYPE = re.compile(rb"<!DOCTYPE", re.IGNORECASE)
-_NEXT_ARTICLE = re.compile(rb"</article\s*>(?=(?:\s|<\?[^>]*\?>|<!--.*?-->|<!DOCTYPE[^>]*>)*<article[\s>])", re.DOTALL)
+_NEXT_ARTICLE = re.compile(
+    rb"</article\s*>(?=(?:\s|<\?[^>]*\?>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)*<article[\s>])", re.DOTALL
+)
 _FIGURES = ("fig", "fig-group", "supplementary-material")
 _SNIFF_BYTES = 65536
 _ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
@@ -68,13 +70,24 @@ def read_documents(data: bytes) -> list[Document]:
     data = data.lstrip(b" \t\r\n\0") if not data.startswith((b"\xff\xfe", b"\xfe\xff")) else data
     data = data.removeprefix(b"\xef\xbb\xbf").lstrip()
     _refuse_entities(data)
-    documents: list[Document] = []
-    start = 0
-    for part in [*(m.end() for m in _NEXT_ARTICLE.finditer(data)), len(data)] if _strict(data) is None else [len(data)]:
-        documents += _documents(data[start:part].lstrip())
-        start = part
+    root = _strict(data)
+    documents = _documents(root, data) if root is not None else _damaged(data)
     if not documents:
         raise XmlError("no article in xml")
+    return documents
+
+
+def _damaged(data: bytes) -> list[Document]:
+    """Return the articles of a file that is not well-formed: several after one another, or damaged ones."""
+    documents: list[Document] = []
+    ends = [match.end() for match in _NEXT_ARTICLE.finditer(data)]
+    for start, end in zip([0, *ends], [*ends, len(data)], strict=True):
+        part, damage = data[start:end].lstrip(), ""
+        root = _strict(part) if ends else None
+        if root is None:
+            root, damage, part = _recovered(part)
+        if root is not None:
+            documents += _documents(root, part, damage)
     return documents
 
 
@@ -108,12 +121,7 @@ def _strict(data: bytes) -> etree._Element | None:
         return None
 
 
-def _documents(data: bytes) -> list[Document]:
-    root, damage = _strict(data), ""
-    if root is None:
-        root, damage, data = _recovered(data)
-    if root is None:
-        return []
+def _documents(root: etree._Element, data: bytes, damage: str = "") -> list[Document]:
     info = root.getroottree().docinfo
     if info.internalDTD is not None and list(info.internalDTD.iterentities()):  # type: ignore[attr-defined]
         raise XmlError("xml refused: entities", "the DOCTYPE declares entities; they are never expanded")

