@@ -127,6 +127,8 @@ def check_image(data: bytes) -> None:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise MediaError("image too large", f"{width}x{height} pixels")
+                # JPEG alone heeds this: all its bits are decoded, but not turned into all its pixels.
+                image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
                 image.load()
         except MediaError:
             raise

@@ -257,6 +257,11 @@ _CREDITED = re.compile(
 _NOT_PICTURES = re.compile(
     r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
+# Every note holds one of these; most captions hold none, and are done with cheaply.
+_CLUES = """
+© copyright (c) permission rights reprod republish reprint adap modif redrawn extra taken obtained downloaded courtesy
+credit photo illustration drawing artwork wikimedia wikipedia getty shutterstock istock
+""".split()  # noqa: SIM905
 _PANEL_MARK = re.compile(r"\(([abABdD])\)")
 
 
@@ -265,6 +270,9 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
 
     "photographed", the panel mark "(C)" and credit to the article's own authors are no such words.
     """
+    lower = text.lower()
+    if not any(clue in lower for clue in _CLUES):
+        return None
     for pattern in (_OWNED, _BORROWED, _CREDITED):
         for match in pattern.finditer(text):
             if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):

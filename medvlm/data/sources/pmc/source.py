@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -100,18 +101,13 @@ class PmcSource:
         }
 
 
-class _input_errors:
+@contextlib.contextmanager
+def _input_errors(path: Path) -> Iterator[None]:
     """Turn errors of the file system into one line that names the input."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise InputError(f"{self.path}: {error.strerror}; name a readable file or folder") from error
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a readable file or folder") from error
 
 
 def _check_kind(path: Path) -> None:

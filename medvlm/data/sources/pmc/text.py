@@ -26,7 +26,7 @@ _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _SKIPPED = frozenset(_SKIPPED_NAMES.split())
 _RAISED = {"sup": "^", "sub": "_"}
 _FORMULAS = frozenset(("inline-formula", "disp-formula", "chem-struct"))
-_INVISIBLE = dict.fromkeys(map(ord, "\u2061\u2062\u2063\u2064\u200b\ufeff"))
+_INVISIBLE = "\u2061\u2062\u2063\u2064\u200b\ufeff"
 _TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
 
@@ -42,8 +42,11 @@ def words(element: etree._Element) -> str:
 
 
 def squeeze(text: str) -> str:
-    """Return `text` with every run of white space made one blank, and none at its ends."""
-    return " ".join(text.translate(_INVISIBLE).split())
+    """Return `text` with every run of white space made one blank, none at its ends, and no invisible signs."""
+    for sign in _INVISIBLE:
+        if sign in text:
+            text = text.replace(sign, "")
+    return " ".join(text.split())
 
 
 def plain(element: etree._Element) -> str:
