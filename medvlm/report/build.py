@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from medvlm.licenses import registry
+from medvlm.licenses.listing import short
 from medvlm.report import gallery, plots, results
 from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text
 from medvlm.report.document import Block, Cases, Caution, Chart, Code, Document, Facts, Section, Table, Text
@@ -58,7 +59,7 @@ def _sections(run: RunContext, level: int) -> Iterator[Section]:
     for evaluation in run.evaluations:
         yield Section(f"Scores: {evaluation.split}", list(results.score_blocks(run, evaluation)), level)
     if not run.evaluations:
-        yield Section("Scores", [Text("Not evaluated yet: run `medvlm eval`.")], level)
+        yield Section("Scores", [Text("Not evaluated yet: run medvlm eval.")], level)
     yield Section("Licenses", list(_licenses(run)), level)
     if run.evaluations:
         yield Section("Cases", list(_cases(run, run.evaluations[0])), level)
@@ -75,21 +76,20 @@ def _comparison(runs: Sequence[RunContext]) -> Section:
         for run, evaluation in scored
     }
     keys = results.columns(rows)
-    header = ["run", "base model", "data", "split", "n", *(results.NAMES.get(key, key) for key in keys)]
+    scores = [results.NAMES.get(key, key) for key in keys]
+    header = ["run", *results.RIGHTS_HEADER, "base model", "data", "split", "n", *scores, *results.LICENSE_HEADER]
     body = []
     for run in runs:
         for evaluation in run.evaluations or [Evaluation("-", {}, [])]:
             values = rows.get(f"{run.name}/{evaluation.split}", {})
-            about = [run.name, run.model_id or "-", ", ".join(part.title for part in run.data) or "-"]
+            about = [run.model_id or "-", ", ".join(part.title for part in run.data) or "-", evaluation.split]
             size = text(evaluation.scores.get("n")) or "-"
             cells = [results.shown(values, key) for key in keys]
-            body.append([*about, evaluation.split, size, *cells, *results.license_cells(run, "model")])
-    width = len(header)
-    header += results.LICENSE_HEADER
-    numeric = frozenset(range(4, width))
+            rights, licenses = results.rights_cells(run, "model"), results.license_cells(run, "model")
+            body.append([run.name, *rights, *about, size, *cells, *licenses])
     blocks: list[Block] = [Caution(line) for line in _incomparable(scored)]
     caption = "The tuned models, with what their licenses allow"
-    blocks.append(Table(header, body, caption, numeric, frozenset({width + 3, width + 4})))
+    blocks.append(Table(header, body, caption, frozenset(range(6, 7 + len(keys))), frozenset({1, 2})))
     return Section("Comparison", blocks)
 
 
@@ -148,9 +148,9 @@ def _baselines() -> Section:
     body = [
         [
             entry.name,
-            entry.marked("code_license"),
-            entry.marked("weights_license"),
-            entry.marked("data_license"),
+            short(entry.marked("code_license")),
+            short(entry.marked("weights_license")),
+            short(entry.marked("data_license")),
             entry.commercial_use,
             entry.may_share,
             entry.gated,
@@ -161,7 +161,8 @@ def _baselines() -> Section:
     ]
     words = (
         "Published systems and their licenses. Their scores are on other splits and by other scorers: they do not "
-        "compare with the tables above. `medvlm licenses show NAME` gives the evidence for each row."
+        "compare with the tables above. The command medvlm licenses show NAME gives the evidence for each row. A "
+        "question mark stands behind what has not been checked against its source."
     )
     return Section("Baselines", [Text(words), Table(header, body, "License registry", rights=frozenset({4, 5}))])
 
@@ -280,7 +281,7 @@ def _manifest_tables(part: DataSet) -> Iterator[Table]:
         found = counts(value)
         if found:
             body = [[name, f"{count:,}"] for name, count in found.items()]
-            yield Table((caption, "count"), body, f"{part.title}: {caption}", numeric=frozenset({1}))
+            yield Table((caption, "count"), body, numeric=frozenset({1}))
 
 
 def _reproduce(run: RunContext) -> Iterator[Block]:

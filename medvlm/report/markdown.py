@@ -16,7 +16,7 @@ def render(document: Document) -> str:
     parts = [f"# {escape(document.title)}"]
     if document.labels:
         parts.append(" · ".join(f"**{escape(label)}**" for label in document.labels))
-    parts.extend(map(escape, document.lead))
+    parts.extend(map(paragraph, document.lead))
     for section in document.sections:
         parts.append(f"{'#' * section.level} {escape(section.title)}")
         for block in section.blocks:
@@ -26,9 +26,12 @@ def render(document: Document) -> str:
 
 def escape(text: str) -> str:
     """Return `text` on one line, with nothing left that Markdown or HTML would take as markup."""
-    line = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-    # At the start of a line these would begin a list or a rule.
-    return re.sub(r"^(\d{1,9})?([-+=.)])", r"\1\\\2", line)
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def paragraph(text: str) -> str:
+    """Return `escape(text)` with a beginning that would make it a list or a rule taken away too."""
+    return re.sub(r"^(\d{1,9})?([-+=.)])", r"\1\\\2", escape(text))
 
 
 def fence(text: str, language: str = "") -> str:
@@ -52,11 +55,11 @@ def _row(cells: Iterable[str]) -> str:
 
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Text):
-        yield escape(block.text)
+        yield paragraph(block.text)
     elif isinstance(block, Caution):
         yield f"> **Warning:** {escape(block.text)}"
     elif isinstance(block, Facts):
-        yield "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in block.rows)
+        yield "\n".join(f"- {paragraph(name)}: {escape(value)}" for name, value in block.rows)
     elif isinstance(block, Table):
         if block.caption:
             yield f"*{escape(block.caption)}*"
@@ -64,7 +67,7 @@ def _block(block: Block) -> Iterator[str]:
     elif isinstance(block, Code):
         yield fence(block.text, block.language)
     elif isinstance(block, Chart):
-        yield escape(block.words)
+        yield paragraph(block.words)
     elif isinstance(block, Cases):
         yield from map(_case, block.cases)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medvlm.licenses import expressions
+from medvlm.licenses.listing import short
 from medvlm.report import plots
 from medvlm.report.context import Evaluation, RunContext, counts, mapping, number, text
 from medvlm.report.document import Block, Caution, Chart, Facts, Table, Text
@@ -24,7 +25,7 @@ NAMES = {
     "rouge_l": "ROUGE-L",
     "rouge_l_f1": "ROUGE-L F1",
     "cider": "CIDEr",
-    "finding_accuracy": "finding accuracy",
+    "finding_accuracy": "finding acc.",
     "exact_match": "exact match",
 }
 ROWS = {
@@ -33,20 +34,23 @@ ROWS = {
     "constant": "best constant answer",
     "blank": "this model, blank images",
 }
-LICENSE_HEADER = ("code", "weights", "data", "commercial use", "may share")
+RIGHTS_HEADER = ("commercial use", "may share")
+LICENSE_HEADER = ("code", "weights", "data license")
 
 
 def score_blocks(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
     """Yield what a report says of one evaluation's scores."""
     rows = {name: mapping(values) for name, values in mapping(evaluation.scores.get("rows")).items()}
     if not rows:
-        yield Text(f"No scores of the {evaluation.split} split: run `medvlm eval`.")
+        yield Text(f"No scores of the {evaluation.split} split: run medvlm eval.")
         return
     yield Text(_what(evaluation))
     yield from warnings(evaluation)
     yield _table(run, rows)
     yield from _differences(evaluation)
-    for task, part in mapping(evaluation.scores.get("by_task")).items():
+    by_task = mapping(evaluation.scores.get("by_task"))
+    # With one task the table above is already its own.
+    for task, part in by_task.items() if len(by_task) > 1 else ():
         found = {name: mapping(values) for name, values in mapping(mapping(part).get("rows")).items()}
         if found:
             caption = f"Only task {task}, n = {text(mapping(part).get('n')) or 'not recorded'}"
@@ -78,27 +82,33 @@ def scores_only(rows: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
     return Table(header, body, caption, numeric=frozenset(range(1, len(header))))
 
 
-def license_cells(run: RunContext, row: str) -> list[str]:
-    """Return code, weights, data, commercial use and may share for one row of the score table."""
-    data = ", ".join(f"{license} ({count:,})" for license, count in run.licenses.items()) or "not recorded"
+def rights_cells(run: RunContext, row: str) -> list[str]:
+    """Return commercial use and may share for one row of the score table."""
     base, verdict = run.base, run.verdict()
     if row == "constant":
+        # It is a text from the training data, and no weights.
         use = expressions.most_restrictive(expressions.commercial_use(license) for license in run.licenses)
-        return ["Apache-2.0", "none", data, use, "-"]
+        return [use, "-"]
     if row == "base":
-        if base is None:
-            return ["unknown", "unknown", "unknown", "unknown", "unknown"]
-        return [
-            base.marked("code_license"),
-            base.marked("weights_license"),
-            base.marked("data_license"),
-            base.commercial_use,
-            base.may_share,
-        ]
+        return [base.commercial_use, base.may_share] if base else ["unknown", "unknown"]
+    return [verdict.commercial_use, verdict.may_share] if row in ("model", "blank") else ["-", "-"]
+
+
+def license_cells(run: RunContext, row: str) -> list[str]:
+    """Return the licenses of code, weights and data for one row of the score table."""
+    base = run.base
+    code = short(base.marked("code_license")) if base else "unknown"
+    data = ", ".join(f"{license} ({count:,})" for license, count in run.licenses.items()) or "not recorded"
+    if row == "base":
+        known = (
+            (short(base.marked("weights_license")), short(base.marked("data_license")))
+            if base
+            else ("unknown", "unknown")
+        )
+        return [code, *known]
     if row in ("model", "blank"):
-        code = base.marked("code_license") if base else "unknown"
-        return [code, verdict.license, data, verdict.commercial_use, verdict.may_share]
-    return ["-"] * len(LICENSE_HEADER)
+        return [code, short(run.verdict().license), data]
+    return ["-", "none", data] if row == "constant" else ["-", "-", "-"]
 
 
 def warnings(evaluation: Evaluation) -> Iterator[Caution]:
@@ -154,19 +164,18 @@ def _what(evaluation: Evaluation) -> str:
 
 def _table(run: RunContext, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     keys = columns(rows)
-    header = ["row", *(NAMES.get(key, key) for key in keys), *LICENSE_HEADER]
+    header = ["row", *RIGHTS_HEADER, *(NAMES.get(key, key) for key in keys), *LICENSE_HEADER]
     body = [
-        [ROWS.get(name, name), *(shown(values, key) for key in keys), *license_cells(run, name)]
+        [
+            ROWS.get(name, name),
+            *rights_cells(run, name),
+            *(shown(values, key) for key in keys),
+            *license_cells(run, name),
+        ]
         for name, values in rows.items()
     ]
-    last = len(header)
-    return Table(
-        header,
-        body,
-        "Scores and licenses",
-        numeric=frozenset(range(1, len(keys) + 1)),
-        rights=frozenset({last - 2, last - 1}),
-    )
+    numeric = frozenset(range(3, 3 + len(keys)))
+    return Table(header, body, "Scores and licenses", numeric, rights=frozenset({1, 2}))
 
 
 def _differences(evaluation: Evaluation) -> Iterator[Block]:

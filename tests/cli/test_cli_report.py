@@ -1,0 +1,69 @@
+"""`medvlm report` through the real command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from medvlm.cli import report
+from medvlm.errors import InputError
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    report.register(app)
+    app.command("other")(lambda: None)
+    return app
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two bare runs under runs/ in the working directory, `latest` among them."""
+    for name in ("one", "two"):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text('{"status": "finished"}')
+    (tmp_path / "runs" / "latest").symlink_to("two")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_one_run_is_written_into_its_folder(app: typer.Typer, runs: Path) -> None:
+    result = CliRunner().invoke(app, ["report", "runs/one"])
+    assert result.stdout.splitlines() == ["runs/one/report.html", "runs/one/report.md"]
+    assert (runs / "runs" / "one" / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_without_a_name_the_newest_run(app: typer.Typer, runs: Path) -> None:
+    assert CliRunner().invoke(app, ["report", "--quiet"]).exit_code == 0
+    assert "<title>two - medvlm report</title>" in (runs / "runs" / "two" / "report.html").read_text()
+
+
+def test_several_runs_are_written_here_or_where_asked(app: typer.Typer, runs: Path) -> None:
+    assert CliRunner().invoke(app, ["report", "one", "runs/two"]).stdout.split() == ["report.html", "report.md"]
+    assert (runs / "report.md").read_text().startswith("# 2 runs compared\n")
+    CliRunner().invoke(app, ["report", "one", "two", "--out", "there"])
+    assert (runs / "there" / "report.html").is_file()
+
+
+def test_no_run(app: typer.Typer, runs: Path) -> None:
+    result = CliRunner().invoke(app, ["report", "three"])
+    assert isinstance(result.exception, InputError)
+    assert "three: no such run folder" in str(result.exception)
+
+
+def test_help_has_an_example(app: typer.Typer) -> None:
+    assert "Example: medvlm report" in CliRunner().invoke(app, ["report", "--help"]).stdout
+
+
+def test_importing_the_verb_loads_nothing_heavy() -> None:
+    heavy = ("pydantic", "yaml", "torch", "jinja2", "PIL", "pyarrow")
+    code = f"import sys, medvlm.cli.report; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

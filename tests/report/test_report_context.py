@@ -1,0 +1,102 @@
+"""Reading run folders: whole, half-written, damaged, and no run at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricated_run import make_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medvlm.errors import InputError
+from medvlm.report import context
+from medvlm.report.build import build
+from medvlm.report.html import render as html
+from medvlm.report.markdown import render as markdown
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    run = context.read(make_run(tmp_path))
+    assert run.problems == []
+    assert run.name == "20260101-120000-tiny"
+    assert run.licenses == {"CC-BY-4.0": 1360, "CC0-1.0": 240}
+    assert run.synthetic
+    assert run.base is not None
+    assert run.verdict().commercial_use == "yes"
+    assert [evaluation.split for evaluation in run.evaluations] == ["test"]
+    assert len(run.evaluations[0].predictions) == 60
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such run folder"):
+        context.read(tmp_path / "nothing")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="not the folder of a run"):
+        context.read(tmp_path)
+
+
+def test_the_recorded_verdict_wins(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    facts = json.loads((path / "run.json").read_text())
+    facts["license"] = {"commercial_use": "no", "may_share": "no", "license": "none", "reasons": ["as recorded"]}
+    (path / "run.json").write_text(json.dumps(facts))
+    verdict = context.read(path).verdict()
+    assert (verdict.commercial_use, verdict.reasons, verdict.obligations) == ("no", ["as recorded"], [])
+
+
+@pytest.mark.parametrize("name", ["run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval/test/scores.json"])
+@pytest.mark.parametrize("content", [None, "", '{"half": ', "[1, 2]", "\x00\xff", "null"])
+def test_half_written_runs_still_give_a_report(tmp_path: Path, name: str, content: str | None) -> None:
+    path = make_run(tmp_path, n=6)
+    (path / name).unlink()
+    if content is not None:
+        (path / name).write_bytes(content.encode("latin-1"))
+    run = context.read(path)
+    document = build([run])
+    page, text = html(document), markdown(document)
+    if content is None:
+        assert f"{Path(name).name} is missing" in page
+        assert any(section.title == "Incomplete" for section in document.sections)
+    assert "Not for clinical use" in page
+    assert "Not for clinical use" in text
+
+
+def test_truncated_predictions_are_counted(tmp_path: Path) -> None:
+    path = make_run(tmp_path, n=9)
+    file = path / "eval" / "test" / "predictions.jsonl"
+    file.write_text(file.read_text()[:-20])
+    run = context.read(path)
+    assert len(run.evaluations[0].predictions) == 8
+    assert run.problems == ["eval/test: predictions.jsonl: 1 damaged line left out"]
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"status": "running", "name": "x"}')
+    document = build([context.read(tmp_path)])
+    assert document.labels == ["running"]
+    page = html(document)
+    assert "not scored yet" in page
+    assert "No training curve was recorded" in page
+
+
+@given(st.dictionaries(st.sampled_from(["model", "data", "census", "license", "versions", "seed"]), JSON), JSON)
+def test_any_json_gives_a_report(tmp_path_factory: pytest.TempPathFactory, facts: dict[str, Any], scores: Any) -> None:
+    path = tmp_path_factory.mktemp("run")
+    (path / "run.json").write_text(json.dumps(facts))
+    (path / "compute.json").write_text(json.dumps(scores))
+    (path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": scores}) + "\n")
+    (path / "eval" / "test").mkdir(parents=True)
+    keys = ("rows", "comparisons", "by_task", "n", "limit", "decoding", "constant", "distinct_outputs", "signatures")
+    (path / "eval" / "test" / "scores.json").write_text(json.dumps(dict.fromkeys(keys, scores)))
+    document = build([context.read(path)])
+    assert html(document).encode()
+    assert markdown(document).encode()
