@@ -12,6 +12,8 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 42
 _MOST_POINTS = 400
+# Differences and scales of such numbers still are numbers.
+LARGEST = 1e150
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Bar:
 
 
 def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """Return an SVG of up to four lines; points that are not finite are left out.
+    """Return an SVG of up to four lines; points that are not finite, or beyond 1e150, are left out.
 
     Long lines are drawn as means of equal pieces, at most 400 points each. Returns "" where nothing can be drawn.
     """
@@ -59,7 +61,7 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
 
 def interval_chart(title: str, bars: Sequence[Bar], x_label: str) -> str:
     """Return an SVG with one point and its interval a line, against a rule at zero; "" where nothing can be drawn."""
-    bars = [bar for bar in bars if all(map(math.isfinite, (bar.value, bar.low, bar.high)))]
+    bars = [bar for bar in bars if all(abs(value) < LARGEST for value in (bar.value, bar.low, bar.high))]
     if not bars:
         return ""
     left, height = 210, 56 + 30 * len(bars)
@@ -78,20 +80,18 @@ def interval_chart(title: str, bars: Sequence[Bar], x_label: str) -> str:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Return round numbers (1, 2 or 5 times a power of ten apart) that enclose low..high."""
-    if not math.isfinite(high - low):
-        return [low, high]
-    if high <= low or (high - low) < 1e-9 * max(abs(low), abs(high)):
-        pad = abs(low) * 0.1 or 1.0
+    if high - low < max(1e-9 * max(abs(low), abs(high)), 1 / LARGEST):
+        pad = abs(low) * 0.1 if abs(low) > 1 / LARGEST else 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough)) if rough > 1e-300 else 1e-300
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next((factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999), 10 * power)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]
 
 
 def _finite(point: Point) -> bool:
-    return math.isfinite(point[0]) and math.isfinite(point[1])
+    return all(abs(value) < LARGEST for value in point)
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:
@@ -118,7 +118,7 @@ class _scale:
 
 def _number(value: float) -> str:
     text = f"{value:.6g}"
-    return "0" if text in ("-0", "0") or abs(value) < 1e-300 else text
+    return "0" if text in ("-0", "0") else text
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
