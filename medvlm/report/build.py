@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from medvlm.licenses import registry
 from medvlm.licenses.listing import short
 from medvlm.report import gallery, plots, results
-from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text
+from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text, texts
 from medvlm.report.document import Block, Cases, Caution, Chart, Code, Document, Facts, Section, Table, Text
 
 NOT_CLINICAL = "Not for clinical use: research output, not checked by a physician, no medical device."
@@ -260,19 +260,23 @@ def _data_facts(part: DataSet) -> list[tuple[str, str]]:
     facts = [
         ("data set", part.title),
         ("path", part.path + ("" if part.folder else " (not there any more)")),
-        ("made by", "a program: synthetic" if part.synthetic else text(part.manifest.get("command"))),
+        ("synthetic", "yes: drawn by a program" if part.synthetic else "no"),
+        ("command", text(part.manifest.get("command"))),
         ("training rows", f"{trained:,.0f}" if trained is not None else ""),
         ("weight", text(part.facts.get("weight"))),
         ("fingerprint", text(part.facts.get("fingerprint"))),
     ]
+    for key in ("description", "homepage", "citation", "known_problems"):
+        value = part.card.get(key)
+        facts.append((key.replace("_", " "), "; ".join(texts(value)) if isinstance(value, list) else text(value)))
     return [(label, value) for label, value in facts if value]
 
 
 def _manifest_tables(part: DataSet) -> Iterator[Table]:
     counted = mapping(part.manifest.get("counts"))
     tables = {
-        "samples by split": part.manifest.get("samples") or counted.get("split"),
-        "articles, patients or images by split": part.manifest.get("groups"),
+        "samples by split": counted.get("split"),
+        "groups (articles, patients or images) by split": counted.get("groups_by_split"),
         "samples by license": counted.get("license") or part.licenses,
         "samples by modality": counted.get("modality"),
         "dropped, by reason": part.manifest.get("drops"),

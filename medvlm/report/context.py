@@ -47,9 +47,14 @@ class DataSet:
     manifest: dict[str, Any]
 
     @property
+    def card(self) -> dict[str, Any]:
+        """What its source says of it: title, description, homepage, citation, known problems."""
+        return mapping(self.manifest.get("card"))
+
+    @property
     def title(self) -> str:
         """What the data set calls itself, else its path."""
-        return text(self.manifest.get("title")) or text(self.facts.get("title")) or self.path
+        return text(self.card.get("title")) or text(self.facts.get("title")) or self.path
 
     @property
     def synthetic(self) -> bool:

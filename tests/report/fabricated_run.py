@@ -45,11 +45,16 @@ def write_data(folder: Path, split: str, ids: list[str]) -> None:
     }
     pq.write_table(pa.table(columns), folder / "data" / f"{split}-00000-of-00001.parquet", row_group_size=16)
     manifest = {
-        "title": "Phantom articles",
+        "card": {"title": "Phantom articles", "known_problems": ["No patient was imaged."], "homepage": None},
         "synthetic": True,
         "command": "medvlm prepare pmc",
-        "samples": {"train": 1600, "validation": 200, "test": 240},
-        "counts": {"license": {"CC-BY-4.0": 1700, "CC0-1.0": 340}, "modality": {"xray": 1020, "ct": 1020}},
+        "counts": {
+            "samples": 2040,
+            "split": {"train": 1600, "validation": 200, "test": 240},
+            "groups_by_split": {"train": 400, "validation": 50, "test": 60},
+            "license": {"CC-BY-4.0": 1700, "CC0-1.0": 340},
+            "modality": {"xray": 1020, "ct": 1020},
+        },
         "drops": {"license forbids commercial use": 120, "no image file": 3},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -74,6 +74,8 @@ def test_everything_a_reader_needs_is_there(tmp_path: Path) -> None:
         "learning_rate: 0.001",
         "5.23.0",
         "license forbids commercial use",
+        "No patient was imaged.",
+        "groups (articles, patients or images) by split",
         "not legal advice",
         "9f9f9f9f9f9f",
     ):
