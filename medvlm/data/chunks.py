@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from medvlm.data import schema
-from medvlm.data.sample import TASKS, Reject, Sample
+from medvlm.data.sample import COLUMNS, TASKS, Reject, Sample
 from medvlm.data.sources.base import Source, Unit
 from medvlm.errors import MedvlmError, ResourceError
 from medvlm.io import atomic_write, sha256_bytes, write_json
@@ -35,6 +36,8 @@ BATCH_ROWS = 100
 BATCH_BYTES = 32 << 20
 CHUNKS_WANTED = 64
 CHUNK_UNITS = 64
+ALONE_S = 1.0
+"""Seconds of work before worker processes are started: about what starting them costs."""
 
 WORK_SCHEMA: pa.Schema = pa.schema(
     [
@@ -98,7 +101,25 @@ def fault(sample: Sample) -> str | None:
         return "empty caption" if sample.task == "caption" else "empty target"
     if sample.task == "vqa" and not sample.prompt.strip():
         return "empty question"
-    return None
+    return None if _is_unicode(sample) else "text is not Unicode"
+
+
+def _is_unicode(sample: Sample) -> bool:
+    """Whether all texts can be stored as UTF-8: a lone surrogate, as JSON can hold one, cannot."""
+    texts = [value for name in COLUMNS if isinstance(value := getattr(sample, name), str)]
+    texts += [*sample.mentions, *(sample.choices or ()), sample.image.name]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(reject: Reject) -> dict[str, str]:
+    """Return a reject as a record whose texts can be stored as UTF-8."""
+    return {
+        name: text.encode("utf-8", "backslashreplace").decode() for name, text in dataclasses.asdict(reject).items()
+    }
 
 
 def _whole(source: Source, unit: Unit) -> Iterator[Sample | Reject]:
@@ -174,7 +195,7 @@ def read_chunk(source: Source, task: Task) -> None:
                     if isinstance(judged, Sample):
                         writer.add(judged, unit.name)
                     else:
-                        rejects.append(dataclasses.asdict(judged))
+                        rejects.append(_printable(judged))
             writer.flush()
         size = file.tell()
     write_json(task.note, {"bytes": size, "read": read, "rejects": rejects})
@@ -184,22 +205,28 @@ def read_all(source: Source, tasks: Sequence[Task], workers: int, advance: Advan
     """Read every chunk that is not done yet; return how many were done before.
 
     Args:
-        workers: processes; with 1, or with one chunk left, all happens in this process.
+        workers: processes. Other processes than this one are started only where the work takes longer than starting
+            them does.
         advance: told (units done, units in all) after each chunk.
     """
     left = [task for task in tasks if not task.done()]
+    resumed = len(tasks) - len(left)
     total = sum(len(task.units) for task in tasks)
     done = total - sum(len(task.units) for task in left)
     advance(done, total)
-    finished = _in_pool(source, left, workers) if min(workers, len(left)) > 1 else _here(source, left)
-    for task in finished:
+    for task in _in_turn(source, left, workers):
         done += len(task.units)
         advance(done, total)
-    return len(tasks) - len(left)
+    return resumed
 
 
-def _here(source: Source, tasks: Sequence[Task]) -> Iterator[Task]:
-    for task in tasks:
+def _in_turn(source: Source, tasks: Sequence[Task], workers: int) -> Iterator[Task]:
+    began = time.monotonic()
+    for number, task in enumerate(tasks):
+        left = tasks[number:]
+        if min(workers, len(left)) > 1 and time.monotonic() - began >= ALONE_S:
+            yield from _in_pool(source, left, workers)
+            return
         read_chunk(source, task)
         yield task
 
@@ -246,4 +273,5 @@ def _in_pool(source: Source, tasks: Sequence[Task], workers: int) -> Iterator[Ta
             if child.pid not in before:
                 with contextlib.suppress(OSError):
                     child.terminate()
+                    child.join(5)
         raise

@@ -176,10 +176,15 @@ class OutputFolder:
         for entry in self.work.iterdir():
             if entry.name not in ("lock", self.mine.name):
                 shutil.rmtree(entry)
+        self.tidy()
         self.mine.mkdir(exist_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what is half-written; chunks that are done and a finished set stay."""
         shutil.rmtree(self.build, ignore_errors=True)
         for leftover in self.mine.glob(".chunk-*"):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
+        self._remove_if_empty(self.mine)
 
     def discard(self) -> None:
         """Remove this request's work."""

@@ -103,9 +103,13 @@ def prepare(
             folder.discard()
             return Outcome(manifest, out, up_to_date=True)
         resumed = 0
-        if not folder.ready.is_dir():
-            resumed = _build(source, folder, settings, inputs, command, workers or cores(), advance)
-        folder.publish()
+        try:
+            if not folder.ready.is_dir():
+                resumed = _build(source, folder, settings, inputs, command, workers or cores(), advance)
+            folder.publish()
+        except BaseException:
+            folder.tidy()
+            raise
     manifest = folder.current()
     assert manifest is not None
     return Outcome(manifest, out, chunks_resumed=resumed)

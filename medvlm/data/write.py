@@ -174,6 +174,10 @@ class SplitWriter:
 
     def abandon(self) -> None:
         """Close the open file, if any, after an error; what lies in it is of no use."""
+        if self._parquet is not None:
+            # Else the writer would add its footer when it is collected, to a file that is closed by then.
+            self._parquet.is_open = False
+            self._parquet = None
         if self._file is not None:
             # On a full disk the bytes still buffered cannot be written, and need not be.
             with contextlib.suppress(OSError):

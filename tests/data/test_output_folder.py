@@ -1,0 +1,119 @@
+"""Whose files are whose: nothing foreign is deleted, nothing of ours is replaced unasked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_source import FakeSource
+
+from medvlm.data.output import OutputFolder
+from medvlm.data.prepare import Settings, prepare
+from medvlm.errors import InputError
+
+ANY = Settings(license="any")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("other", [(FakeSource(6), ANY), (FakeSource(5), Settings("any", seed=1))])
+def test_other_inputs_or_settings_are_refused(tmp_path: Path, other: tuple[FakeSource, Settings]) -> None:
+    prepare(FakeSource(5), tmp_path, ANY)
+    before = names(tmp_path)
+    with pytest.raises(InputError, match=r"--out.*--overwrite"):
+        prepare(*other[:1], tmp_path, other[1])
+    assert names(tmp_path) == before
+    assert not prepare(other[0], tmp_path, other[1], overwrite=True).up_to_date
+    assert prepare(other[0], tmp_path, other[1]).up_to_date
+
+
+def test_overwrite_removes_what_it_wrote_and_nothing_else(tmp_path: Path) -> None:
+    prepare(FakeSource(20), tmp_path, Settings("any", (0.0, 0.5, 0.5)))
+    (tmp_path / "notes.txt").write_text("mine")
+    prepare(FakeSource(2), tmp_path, Settings("any", (1.0, 0.0, 0.0)), overwrite=True)
+    assert names(tmp_path) == [
+        "README.md",
+        "data/train-00000-of-00001.parquet",
+        "manifest.json",
+        "notes.txt",
+        "rejects.jsonl",
+    ]
+
+
+@pytest.mark.parametrize("name", ["thesis.docx", "data/train-00000-of-00001.parquet", ".work/mine.txt", "README.md"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, name: str, overwrite: bool) -> None:
+    target = tmp_path / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("years of work")
+    with pytest.raises(InputError, match="did not write"):
+        prepare(FakeSource(5), tmp_path, ANY, overwrite=overwrite)
+    assert target.read_text() == "years of work"
+    assert names(tmp_path) == [name]
+
+
+def test_a_foreign_file_among_the_shards_is_left_alone(tmp_path: Path) -> None:
+    prepare(FakeSource(5), tmp_path, ANY)
+    (tmp_path / "data/mine.parquet").write_text("mine")
+    with pytest.raises(InputError, match=r"data/mine\.parquet"):
+        prepare(FakeSource(6), tmp_path, ANY, overwrite=True)
+    assert (tmp_path / "data/mine.parquet").read_text() == "mine"
+
+
+def test_a_manifest_cannot_point_outside(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(FakeSource(5), out, ANY)
+    (tmp_path / "victim.parquet").write_text("precious")
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["shards"].append({**manifest["shards"][0], "name": "data/../../victim.parquet"})
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    prepare(FakeSource(6), out, ANY, overwrite=True)
+    assert (tmp_path / "victim.parquet").read_text() == "precious"
+
+
+def test_work_of_another_request_is_discarded(tmp_path: Path) -> None:
+    stale = tmp_path / ".work" / ("0" * 16)
+    stale.mkdir(parents=True)
+    (stale / "chunk-00000.arrow").write_text("half")
+    prepare(FakeSource(5), tmp_path, ANY)
+    assert not (tmp_path / ".work").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_way(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="--out"):
+        prepare(FakeSource(5), tmp_path / place, ANY)
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        prepare(FakeSource(5), Path("/proc/medvlm-test"), ANY)
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom medvlm.data.output import OutputFolder\n"
+        "with OutputFolder(Path(sys.argv[1]), 'a' * 64).locked():\n    print('held', flush=True)\n    input()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process"):
+            prepare(FakeSource(5), tmp_path, ANY)
+        holder.communicate("\n")
+    assert not (tmp_path / ".work").exists()
+    assert not prepare(FakeSource(5), tmp_path, ANY).up_to_date
+
+
+def test_the_lock_leaves_no_trace(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out", "b" * 64)
+    with folder.locked():
+        assert folder.work.is_dir()
+    assert not (tmp_path / "out").exists()
