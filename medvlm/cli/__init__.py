@@ -65,14 +65,16 @@ def _hush_libraries() -> None:
 
     Set only where the user has not: TRANSFORMERS_VERBOSITY=info and python -W still work.
     """
+    import logging
     import os
     import warnings
 
+    # bitsandbytes remarks on CPU kernels that we do not use (see medvlm.models.quantize).
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
-        "BITSANDBYTES_NOWELCOME": "1",
     }.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:

@@ -70,7 +70,8 @@ def resize(model: torch.nn.Module, processor: Any, image_size: int) -> bool:
         embeddings: Any = next(m for m in model.modules() if type(m).__name__ == "SiglipVisionEmbeddings")
         old = embeddings.position_embedding.weight
         new = resample_positions(old.data, image_size // vision.patch_size)
-        embeddings.position_embedding = torch.nn.Embedding.from_pretrained(new, freeze=not old.requires_grad)
+        embeddings.position_embedding = torch.nn.Embedding(*new.shape)
+        embeddings.position_embedding.weight = torch.nn.Parameter(new, requires_grad=old.requires_grad)
         embeddings.image_size = image_size
         embeddings.num_patches = embeddings.num_positions = tokens
         embeddings.position_ids = torch.arange(tokens, device=old.device).expand((1, -1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import MedvlmError
@@ -14,17 +13,6 @@ if TYPE_CHECKING:
     from medvlm.models.backbones.base import Backbone
 
 
-def quiet_import() -> None:
-    """Import bitsandbytes without its remark that the optional CPU kernels are absent."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        import bitsandbytes  # noqa: F401
-    finally:
-        logger.setLevel(level)
-
-
 def configuration(part: QuantizationPart, backbone: type[Backbone]) -> Any:
     """Return the BitsAndBytesConfig that quantizes the language model's linear layers and nothing else.
 
@@ -34,7 +22,6 @@ def configuration(part: QuantizationPart, backbone: type[Backbone]) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    quiet_import()
     spared = [prefix.removesuffix(".") for name, prefix in backbone.components.items() if name != backbone.quantizable]
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -51,7 +38,6 @@ def mend_cpu_layers(model: torch.nn.Module) -> None:
     Its first forward in eval mode repacks the weights in place; training steps after it then get wrong gradients
     without any error, and a merge gives a wrong model.
     """
-    quiet_import()
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
@@ -61,7 +47,6 @@ def mend_cpu_layers(model: torch.nn.Module) -> None:
 
 def quantized_modules(model: torch.nn.Module) -> list[str]:
     """Return the names of all 4-bit modules."""
-    quiet_import()
     from bitsandbytes.nn import Linear4bit
 
     return [name for name, module in model.named_modules() if isinstance(module, Linear4bit)]
