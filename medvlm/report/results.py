@@ -107,7 +107,8 @@ def license_cells(run: RunContext, row: str) -> list[str]:
         )
         return [code, *known]
     if row in ("model", "blank"):
-        return [code, short(run.verdict().license), data]
+        # Where there is no license to carry, the reason follows a colon; the Licenses part says it.
+        return [code, short(run.verdict().license).split(":")[0], data]
     return ["-", "none", data] if row == "constant" else ["-", "-", "-"]
 
 

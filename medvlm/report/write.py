@@ -21,7 +21,9 @@ def write(runs: Sequence[Path], out: Path | None = None) -> list[Path]:
     Raises:
         InputError: one of them is no run.
     """
-    contexts = [read(path) for path in dict.fromkeys(runs)]
+    # The same run under two names (runs/latest) is one run.
+    distinct = {path.resolve(): path for path in runs}
+    contexts = [read(path) for path in distinct.values()]
     document = build(contexts)
     folder = out or (contexts[0].path if len(contexts) == 1 else Path())
     paths = [folder / "report.html", folder / "report.md"]

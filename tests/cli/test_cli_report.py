@@ -52,6 +52,11 @@ def test_several_runs_are_written_here_or_where_asked(app: typer.Typer, runs: Pa
     assert (runs / "there" / "report.html").is_file()
 
 
+def test_one_run_under_two_names_is_one_run(app: typer.Typer, runs: Path) -> None:
+    result = CliRunner().invoke(app, ["report", "two", "runs/latest"])
+    assert result.stdout.split() == ["runs/latest/report.html", "runs/latest/report.md"]
+
+
 def test_no_run(app: typer.Typer, runs: Path) -> None:
     result = CliRunner().invoke(app, ["report", "three"])
     assert isinstance(result.exception, InputError)
