@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +14,13 @@ from medvlm.cli.common import DebugOption, QuietOption, progress, say, warn
 from medvlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medvlm.data.prepare import Outcome
     from medvlm.data.sources.base import Source
 
 InputOption = Annotated[
     list[Path] | None,
     typer.Option("--input", "-i", metavar="PATH", help="What to read: repeat it for several.", show_default=False),
 ]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the data set.")]
 LicenseOption = Annotated[
     str, typer.Option("--license", help="What to admit: commercial, any, or SPDX ids separated by commas.")
 ]
@@ -51,59 +51,53 @@ class SourceGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _pmc(
-    input: InputOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the data set.")] = Path("data/pmc"),
-    license: LicenseOption = "commercial",
-    split_ratio: RatioOption = RATIO,
-    seed: SeedOption = 0,
-    workers: WorkersOption = 0,
-    overwrite: OverwriteOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Figures and captions of PubMed Central articles (JATS).
+PMC_HELP = """Figures and captions of PubMed Central articles (JATS).
 
-    --input takes a folder, an .nxml or .xml with its images beside it, a PMC .tar.gz package or a .zip of them.
-    Without it the embedded synthetic sample articles are used.
+--input takes a folder, an .nxml or .xml with its images beside it, a PMC .tar.gz package or a .zip of them.
+Without it the embedded synthetic sample articles are used.
 
-    Example: medvlm prepare pmc --input articles/ --license commercial --out data/pmc
-    """
-    if not input:
-        say("no --input: building from the embedded synthetic sample; real articles: --input PATH (repeatable)", quiet)
-        source, options = _source("phantom", seed=seed, kind="sample"), {"kind": "sample"}
-    else:
-        source, options = _source("pmc", inputs=input), {}
-    command = _command("pmc", input, license, split_ratio, seed)
-    _run(source, out, command, options, license, split_ratio, seed, workers, overwrite, quiet)
+Example: medvlm prepare pmc --input articles/ --license commercial --out data/pmc
+"""
+VQA_RAD_HELP = """Questions and answers about radiology images (VQA-RAD, classic layout).
+
+--input is the folder that holds trainset.json, testset.json and images/.
+
+Example: medvlm prepare vqa-rad --input vqa_rad/ --out data/vqa-rad
+"""
 
 
-def _vqa_rad(
-    input: InputOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the data set.")] = Path("data/vqa-rad"),
-    license: LicenseOption = "commercial",
-    split_ratio: RatioOption = RATIO,
-    seed: SeedOption = 0,
-    workers: WorkersOption = 0,
-    overwrite: OverwriteOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Questions and answers about radiology images (VQA-RAD, classic layout).
+def _reader(name: str) -> Callable[..., None]:
+    """Return the command of a source that reads what `--input` names."""
 
-    --input is the folder that holds trainset.json, testset.json and images/.
+    def command(
+        input: InputOption = None,
+        out: OutOption = Path("data") / name,
+        license: LicenseOption = "commercial",
+        split_ratio: RatioOption = RATIO,
+        seed: SeedOption = 0,
+        workers: WorkersOption = 0,
+        overwrite: OverwriteOption = False,
+        quiet: QuietOption = False,
+        debug: DebugOption = False,
+    ) -> None:
+        options: dict[str, Any] = {}
+        if input:
+            source = _source(name, inputs=input)
+        elif name == "pmc":
+            say("no --input: building from the embedded synthetic sample; for real articles: --input PATH", quiet)
+            options = {"kind": "sample"}
+            source = _source("phantom", seed=seed, **options)
+        else:
+            raise UsageError(f"prepare {name} needs --input PATH ('medvlm prepare {name} --help' says of what)")
+        words = [name, *(word for path in input or () for word in ("--input", str(path)))]
+        _run(source, out, words, options, license, split_ratio, seed, workers, overwrite, quiet)
 
-    Example: medvlm prepare vqa-rad --input vqa_rad/ --out data/vqa-rad
-    """
-    if not input:
-        raise UsageError("prepare vqa-rad needs --input PATH: the folder with trainset.json, testset.json and images/")
-    command = _command("vqa-rad", input, license, split_ratio, seed)
-    _run(_source("vqa-rad", inputs=input), out, command, {}, license, split_ratio, seed, workers, overwrite, quiet)
+    return command
 
 
 def _phantom(
     kind: Annotated[str, typer.Option("--kind", help="sample (articles) or base (for pre-training).")] = "sample",
-    out: Annotated[Path, typer.Option("--out", help="Folder of the data set.")] = Path("data/phantom"),
+    out: OutOption = Path("data/phantom"),
     license: LicenseOption = "commercial",
     split_ratio: RatioOption = RATIO,
     seed: SeedOption = 0,
@@ -120,9 +114,9 @@ def _phantom(
         from medvlm.registry import nearest
 
         raise UsageError(f'unknown --kind "{kind}"{nearest(kind, ("sample", "base"))}; known: sample, base')
-    command = _command("phantom", None, license, split_ratio, seed, kind)
     source = _source("phantom", seed=seed, kind=kind)
-    _run(source, out, command, {"kind": kind}, license, split_ratio, seed, workers, overwrite, quiet)
+    words = ["phantom", "--kind", kind]
+    _run(source, out, words, {"kind": kind}, license, split_ratio, seed, workers, overwrite, quiet)
 
 
 def _source(name: str, **settings: Any) -> Source:
@@ -131,23 +125,10 @@ def _source(name: str, **settings: Any) -> Source:
     return SOURCES.get(name)(**settings)
 
 
-def _command(
-    name: str, inputs: list[Path] | None, license: str, split_ratio: str, seed: int, kind: str | None = None
-) -> str:
-    """Return the command line with all that decides the result, and nothing else."""
-    words = ["medvlm", "prepare", name]
-    for path in inputs or ():
-        words += ["--input", str(path)]
-    if kind is not None:
-        words += ["--kind", kind]
-    words += ["--license", license, "--split-ratio", split_ratio, "--seed", str(seed)]
-    return shlex.join(words)
-
-
 def _run(
     source: Source,
     out: Path,
-    command: str,
+    words: list[str],
     options: dict[str, Any],
     license: str,
     split_ratio: str,
@@ -156,10 +137,13 @@ def _run(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    from medvlm.data.cards import known_problems
+    from medvlm.data.cards import known_problems, summary
     from medvlm.data.prepare import Settings, prepare
     from medvlm.data.splits import parse_ratios
 
+    # All that decides the result, and nothing else: the same data set has the same card.
+    words = [*words, "--license", license, "--split-ratio", split_ratio, "--seed", str(seed)]
+    command = shlex.join(["medvlm", "prepare", *words])
     settings = Settings(license, parse_ratios(split_ratio), seed, options)
     with progress("prepare", quiet) as bar:
         outcome = prepare(
@@ -168,26 +152,17 @@ def _run(
     if outcome.up_to_date:
         say(f"{out}: up to date ({outcome.manifest['counts']['samples']} samples)")
         return
-    for line in _summary(outcome):
+    if outcome.chunks_resumed:
+        say(f"went on from an earlier run: {outcome.chunks_resumed} chunks were done", quiet)
+    for line in summary(outcome.manifest, str(out)):
         say(line)
     for problem in known_problems(outcome.manifest["card"]):
         say(f"note: {problem}", quiet)
     if not outcome.manifest["counts"]["split"].get("train"):
         warn("no sample fell into train; more groups, another --seed or another --split-ratio would change that")
-    say(f"next: medvlm finetune recipes/paligemma448.yaml data.0.path={shlex.quote(str(out))}", quiet)
-
-
-def _summary(outcome: Outcome) -> Iterator[str]:
-    """Yield the lines of the short table at the end: splits, licenses, drops, where it lies."""
-    manifest = outcome.manifest
-    counts = manifest["counts"]
-    if outcome.chunks_resumed:
-        yield f"went on from an earlier run: {outcome.chunks_resumed} chunks were done"
-    kind = "synthetic samples" if manifest["synthetic"] else "samples"
-    yield f"{counts['samples']} {kind} in {counts['groups']} groups from {counts['units']} units -> {outcome.out}"
-    for title, rows in (("split", counts["split"]), ("license", manifest["licenses"]), ("left out", manifest["drops"])):
-        for name, count in rows.items():
-            yield f"  {title:<9} {name:<34} {count:>9}"
+    recipe = "tiny" if outcome.manifest["synthetic"] else "paligemma448"
+    place = "" if out == Path("data/pmc") else f" data.0.path={shlex.quote(str(out))}"
+    say(f"next: medvlm finetune recipes/{recipe}.yaml{place}", quiet)
 
 
 def register(app: typer.Typer) -> None:
@@ -198,7 +173,7 @@ def register(app: typer.Typer) -> None:
         help="Build a data set that datasets.load_dataset reads: shards, card, manifest, rejects.\n\n"
         "Example: medvlm prepare pmc --input articles/ --out data/pmc",
     )
-    prepare.command("pmc")(_pmc)
-    prepare.command("vqa-rad")(_vqa_rad)
+    prepare.command("pmc", help=PMC_HELP)(_reader("pmc"))
+    prepare.command("vqa-rad", help=VQA_RAD_HELP)(_reader("vqa-rad"))
     prepare.command("phantom")(_phantom)
     app.add_typer(prepare, name="prepare")

@@ -160,3 +160,14 @@ def render(manifest: Mapping[str, Any]) -> str:
     )
     title = card.get("title") or manifest["source"]
     return f"---\n{head}---\n\n# {title}\n\n{_summary(manifest)}\n\n" + "\n".join(part for part in sections if part)
+
+
+def summary(manifest: Mapping[str, Any], out: str) -> list[str]:
+    """Return the few lines that end `prepare`: samples, splits, licenses, what was left out, where it lies."""
+    counts = manifest["counts"]
+    kind = "synthetic samples" if manifest["synthetic"] else "samples"
+    lines = [f"{counts['samples']} {kind} in {counts['groups']} groups from {counts['units']} units -> {out}"]
+    tables = (("split", counts["split"]), ("license", manifest["licenses"]), ("left out", manifest["drops"]))
+    for title, rows in tables:
+        lines += [f"  {title:<9} {name:<34} {rows[name]:>9}" for name in rows]
+    return lines
