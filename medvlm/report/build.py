@@ -72,7 +72,7 @@ def _sections(run: RunContext, level: int) -> Iterator[Section]:
 def _comparison(runs: Sequence[RunContext]) -> Section:
     scored = [(run, evaluation) for run in runs for evaluation in run.evaluations if evaluation.scores.get("rows")]
     rows = {
-        (run.path, evaluation.split): mapping(mapping(evaluation.scores["rows"]).get("model"))
+        f"{run.path}/{evaluation.split}": mapping(mapping(evaluation.scores["rows"]).get("model"))
         for run, evaluation in scored
     }
     keys = results.columns(rows)
@@ -81,7 +81,7 @@ def _comparison(runs: Sequence[RunContext]) -> Section:
     body = []
     for run in runs:
         for evaluation in run.evaluations or [Evaluation("-", {}, [])]:
-            values = rows.get((run.path, evaluation.split), {})
+            values = rows.get(f"{run.path}/{evaluation.split}", {})
             about = [run.model_id or "-", ", ".join(part.title for part in run.data) or "-", evaluation.split]
             size = text(evaluation.scores.get("n")) or "-"
             cells = [results.shown(values, key) for key in keys]
