@@ -127,7 +127,7 @@ def test_nothing_admitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_interrupt_ends_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_interrupt_ends_with_130_and_keeps_the_finished_chunks(tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = "from medvlm.cli import main; main()"
     command = [sys.executable, "-c", script, "prepare", "phantom", "--out", str(out)]
