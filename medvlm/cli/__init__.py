@@ -86,8 +86,14 @@ def run(argv: list[str] | None = None) -> int:
     state.debug = False
     try:
         result = build_app()(args=argv, standalone_mode=False)
+        if result == INTERRUPTED:
+            # Typer has turned Ctrl-C into this code without a word.
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; run the same command again to go on", INTERRUPTED)
+        return _fail(
+            "interrupted; what is done is kept: prepare and eval go on with the same command, finetune with --resume",
+            INTERRUPTED,
+        )
     except MedvlmError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:

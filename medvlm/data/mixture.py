@@ -188,7 +188,7 @@ class Mixture:
                 "tasks": part.tasks,
                 "licenses": dict(sorted(rows.licenses().items())),
                 "synthetic": folder.synthetic,
-                "title": folder.manifest.get("title", part.path),
+                "title": folder.manifest.get("card", {}).get("title", part.path),
             }
             for part, folder, rows in zip(self.parts, self.folders, self.rows, strict=True)
         ]

@@ -126,7 +126,24 @@ def random_model(image_size: int | None = None) -> tuple[torch.nn.Module, Any]:
     # Rounded up to 64 so that the tied output layer stays aligned.
     vocabulary = -(-len(made) // 64) * 64
     model = PaliGemmaForConditionalGeneration(config(vocabulary, made.image_token_id, size))
+    positions = model.get_parameter("model.vision_tower.embeddings.position_embedding.weight")
+    positions.data.copy_(sinusoids(size // PATCH_SIZE, positions.shape[1]))
     return model, processor(made, size)
+
+
+def sinusoids(side: int, width: int) -> torch.Tensor:
+    """Return position embeddings [side², width]: sines and cosines of column and row.
+
+    A small tower that begins with them sees where things are in a fraction of the steps (two-dimensional sinusoids as
+    in arXiv:2205.01580, with wave lengths that suit a grid of 8 x 8).
+    """
+    import torch
+
+    frequencies = 100.0 ** -(torch.arange(width // 4) / (width // 4))
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    across = columns.flatten()[:, None] * frequencies
+    down = rows.flatten()[:, None] * frequencies
+    return torch.cat([across.sin(), across.cos(), down.sin(), down.cos()], dim=1)
 
 
 def pack(run: Path, target: Path = PACKAGE / "models" / "tiny_base") -> None:
