@@ -85,7 +85,7 @@ def run(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors become one line on stderr."""
     state.debug = False
     try:
-        result = build_app()(args=argv, standalone_mode=False)
+        result = build_app()(args=argv, prog_name="medvlm", standalone_mode=False)
         if result == INTERRUPTED:
             # Typer has turned Ctrl-C into this code without a word.
             raise KeyboardInterrupt

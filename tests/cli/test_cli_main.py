@@ -48,7 +48,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.Ca
         (["prepare", "pcm"], 2, 'did you mean "pmc"?'),
         (["prepare", "vqa-rad"], 2, "--input"),
         (["prepare", "pmc", "--license", "free beer"], 2, "free beer"),
-        (["finetune"], 2, "RECIPE"),
+        (["finetune"], 2, "Missing argument 'recipe'"),
         (["finetune", "tiny", "seed"], 2, "key=value"),
         (["finetune", "nothing.yaml"], 3, "shipped recipes"),
         (["eval"], 3, "no finished run"),

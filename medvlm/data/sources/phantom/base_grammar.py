@@ -26,7 +26,7 @@ SOURCE = "phantom-base"
 LICENSE = "CC0-1.0"
 BINS = 1024
 """PaliGemma's location tokens: `<loc0000>` to `<loc1023>`, ordered y0 x0 y1 x1."""
-RARE = 0.2
+RARE = 0.05
 """Share of the pictures that have an exercise of detection, and of copying."""
 # Words that recipes put around a prompt, which the base must know too.
 TEMPLATE_WORDS = ("caption", "answer", "report", "describe", "question", "en")

@@ -1,0 +1,161 @@
+"""The four rows: resumable predictions, the best constant, and the table of scores."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvlm.cli.common import progress
+from medvlm.evaluate import baselines, predict
+from medvlm.evaluate.evaluation import score_table
+from medvlm.evaluate.metrics import score
+from medvlm.recipe.load import check
+
+RECIPE = check({"name": "r", "model": {"id": "m"}, "data": [{"path": "d"}], "eval": {"batch_size": 3}}, "test")
+
+
+class Table:
+    """A mixture of ten rows whose pictures are their own numbers."""
+
+    def text(self, place: int) -> dict[str, Any]:
+        return {
+            "id": f"g/{place}",
+            "task": "vqa",
+            "prompt": "x" * place,
+            "target": f"t{place}",
+            "group": f"g{place // 2}",
+        }
+
+    def image(self, place: int) -> Any:
+        return place
+
+
+class Answers:
+    """Stands in for a model: answers with the picture it was shown, and dies on demand."""
+
+    def __init__(self, dies_after: int | None = None) -> None:
+        self.shown: list[Any] = []
+        self.dies_after = dies_after
+
+    def answers(self, images: list[Any], prefixes: list[str]) -> list[str]:
+        if self.dies_after is not None and len(self.shown) >= self.dies_after:
+            raise KeyboardInterrupt
+        self.shown += images
+        return [f"saw {image}" if isinstance(image, int) else "saw gray" for image in images]
+
+
+def rows_of(path: Path, model: Answers, fingerprint: str = "f", blank: bool = False) -> list[dict[str, Any]]:
+    with progress("test", quiet=True) as bar:
+        return predict.predict_rows(
+            Table(), range(10), RECIPE, lambda: model, path, bar, fingerprint=fingerprint, blank=blank  # type: ignore[arg-type,return-value]
+        )  # fmt: skip
+
+
+def test_an_interrupted_prediction_goes_on_without_a_lost_or_double_row(tmp_path: Path) -> None:
+    path = tmp_path / "eval" / "predictions.jsonl"
+    first = Answers(dies_after=6)
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(path, first)
+    assert not path.exists()
+    partial = path.with_name(".predictions.jsonl.partial")
+    # A kill in the middle of a line costs that line only.
+    partial.write_text(partial.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    second = Answers()
+    rows = rows_of(path, second)
+    assert len(second.shown) == 5
+    assert [row["id"] for row in rows] == [f"g/{i}" for i in range(10)]
+    assert [row["prediction"] for row in rows] == [f"saw {i}" for i in range(10)]
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == rows
+    assert not partial.exists()
+    third = Answers()
+    assert rows_of(path, third) == rows
+    assert third.shown == []
+
+
+def test_predictions_of_another_model_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    rows_of(path, Answers())
+    again = Answers()
+    rows_of(path, again, fingerprint="other")
+    assert len(again.shown) == 10
+
+
+def test_rows_that_somebody_removed_are_generated_again(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    rows = rows_of(path, Answers())
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:4] + lines[6:]), encoding="utf-8")
+    model = Answers()
+    assert rows_of(path, model) == rows
+    assert sorted(model.shown) == [4, 5]
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 10
+
+
+def test_blank_images_show_nothing(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path / "p.jsonl", Answers(), blank=True)
+    assert {row["prediction"] for row in rows} == {"saw gray"}
+
+
+def row(task: str, target: str) -> dict[str, Any]:
+    return {"task": task, "target": target}
+
+
+def test_the_constant_is_the_best_of_all_training_targets_by_exhaustive_search() -> None:
+    texts = [
+        "a small nodule in the left lung",
+        "no nodule",
+        "the heart is large",
+        "a small nodule",
+        "the lung is clear",
+    ]
+    train = [row("caption", text) for text in texts for _ in range(len(text) % 3 + 1)]
+    held_out = [row("caption", t) for t in ("a small nodule in the right lung", "a nodule in the left lung", "clear")]
+    found = baselines.best_constants(train, held_out, seed=0)
+    references = [[r["target"]] for r in held_out]
+    best = max(texts, key=lambda text: score(["cider"], [text] * 3, references).values["cider"])
+    assert found == {"caption": best}
+
+
+def test_the_constant_answer_to_questions_is_the_most_frequent() -> None:
+    train = [row("vqa", text) for text in ("yes", "no", "left", "no")]
+    held_out = [row("vqa", text) for text in ("Yes", "no", "yes", "no", "yes")]
+    assert baselines.best_constants(train, held_out, seed=0) == {"vqa": "yes"}
+
+
+def test_many_candidates_are_sampled_and_the_order_of_rows_does_not_matter() -> None:
+    train = [row("report", f"report number {i}") for i in range(900)]
+    held_out = [row("report", f"report number {i}") for i in range(0, 900, 100)]
+    assert baselines.best_constants(train, held_out, 1) == baselines.best_constants(train[::-1], held_out, 1)
+
+
+def prediction(number: int, text: str, task: str = "caption", finding: str | None = "nodule") -> dict[str, Any]:
+    reference = "A nodule in the left lung." if task == "caption" else "yes"
+    return {
+        "id": str(number), "prediction": text, "references": [reference, "other"], "group": f"g{number // 4}",
+        "task": task, "finding": finding,
+    }  # fmt: skip
+
+
+def test_the_table_holds_every_row_task_and_difference() -> None:
+    good = [prediction(i, "A nodule in the left lung.") for i in range(12)]
+    good += [prediction(20 + i, "Yes", "vqa") for i in range(4)]
+    bad = [r | {"prediction": "" if r["id"] == "0" else "No effusion."} for r in good]
+    table = score_table({"model": good, "constant": bad}, ["bleu", "cider"])
+    assert table["n"] == 16
+    assert list(table["rows"]["model"]) == ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "cider", "finding_accuracy"]
+    assert table["rows"]["model"]["finding_accuracy"] == 1.0
+    assert table["rows"]["constant"]["finding_accuracy"] == 0.0
+    assert table["by_task"]["vqa"]["n"] == 4
+    assert table["by_task"]["vqa"]["rows"]["model"]["exact_match"] == 1.0
+    assert table["by_task"]["vqa"]["rows"]["constant"]["exact_match"] == 0.0
+    difference = table["comparisons"]["constant"]["cider"]
+    expected = table["rows"]["model"]["cider"] - table["rows"]["constant"]["cider"]
+    assert difference["difference"] == pytest.approx(expected)
+    assert difference["low"] <= difference["difference"] <= difference["high"]
+    assert table["empty_predictions"] == {"model": 0, "constant": 1}
+    assert table["distinct_outputs"] == {"model": 2, "constant": 2}
+    assert Counter(table["signatures"].keys()) == Counter(["bleu", "cider"])
