@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,40 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(f"{path}: no space left on the disk; free some or choose another folder") from error
         raise
+
+
+@contextlib.contextmanager
+def resource_errors(path: Path | str, hint: str) -> Iterator[None]:
+    """Turn exhausted disk or memory, in whatever words a library says it, into one clear `ResourceError`.
+
+    Args:
+        path: where is written; its disk is looked at when a library's own writer fails.
+        hint: what to set when memory runs out.
+    """
+    try:
+        with disk_errors(path):
+            yield
+    except Exception as error:
+        # torch.OutOfMemoryError by its name, since torch is not loaded here.
+        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if memory or "can't allocate memory" in str(error):
+            raise ResourceError(f"out of memory; {hint}") from error
+        if isinstance(error, ResourceError) or not _disk_full(Path(path), error):
+            raise
+        raise ResourceError(f"{path}: no space left on the disk; free some, then go on with the same run") from error
+
+
+def _disk_full(path: Path, error: BaseException) -> bool:
+    """Return True where an error, or what caused it, is about a full disk; some writers only say that they failed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(cause) for words in ("No space left", "os error 28")):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    writer = type(error).__name__ == "SafetensorError" or "inline_container" in str(error)
+    return writer and path.exists() and shutil.disk_usage(path).free < 1 << 20
 
 
 @contextlib.contextmanager

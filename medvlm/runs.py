@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,23 @@ class Run:
             ) from None
         except (ValueError, UnicodeDecodeError):
             raise InputError(f"{path}: damaged; name another run") from None
+        if not isinstance(facts, dict):
+            raise InputError(f"{path}: damaged; name another run")
         return facts
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the folder for this process, so that two never train into one.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with open(self.path / ".lock", "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"{self.path}: another process is training this run") from None
+            yield
 
     def record(self, facts: dict[str, Any]) -> None:
         """Write run.json."""

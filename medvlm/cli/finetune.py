@@ -55,8 +55,9 @@ def finetune(
     assert located is not None
     from medvlm.recipe.resolve import recipe_hash
     from medvlm.runs import Run, unfinished
-    from medvlm.train.loop import Job, train
+    from medvlm.train.loop import Job, check_one_device, train
 
+    check_one_device()
     job = Job(
         resolved,
         located,

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 from PIL import Image as PILImage
+from PIL import ImageOps
 
 from medvlm.errors import InputError
 
@@ -19,7 +20,7 @@ def decode(data: bytes, name: str = "image") -> PILImage.Image:
     try:
         with PILImage.open(io.BytesIO(data)) as image:
             image.load()
-            return to_rgb(image)
+            return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise InputError(f"{name}: the image cannot be read ({error}); prepare the data set again") from error
 
@@ -38,6 +39,7 @@ def to_rgb(image: PILImage.Image) -> PILImage.Image:
 def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Scale [H, W] gray values to 0..255: by 65535 where they are 16-bit, else from their smallest to largest."""
     pixels = values.astype(np.float64)
-    low, high = (0.0, 65535.0) if values.dtype == np.uint16 else (float(pixels.min()), float(pixels.max()))
+    words = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    low, high = (0.0, 65535.0) if words else (float(pixels.min()), float(pixels.max()))
     scaled = (pixels - low) / (high - low) if high > low else np.zeros_like(pixels)
     return (scaled * 255).round().astype(np.uint8)

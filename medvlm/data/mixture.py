@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError
-from medvlm.io import sha256_file, stable_hash
+from medvlm.io import resource_errors, sha256_file, stable_hash
 from medvlm.recipe.models import DataPart
 
 _TEXT_COLUMNS = (
@@ -45,7 +45,22 @@ class DataFolder:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"data: {path}/manifest.json is damaged; {how} with --overwrite") from error
-        return cls(folder, manifest)
+        if not isinstance(manifest, dict):
+            raise InputError(f"data: {path}/manifest.json is damaged; {how} with --overwrite")
+        found = cls(folder, manifest)
+        found._check_shards(how)
+        return found
+
+    def _check_shards(self, how: str) -> None:
+        """Raise where shards are missing, added or of another size than the manifest says."""
+        listed = self.manifest.get("shards")
+        if listed is None:
+            return
+        expected = {Path(shard["name"]).name: int(shard["bytes"]) for shard in listed}
+        on_disk = {path.name: path.stat().st_size for path in (self.path / "data").glob("*.parquet")}
+        if expected != on_disk:
+            wrong = sorted(name for name in expected | on_disk if expected.get(name) != on_disk.get(name))
+            raise InputError(f"data: {self.path}: {wrong[0]} is not as its manifest says; {how} with --overwrite")
 
     def shards(self, split: str) -> list[Path]:
         """Return the parquet files of `split`, in order."""
@@ -108,6 +123,14 @@ class Rows:
 
 
 def _arrow(shards: Sequence[Path]) -> Any:
+    """Open shards through `datasets`, which keeps a memory-mapped copy in its cache for random access."""
+    import datasets
+
+    with resource_errors(datasets.config.HF_DATASETS_CACHE, "close other programs"):
+        return _load(shards)
+
+
+def _load(shards: Sequence[Path]) -> Any:
     import datasets
 
     quiet = datasets.utils.logging
@@ -148,15 +171,18 @@ class Mixture:
         parts: the recipe's `data`.
         split: train, validation or test. Weights and caps hold for train only.
         seed: of the choices.
+        weighted: apply weights and caps; by default for the train split only. What is evaluated stays whole.
     """
 
-    def __init__(self, parts: Sequence[DataPart], split: str, seed: int) -> None:
+    def __init__(self, parts: Sequence[DataPart], split: str, seed: int, weighted: bool | None = None) -> None:
+        if weighted is None:
+            weighted = split == "train"
         self.parts = parts
         self.folders = [DataFolder.open(part.path) for part in parts]
         self.rows = [Rows(f, split, part.tasks) for f, part in zip(self.folders, parts, strict=True)]
         self.picks: list[Pick] = []
         for number, (part, rows) in enumerate(zip(parts, self.rows, strict=True)):
-            places = _choose(len(rows), part, seed + number) if split == "train" else range(len(rows))
+            places = _choose(len(rows), part, seed + number) if weighted else range(len(rows))
             self.picks.extend(Pick(number, place) for place in places)
 
     def __len__(self) -> int:

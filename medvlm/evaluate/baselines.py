@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 CANDIDATES = 200
-"""So many targets are tried: the most frequent half, and a seeded choice of the rest."""
+"""At most so many targets are tried: the most frequent half, and a seeded choice of the rest."""
 
 VALIDATION_ROWS = 300
 """On so many validation rows they are compared."""

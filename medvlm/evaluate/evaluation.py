@@ -11,6 +11,7 @@ from medvlm.errors import InputError
 from medvlm.evaluate import baselines, findings, predict
 from medvlm.evaluate.metrics import score
 from medvlm.io import stable_hash, write_json, write_text
+from medvlm.models.locate import check_weights
 from medvlm.recipe.models import Recipe
 from medvlm.runs import Run
 
@@ -52,6 +53,7 @@ def evaluate_run(run: Run, settings: Settings, show: Callable[[str], Any]) -> di
     """
     recipe = _with(run.recipe(), settings)
     mixture, places = _rows(recipe)
+    _same_as_trained_on(run, mixture)
     folder = run.evaluation(recipe.eval.split)
     rows = {
         "model": _generate(run, recipe, mixture, places, folder, show, "model"),
@@ -78,13 +80,32 @@ def _with(recipe: Recipe, settings: Settings) -> Recipe:
     return recipe.model_copy(update={"eval": part})
 
 
+def _same_as_trained_on(run: Run, mixture: Mixture) -> None:
+    """Raise where the data or the base are not those of training: scores would say nothing about this run."""
+    facts = run.facts()
+    for old, new in zip(facts["data"], mixture.facts(), strict=True):
+        if old["fingerprint"] != new["fingerprint"]:
+            raise InputError(
+                f"{new['path']}: this data set has changed since {run.path} was trained on it, so its test "
+                "rows may have been trained on; prepare it again with the earlier settings, or train again"
+            )
+    check_weights(facts)
+
+
 def _rows(recipe: Recipe) -> tuple[Mixture, list[int]]:
     """Return the evaluated split and the places of its rows, evenly spread where there is a limit."""
     from medvlm.data.mixture import Mixture
 
-    mixture = Mixture(recipe.data, recipe.eval.split, recipe.seed)
+    mixture = Mixture(recipe.data, recipe.eval.split, recipe.seed, weighted=False)
     tasks = recipe.eval.tasks
-    places = [place for place in range(len(mixture)) if tasks is None or mixture.text(place)["task"] in tasks]
+    first: dict[str, int] = {}
+    for place, text in enumerate(mixture.texts()):
+        if tasks is not None and text["task"] not in tasks:
+            continue
+        known = first.setdefault(str(text["id"]), place)
+        if mixture.text(known)["target"] != text["target"]:
+            raise InputError(f"data: the id {text['id']} stands for different rows; prepare one of the data sets anew")
+    places = list(first.values())
     if not places:
         paths = ", ".join(part.path for part in recipe.data)
         raise InputError(f"{paths}: no rows in the {recipe.eval.split} split; name another one with --split")
@@ -127,7 +148,7 @@ def _constant(recipe: Recipe, mixture: Mixture, places: Sequence[int], folder: P
 
     from medvlm.data.mixture import Mixture
 
-    train = list(Mixture(recipe.data, "train", recipe.seed).texts())
+    train = list(Mixture(recipe.data, "train", recipe.seed, weighted=False).texts())
     validation = list(Mixture(recipe.data, "validation", recipe.seed).texts())
     constants = baselines.best_constants(train, validation, recipe.seed)
     rows = []

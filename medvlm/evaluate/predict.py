@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.cli.common import Progress
-from medvlm.io import atomic_write, disk_errors, stable_hash
+from medvlm.errors import InputError, MedvlmError
+from medvlm.io import atomic_write, resource_errors, stable_hash
 from medvlm.recipe.models import Recipe
 
 if TYPE_CHECKING:
@@ -30,7 +31,18 @@ def load_tuned(run: Run, recipe: Recipe) -> Loaded:
     Raises:
         InputError: the run's weights are missing.
     """
-    from medvlm.errors import InputError
+    from safetensors import SafetensorError
+
+    try:
+        return _load_tuned(run, recipe)
+    except MedvlmError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run.path}: its weights cannot be loaded ({reason}); train it again") from error
+
+
+def _load_tuned(run: Run, recipe: Recipe) -> Loaded:
     from medvlm.models.load import load_base
 
     if (run.model / "config.json").is_file():
@@ -128,15 +140,16 @@ def predict_rows(
     if missing:
         for row in _generate(mixture, missing, recipe, predictor(), partial, fingerprint, blank, show, len(wanted)):
             done[row["id"]] = row
-    rows = [done[name] for name in wanted]
-    if missing or not path.is_file() or len(rows) != len(_known(path, fingerprint)):
+    if missing or not path.is_file():
+        # In the order of the split, and with rows that an earlier, larger evaluation left.
+        order = [str(text["id"]) for text in mixture.texts()]
         with atomic_write(path) as file:
-            file.write("".join(map(_line, rows)))
+            file.write("".join(_line(done[name]) for name in dict.fromkeys(order) if name in done))
         write_fingerprint(path, fingerprint)
     with contextlib.suppress(FileNotFoundError):
         partial.unlink()
         _fingerprint_path(partial).unlink()
-    return rows
+    return [done[name] for name in wanted]
 
 
 def _generate(
@@ -156,7 +169,7 @@ def _generate(
     order = sorted(missing, key=lambda place: (-len(str(mixture.text(place)["prompt"])), place))
     size = recipe.eval.batch_size
     done = total - len(missing)
-    with disk_errors(partial):
+    with resource_errors(partial.parent, "set --batch-size 1, or a smaller model.image_size in the recipe"):
         partial.parent.mkdir(parents=True, exist_ok=True)
         if not _known(partial, fingerprint):
             partial.write_text("", encoding="utf-8")
@@ -222,7 +235,7 @@ def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
     rows = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         # A line cut off by a kill is generated again.
         with contextlib.suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from medvlm.errors import RecipeError
 from medvlm.recipe.models import AdapterPart, AdaptersPart
+from medvlm.registry import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +50,7 @@ def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbon
         return model
     ((name, part),) = lora.items()
     pattern = lora_pattern(part, backbone.components[name])
-    if not any(re.fullmatch(pattern, module) for module, _ in model.named_modules()):
-        raise RecipeError("recipe", [f"adapters.{name}.modules: {part.modules} match no module of the model's {name}"])
+    _check_modules(model, name, part, backbone.components[name])
     from peft import LoraConfig, get_peft_model
 
     whole = [backbone.components[n].removesuffix(".").rsplit(".", 1)[-1] for n, p in parts.items() if p.kind == "full"]
@@ -64,6 +64,24 @@ def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbon
     )
     wrapped: torch.nn.Module = get_peft_model(model, config)
     return wrapped
+
+
+def _check_modules(model: torch.nn.Module, name: str, part: AdapterPart, prefix: str) -> None:
+    """Raise where a module to adapt does not exist: a misspelt one would just be left out."""
+    import torch
+
+    linear = {
+        place.rsplit(".", 1)[-1]
+        for place, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and place.startswith(prefix)
+    }
+    unknown = [word for word in part.modules if word not in linear]
+    if unknown:
+        problems = [
+            f"adapters.{name}.modules: {word!r}: no linear layer of the {name}{nearest(word, sorted(linear))}"
+            for word in unknown
+        ]
+        raise RecipeError("recipe", problems)
 
 
 def trainable_in_float32(model: torch.nn.Module) -> None:

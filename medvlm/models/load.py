@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medvlm.errors import InputError, RecipeError
 from medvlm.models import quantize
 from medvlm.models.backbones import BACKBONES
-from medvlm.models.locate import Located, locate
+from medvlm.models.locate import Located, locate, locate_config, weights_fingerprint
 from medvlm.models.published import PUBLISHED
 from medvlm.recipe.models import Recipe
 
@@ -124,6 +124,7 @@ def load_base(recipe: Recipe, located: Located | None = None, *, trained: str | 
         "resampled_position_embeddings": resampled,
         "image_tokens": tokens,
         "image_backend": "pil",
+        "weights": weights_fingerprint(found.path),
         "attention": recipe.model.attention,
         "dtype": recipe.model.dtype,
     }
@@ -135,8 +136,11 @@ def _untrained(recipe: Recipe) -> tuple[torch.nn.Module, Any]:
 
     from medvlm.models.tiny import random_model
 
+    if recipe.quantization.mode != "none":
+        raise RecipeError("recipe", [f"quantization.mode: {recipe.model.id} is untrained; expected none"])
     torch.manual_seed(recipe.seed)
     model, processor = random_model(recipe.model.image_size)
+    model.set_attn_implementation(recipe.model.attention)  # type: ignore[operator]
     return model.to(getattr(torch, recipe.model.dtype)), processor
 
 
@@ -149,6 +153,8 @@ def _pretrained(recipe: Recipe, path: str, kind: type[Backbone]) -> tuple[torch.
         raise InputError(
             f"model.id: {recipe.model.id} is a {config.model_type} model; expected {recipe.model.backbone}"
         )
+    if recipe.model.dtype == "float16" and not torch.cuda.is_available():
+        raise RecipeError("recipe", ["model.dtype: 'float16': expected bfloat16 or float32 where there is no GPU"])
     options: dict[str, Any] = {}
     quantized = recipe.quantization.mode != "none"
     if quantized:
@@ -176,17 +182,20 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
     Raises:
         AccessError: neither a local copy nor published dimensions are at hand.
     """
+    from transformers import AutoConfig
+
     from medvlm.models.locate import is_local
 
     if not is_local(recipe.model.id) and recipe.model.id in PUBLISHED:
         config = PUBLISHED[recipe.model.id]
     else:
-        located = locate(recipe.model.id, recipe.model.revision)
+        located = locate_config(recipe.model.id, recipe.model.revision)
         if located.path is None:
             model, _ = _untrained(recipe)
             config = model.config.to_dict()  # type: ignore[operator, union-attr]
         else:
-            config = located.config()
+            # Through its class, so that what the file leaves out has its default.
+            config = AutoConfig.from_pretrained(str(located.path), local_files_only=True).to_dict()
     if config.get("model_type") != recipe.model.backbone:
         raise InputError(
             f"model.id: {recipe.model.id} is a {config.get('model_type')} model; expected {recipe.model.backbone}"

@@ -6,10 +6,12 @@ import dataclasses
 import json
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medvlm.errors import AccessError, InputError
+from medvlm.io import sha256_bytes, stable_hash
 from medvlm.resources import PACKAGE
 
 TINY_BASE = "medvlm/tiny-base"
@@ -57,9 +59,58 @@ def locate(model_id: str, revision: str | None = None) -> Located:
     return Located(model_id, cached or _download(model_id, revision))
 
 
+def weights_fingerprint(path: Path | None) -> str | None:
+    """Return a hash that changes with a base's weights: of each file's name, size, and first and last mebibyte.
+
+    Not of every byte: that would take minutes for the largest bases, at every start.
+    """
+    if path is None:
+        return None
+    parts: list[list[str | int]] = []
+    for file in sorted(path.glob("*.safetensors")):
+        size = file.stat().st_size
+        with open(file, "rb") as stream:
+            head = stream.read(1 << 20)
+            stream.seek(max(0, size - (1 << 20)))
+            parts.append([file.name, size, sha256_bytes(head), sha256_bytes(stream.read())])
+    return stable_hash(parts)
+
+
+def check_weights(facts: Mapping[str, Any]) -> None:
+    """Raise where a run's base is no longer the one it was trained on.
+
+    Raises:
+        InputError: the weights differ from those that run.json recorded.
+    """
+    known = facts.get("model", {})
+    if known.get("weights") is None:
+        return
+    if weights_fingerprint(locate(known["id"], known.get("revision")).path) != known["weights"]:
+        raise InputError(f"model.id: {known['id']} has other weights than when this run was trained; train it again")
+
+
 def is_local(model_id: str) -> bool:
     """Return True where no network is needed: packaged, untrained, a folder, or wholly in the cache."""
     return model_id in (TINY_BASE, TINY_RANDOM) or Path(model_id).expanduser().is_dir() or bool(_cached(model_id, None))
+
+
+def locate_config(model_id: str, revision: str | None = None) -> Located:
+    """Return a folder with the model's config.json, without downloading its weights.
+
+    Raises:
+        AccessError, InputError: as `locate`.
+    """
+    path = Path(model_id).expanduser()
+    on_hub = not is_local(model_id) and not path.is_absolute() and model_id.count("/") == 1
+    if not on_hub or model_id.startswith((".", "~")):
+        return locate(model_id, revision)
+    _probe(model_id, revision)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Located(model_id, Path(hf_hub_download(model_id, "config.json", revision=revision)).parent)
+    except Exception as error:
+        raise AccessError(f"{model_id}: config.json cannot be downloaded ({_short(error)}); try again") from error
 
 
 def _checked(path: Path) -> Path:
@@ -101,7 +152,8 @@ def _download(model_id: str, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
-    except OSError as error:
+    except Exception as error:
+        # The HTTP client's errors are no OSErrors.
         raise AccessError(
             f"{model_id}: the download broke off ({_short(error)}); run the same command again to go on, {_OR_LOCAL}"
         ) from error
@@ -145,6 +197,9 @@ def _reason(error: BaseException) -> str:
         return "no such revision on the Hub"
     if isinstance(error, RepositoryNotFoundError):
         return "no such model on the Hub, or it is private or gated and you are not logged in"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "the Hub refuses this account, or you are not logged in"
     return f"the Hub cannot be reached ({_short(error)})"
 
 

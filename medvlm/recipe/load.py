@@ -125,8 +125,10 @@ def _step(place: Any, name: str, text: str) -> Any:
 def _assign(place: Any, last: str, value: Any, text: str) -> None:
     if isinstance(place, list):
         place[_index(place, last, text)] = value
-    else:
+    elif isinstance(place, dict):
         place[last] = value
+    else:
+        raise UsageError(f'"{text}": there is {_kind(place)} where {last} should be set')
 
 
 def _index(place: list[Any], name: str, text: str) -> int:

@@ -28,7 +28,8 @@ class ModelPart(Part):
     image_size: Positive | None = None
     """Side of the square image in pixels; None keeps the checkpoint's. Position embeddings are resampled to fit."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Not flash attention: it takes no prefix-LM mask, so the answer would leak without an error."""
 
 
 class QuantizationPart(Part):
@@ -104,10 +105,16 @@ class PromptsPart(Part):
     @field_validator(*TASKS)
     @classmethod
     def _known_fields(cls, value: str) -> str:
-        try:
-            value.format(prompt="", language="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError("only {prompt} and {language} may stand in braces") from error
+        rest = value.replace("{prompt}", "").replace("{language}", "")
+        if "{" in rest or "}" in rest:
+            raise ValueError("only {prompt} and {language} may stand in braces")
+        return value
+
+    @field_validator("vqa")
+    @classmethod
+    def _asks_the_question(cls, value: str) -> str:
+        if "{prompt}" not in value:
+            raise ValueError("a question needs its place: {prompt}")
         return value
 
 
@@ -182,8 +189,9 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _quantized_parts_are_not_trained_in_full(self) -> Recipe:
-        if self.quantization.mode != "none" and self.adapters.language_model.kind == "full":
-            raise ValueError("a 4-bit language model cannot be trained in full; use lora, or quantization.mode=none")
+        kind = self.adapters.language_model.kind
+        if self.quantization.mode != "none" and kind != "lora":
+            raise ValueError(f"a 4-bit language model cannot be {kind}; use lora, or quantization.mode=none")
         return self
 
 

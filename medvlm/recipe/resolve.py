@@ -31,7 +31,10 @@ def read_resolved(path: Path) -> Recipe:
     """
     if not path.is_file():
         raise InputError(f"{path}: missing; this is not the folder of a run, or it is half-written")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise InputError(f"{path}: damaged; name another run") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: not a recipe")
     return check(raw, str(path))

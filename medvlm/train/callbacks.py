@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -32,7 +33,11 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path, start: int, show: Progress) -> None:
         self.path, self.show = path, show
         _drop_after(path, start)
-        self.samples = self.tokens = 0
+        earlier = _lines(path)
+        self.samples = int(earlier[-1]["samples"]) if earlier else 0
+        self.tokens = int(earlier[-1]["tokens"]) if earlier else 0
+        self.earlier_seconds = _seconds(earlier)
+        """What earlier sessions of a resumed run took, from the seconds of their logged steps."""
         self.step_started = time.perf_counter()
         self.step_seconds = 0.0
 
@@ -62,13 +67,33 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         else:
             line |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
             line |= {"step_seconds": round(self.step_seconds, 6), "samples": self.samples, "tokens": self.tokens}
-        if not all(math.isfinite(value) for value in line.values()):
+        # A gradient norm may be infinite for a step of float16, whose scaler then skips it.
+        if not math.isfinite(line.get("loss", line.get("eval_loss", 0.0))):
             raise InputError(
                 f"step {state.global_step}: the loss is not a number; lower train.learning_rate, or use "
                 "model.dtype=bfloat16; the last checkpoint is kept"
             )
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def mean_loss(self) -> float:
+        """Return the mean of all logged training losses."""
+        losses = [line["loss"] for line in _lines(self.path)]
+        return float(sum(losses)) / max(1, len(losses))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl about training steps."""
+    if not path.is_file():
+        return []
+    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def _seconds(lines: list[dict[str, Any]]) -> float:
+    steps = [0, *(line["step"] for line in lines)]
+    spans = [after - before for before, after in itertools.pairwise(steps)]
+    return float(sum(span * line["step_seconds"] for span, line in zip(spans, lines, strict=True)))
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -6,25 +6,25 @@ import contextlib
 import dataclasses
 import datetime
 import math
+import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from medvlm.cli.common import Progress
 from medvlm.data.mixture import Mixture
-from medvlm.errors import InputError, ResourceError
-from medvlm.io import disk_errors, write_json
+from medvlm.errors import InputError, MedvlmError, ResourceError, UsageError
+from medvlm.io import resource_errors, write_json
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.load import Loaded, load_base
-from medvlm.models.locate import Located
+from medvlm.models.locate import Located, check_weights
 from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import recipe_hash, write_resolved
 from medvlm.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run
@@ -52,9 +52,27 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *args: Any, per_example: bool, smoothing: float, log: callbacks.StepLog, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.per_example, self.smoothing, self.log_file = per_example, smoothing, log
-        # A per-example mean is a mean of each micro-batch, which the Trainer then divides by their number; a token
-        # mean is already divided by all tokens of the update.
-        self.loss_is_scaled_for_ga = not per_example
+        # The loss is divided by all tokens (or examples) of the update, not by the number of micro-batches.
+        self.loss_is_scaled_for_ga = True
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device) -> Any:
+        """Return by what the loss of an update is divided: its tokens, or its examples."""
+        if self.per_example:
+            return sum(len(batch["labels"]) for batch in batch_samples)
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a checkpoint's weights.
+
+        Those of a bare model are stored under the names of the checkpoint format, which the Trainer's own loading does
+        not translate back: it would go on from the base without a word.
+        """
+        model = model or self.model
+        if hasattr(model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        stored = type(model).from_pretrained(resume_from_checkpoint, dtype="auto", local_files_only=True)
+        model.load_state_dict(stored.state_dict())
 
     def compute_loss(
         self,
@@ -66,16 +84,19 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         """Return the loss of a batch that `Backbone.collate` made."""
         labels = inputs.pop("labels")
         outputs = model(**inputs, use_cache=False)
-        smoothing = self.smoothing if model.training else 0.0
-        loss = suffix_loss(
-            outputs.logits, labels, tokens=num_items_in_batch, per_example=self.per_example, smoothing=smoothing
-        )
         if model.training:
             self.log_file.samples += len(labels)
             self.log_file.tokens += int(inputs["attention_mask"].sum())
-        if self.loss_is_scaled_for_ga and num_items_in_batch is not None:
-            # The divisor counted the tokens of all processes, while gradients are averaged over them.
-            loss = loss * self.accelerator.num_processes
+            loss = suffix_loss(
+                outputs.logits,
+                labels,
+                count=num_items_in_batch,
+                per_example=self.per_example,
+                smoothing=self.smoothing,
+            )
+        else:
+            # The validation loss is the mean over examples: that does not depend on how they are batched.
+            loss = suffix_loss(outputs.logits, labels, per_example=True)
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
@@ -104,30 +125,70 @@ def train(job: Job, run: Run, show: Progress, *, resume: bool = False) -> Run:
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
         ResourceError: disk or memory is exhausted; the last good checkpoint is kept.
     """
-    facts = _opening_facts(job, run, resume)
-    write_resolved(job.recipe, run.path / "recipe.yaml")
-    run.record(facts)
+    with run.owned():
+        facts = _opening_facts(job, run, resume)
+        write_resolved(job.recipe, run.path / "recipe.yaml")
+        run.record(facts)
+        _train(job, run, facts, show, resume)
+        _end(run, facts, FINISHED)
+        run.finish()
+    return run
+
+
+def _train(job: Job, run: Run, facts: dict[str, Any], show: Progress, resume: bool) -> None:
+    """Train and save; whatever ends it early is recorded in run.json."""
     try:
-        with _resources(run), callbacks.Interrupt() as interrupt:
+        with resource_errors(run.path, _SMALLER), callbacks.Interrupt() as interrupt:
             loaded, trainer = _prepare(job, run, facts, interrupt, show, resume)
             run.record(facts)
             started = time.perf_counter()
-            result = trainer.train(resume_from_checkpoint=_checkpoint(run) if resume else None)
-            if interrupt.asked:
+            _run_steps(trainer, _checkpoint(run) if resume else None)
+            if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
                 raise KeyboardInterrupt
             _save(trainer.model, loaded, run)
-            _close(facts, trainer, run, result.training_loss, time.perf_counter() - started)
+            _close(facts, trainer, run, time.perf_counter() - started)
     except KeyboardInterrupt:
         _end(run, facts, INTERRUPTED)
         raise
+    except MedvlmError as error:
+        plain = _from_worker(error)
+        facts["error"] = str(plain)
+        with contextlib.suppress(OSError, ResourceError):
+            _end(run, facts, FAILED)
+        raise plain from error
     except BaseException as error:
         facts["error"] = " ".join(str(error).split())[:500]
         with contextlib.suppress(OSError, ResourceError):
             _end(run, facts, FAILED)
         raise
-    _end(run, facts, FINISHED)
-    run.finish()
-    return run
+
+
+_SMALLER = (
+    "set train.batch_size=1 with train.gradient_accumulation, train.activation_checkpointing=true, or a smaller "
+    "model.image_size"
+)
+
+
+def _run_steps(trainer: SuffixTrainer, checkpoint: str | None) -> None:
+    """Train to the last step; where a checkpoint has reached it already, only load that."""
+    if checkpoint is not None and _step(checkpoint) >= trainer.args.max_steps:
+        trainer._load_from_checkpoint(checkpoint)
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        return
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _step(checkpoint: str) -> int:
+    return int(checkpoint.rsplit("-", 1)[1])
+
+
+def _from_worker(error: MedvlmError) -> MedvlmError:
+    """Return the one line of an error that a DataLoader's worker wrapped into its traceback."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return error
+    last = text.strip().splitlines()[-1]
+    return type(error)(last.split(": ", 1)[-1])
 
 
 def _opening_facts(job: Job, run: Run, resume: bool) -> dict[str, Any]:
@@ -147,7 +208,9 @@ def _opening_facts(job: Job, run: Run, resume: bool) -> dict[str, Any]:
         old = run.facts()
         if [d["fingerprint"] for d in old["data"]] != [d["fingerprint"] for d in facts["data"]]:
             raise InputError(f"{run.path}: its data has changed since, so it cannot go on; start a new run")
+        check_weights(old)
         facts["started"] = old["started"]
+        facts["command"] = old["command"]
         facts["resumed"] = [*old.get("resumed", []), _now()]
     return facts
 
@@ -164,7 +227,7 @@ def _prepare(
     facts["model"] = loaded.facts
     facts["census"] = {name: dataclasses.asdict(count) for name, count in adapters.census(model, kind).items()}
     checkpoint = _checkpoint(run) if resume else None
-    log = callbacks.StepLog(run.path / "metrics.jsonl", int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0, show)
+    log = callbacks.StepLog(run.path / "metrics.jsonl", _step(checkpoint) if checkpoint else 0, show)
     places = list(range(len(job.validation)))
     limit = recipe.train.eval_samples
     if len(places) > limit:
@@ -187,6 +250,18 @@ def _prepare(
     return loaded, trainer
 
 
+def check_one_device() -> None:
+    """Raise where training would be spread over several devices, which epochs and run folders do not count with yet.
+
+    Raises:
+        UsageError: started by a launcher of several processes, or with several GPUs in sight.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("medvlm trains on one device; start it without torchrun or accelerate launch")
+    if torch.cuda.device_count() > 1:
+        raise UsageError("medvlm trains on one device; choose it with CUDA_VISIBLE_DEVICES=0")
+
+
 def updates(recipe: Recipe, rows: int) -> int:
     """Return how many optimizer updates the recipe makes on one device."""
     if recipe.train.max_steps is not None:
@@ -206,7 +281,7 @@ def _arguments(recipe: Recipe, run: Run, rows: int, validate: bool) -> Any:
         per_device_eval_batch_size=part.batch_size,
         gradient_accumulation_steps=part.gradient_accumulation,
         learning_rate=part.learning_rate,
-        lr_scheduler_type=part.schedule,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(part.schedule, part.schedule),
         warmup_steps=round(part.warmup * steps),
         max_steps=steps,
         weight_decay=part.weight_decay,
@@ -269,9 +344,10 @@ def _save_components(model: torch.nn.Module, folder: Path) -> None:
     save_file(trained, folder / "components.safetensors", metadata={"format": "pt"})
 
 
-def _close(facts: dict[str, Any], trainer: SuffixTrainer, run: Run, loss: float, seconds: float) -> None:
+def _close(facts: dict[str, Any], trainer: SuffixTrainer, run: Run, seconds: float) -> None:
     log = trainer.log_file
-    facts["result"] = {"train_loss": loss, "steps": trainer.state.global_step}
+    seconds += log.earlier_seconds
+    facts["result"] = {"train_loss": log.mean_loss(), "steps": trainer.state.global_step}
     history = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     if history:
         facts["result"]["eval_loss"] = history[-1]
@@ -294,30 +370,6 @@ def _end(run: Run, facts: dict[str, Any], status: str) -> None:
     facts["status"] = status
     facts["finished"] = _now()
     run.record(facts)
-
-
-@contextlib.contextmanager
-def _resources(run: Run) -> Iterator[None]:
-    """Turn exhausted memory or disk into one line that says what to set."""
-    try:
-        with disk_errors(run.path):
-            yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise _out_of_memory() from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise _out_of_memory() from error
-        # safetensors and torch report a full disk in their own words.
-        if "No space left" in str(error) or "PytorchStreamWriter failed" in str(error):
-            raise ResourceError(f"{run.path}: no space left on the disk; the last checkpoint is kept") from error
-        raise
-
-
-def _out_of_memory() -> ResourceError:
-    return ResourceError(
-        "out of memory; set train.batch_size=1 with train.gradient_accumulation, train.activation_checkpointing=true, "
-        "or a smaller model.image_size"
-    )
 
 
 def _now() -> str:

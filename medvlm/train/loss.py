@@ -12,7 +12,7 @@ def suffix_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
     *,
-    tokens: torch.Tensor | int | None = None,
+    count: torch.Tensor | int | None = None,
     per_example: bool = False,
     smoothing: float = 0.0,
 ) -> torch.Tensor:
@@ -21,16 +21,17 @@ def suffix_loss(
     Args:
         logits: [N, V], one row for each position whose next token has a label, in row-major order.
         labels: [B, T] unshifted; `IGNORED` where there is no loss.
-        tokens: by how many tokens the sum is divided, over all micro-batches of an update; those at hand when None.
+        count: by what the sum is divided: the tokens (with `per_example` the examples) in all micro-batches of an
+            update; those at hand when None.
         per_example: mean over examples of each one's mean over tokens (as big_vision takes it), else mean over tokens
-            (as transformers does). `tokens` has no part in it.
+            (as transformers does).
         smoothing: share of the probability spread over the vocabulary.
     """
     shifted = labels[:, 1:]
     kept = shifted != IGNORED
     losses = functional.cross_entropy(logits.float(), shifted[kept], reduction="none", label_smoothing=smoothing)
     if not per_example:
-        return losses.sum() / (tokens if tokens is not None else losses.numel())
+        return losses.sum() / (count if count is not None else losses.numel())
     counts = kept.sum(dim=1)
     weights = (1.0 / counts.clamp(min=1)).to(losses).repeat_interleave(counts)
-    return (losses * weights).sum() / (counts > 0).sum()
+    return (losses * weights).sum() / (count if count is not None else len(labels))

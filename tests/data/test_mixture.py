@@ -101,6 +101,24 @@ def test_every_mode_becomes_the_same_rgb(mode: str) -> None:
         assert np.abs(np.asarray(seen.convert("L"), dtype=int) - expected).max() <= (52 if mode == "P" else 2)
 
 
+def test_big_endian_words_are_scaled_like_little_endian_ones() -> None:
+    values = np.array([[1000, 4000], [0, 65535]], dtype=np.uint16)
+    little = png(PILImage.fromarray(values), "TIFF")
+    file = io.BytesIO()
+    PILImage.frombytes("I;16B", (2, 2), values.astype(">u2").tobytes()).save(file, "TIFF")
+    assert np.array_equal(np.asarray(decode(file.getvalue())), np.asarray(decode(little)))
+    assert np.asarray(decode(little))[0, :, 0].tolist() == [round(1000 / 257), round(4000 / 257)]
+
+
+def test_a_picture_taken_sideways_is_turned_upright() -> None:
+    image = PILImage.new("RGB", (40, 20))
+    exif = PILImage.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+    assert decode(file.getvalue()).size == (20, 40)
+
+
 def test_transparency_lies_on_white() -> None:
     assert decode(png(PILImage.new("RGBA", (3, 3), (0, 0, 0, 0)))).getpixel((1, 1)) == (255, 255, 255)
 
@@ -109,6 +127,17 @@ def test_a_truncated_picture_is_named() -> None:
     data = png(PILImage.effect_noise((64, 64), 90))
     with pytest.raises(InputError, match="row 7: the image cannot be read"):
         decode(data[: len(data) // 2], "row 7")
+
+
+def test_shards_must_be_those_of_the_manifest(tmp_path: Path) -> None:
+    path = folder(tmp_path / "a", 6)
+    shards = sorted((path / "data").iterdir())
+    listed = [{"name": f"data/{shard.name}", "bytes": shard.stat().st_size} for shard in shards]
+    write_json(path / "manifest.json", {"fingerprint": "a", "shards": listed})
+    assert len(Mixture([DataPart(path=str(path))], "train", 0)) == 6
+    shards[1].unlink()
+    with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet is not as its manifest says"):
+        Mixture([DataPart(path=str(path))], "train", 0)
 
 
 @pytest.mark.parametrize("damage", ["shard", "manifest"])

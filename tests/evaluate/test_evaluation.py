@@ -30,6 +30,9 @@ class Table:
             "group": f"g{place // 2}",
         }
 
+    def texts(self) -> list[dict[str, Any]]:
+        return [self.text(place) for place in range(10)]
+
     def image(self, place: int) -> Any:
         return place
 
@@ -93,6 +96,30 @@ def test_rows_that_somebody_removed_are_generated_again(tmp_path: Path) -> None:
     assert rows_of(path, model) == rows
     assert sorted(model.shown) == [4, 5]
     assert len(path.read_text(encoding="utf-8").splitlines()) == 10
+
+
+def test_a_smaller_evaluation_later_loses_no_prediction(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    rows_of(path, Answers())
+    with progress("test", quiet=True) as bar:
+        model = Answers()
+        rows = predict.predict_rows(
+            Table(), [3], RECIPE, lambda: model, path, bar, fingerprint="f"  # type: ignore[arg-type,return-value]
+        )  # fmt: skip
+    assert [row["id"] for row in rows] == ["g/3"]
+    assert model.shown == []
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 10
+
+
+def test_line_separators_within_a_text_are_no_line_ends(tmp_path: Path) -> None:
+    class Odd(Answers):
+        def answers(self, images: list[Any], prefixes: list[str]) -> list[str]:
+            return [text + "\u2028\x85end" for text in super().answers(images, prefixes)]
+
+    rows = rows_of(tmp_path / "p.jsonl", Odd())
+    again = Odd()
+    assert rows_of(tmp_path / "p.jsonl", again) == rows
+    assert again.shown == []
 
 
 def test_blank_images_show_nothing(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_adapter_and_projector_come_back_from_disk(tiny_folder: Path, tmp_path: 
 def test_modules_that_match_nothing_are_refused(tiny_folder: Path) -> None:
     loaded = load_base(recipe(tiny_folder))
     wrong = recipe(tiny_folder, adapters={"language_model": {"kind": "lora", "modules": ["query"]}})
-    with pytest.raises(RecipeError, match="match no module"):
+    with pytest.raises(RecipeError, match="no linear layer of the language_model"):
         adapters.apply(loaded.model, wrong.adapters, PaliGemmaBackbone)
 
 

@@ -64,9 +64,16 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ({**GOOD, "adapters": {"vision_tower": "lora"}}, "lora is for the language model"),
         (
             {**GOOD, "adapters": {"language_model": "full"}, "quantization": {"mode": "nf4"}},
-            "cannot be trained in full",
+            "cannot be full",
         ),
         ({**GOOD, "prompts": {"vqa": "answer {qestion}"}}, "only {prompt} and {language}"),
+        (
+            {**GOOD, "adapters": {"language_model": "frozen", "projector": "full"}, "quantization": {"mode": "nf4"}},
+            "frozen",
+        ),
+        ({**GOOD, "prompts": {"vqa": "Q: {prompt!s}"}}, "only {prompt} and {language}"),
+        ({**GOOD, "prompts": {"vqa": "answer {language}"}}, "a question needs its place"),
+        ({**GOOD, "model": {"id": "m", "attention": "flash_attention_2"}}, "expected 'sdpa' or 'eager'"),
         ({**GOOD, "name": "../x"}, "name"),
         ({**GOOD, "seed": True}, "seed"),
     ],
@@ -122,7 +129,7 @@ def test_overrides_reach_every_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["seed", "=3", "seed=[", "data.7.path=x", "data.path.x=1", "name.first=a.b.c", "a b=c"]
+    "text", ["seed", "=3", "seed=[", "data.7.path=x", "data.path.x=1", "model.id.x=1", "name.first=a.b.c", "a b=c"]
 )
 def test_malformed_overrides(tmp_path: Path, text: str) -> None:
     with pytest.raises((UsageError, RecipeError)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from prepared import write_folder
 
 from medvlm.cli import run as medvlm
 from medvlm.models.backbones.base import Example
@@ -167,7 +169,7 @@ def test_resumed_after_a_kill_the_losses_are_those_of_an_uninterrupted_run(
     facts = Run(run).facts()
     if signal_number == signal.SIGINT:
         assert process.returncode == 130
-        assert "interrupted; run the same command again" in stderr
+        assert "interrupted; what is done is kept" in stderr
         assert facts["status"] == "interrupted"
     else:
         assert facts["status"] == "running"
@@ -180,6 +182,90 @@ def test_resumed_after_a_kill_the_losses_are_those_of_an_uninterrupted_run(
     assert medvlm(["finetune", path, "--quiet"]) == 0
     assert losses(open_run(None).path) == resumed
     assert sorted(resumed) == list(range(1, 31))
+
+
+@pytest.mark.parametrize("kinds", [("full", "full"), ("full", "frozen"), ("frozen", "lora")])
+def test_every_kind_of_training_resumes_from_its_checkpoint(
+    kinds: tuple[str, str], tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by hand after two of six steps, a run goes on as if it had not been."""
+    monkeypatch.chdir(tmp_path)
+    projector, language_model = kinds
+    raw = settings(tiny_folder, data_folder, save_every=2)
+    raw |= {"quantization": {"mode": "none"}, "adapters": {"projector": projector, "language_model": language_model}}
+    path = recipe_file(tmp_path, raw)
+    assert medvlm(["finetune", path, "--quiet"]) == 0
+    whole = open_run(None)
+    expected = losses(whole.path)
+    # Back to the state that a kill after step two leaves behind.
+    for later in (4, 6):
+        shutil.rmtree(whole.checkpoints / f"checkpoint-{later}", ignore_errors=True)
+    assert medvlm(["finetune", path, "--quiet", "train.keep_checkpoints=3"]) == 0
+    run = open_run(None)
+    for later in (4, 6):
+        shutil.rmtree(run.checkpoints / f"checkpoint-{later}")
+    run.record(run.facts() | {"status": "running"})
+    assert medvlm(["finetune", path, "--resume", "--quiet", "train.keep_checkpoints=3"]) == 0
+    assert losses(run.path) == expected
+    assert json.loads((run.path / "compute.json").read_text(encoding="utf-8"))["samples"] == 24
+    # Once more when the last step is done already: nothing is trained again.
+    run.record(run.facts() | {"status": "running"})
+    assert medvlm(["finetune", path, "--resume", "--quiet", "train.keep_checkpoints=3"]) == 0
+    assert run.facts()["result"]["steps"] == 6
+    assert losses(run.path) == expected
+    assert "--resume" not in run.facts()["command"]
+
+
+def test_two_processes_never_train_into_one_folder(tmp_path: Path) -> None:
+    from medvlm.errors import InputError
+
+    with Run(tmp_path).owned(), pytest.raises(InputError, match="another process"), Run(tmp_path).owned():
+        pass
+
+
+def test_uneven_micro_batches_weigh_every_example_alike(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = recipe_file(tmp_path, settings(tiny_folder, data_folder, max_steps=1, loss="example", eval_every=1))
+    for batch, accumulation in ((8, 1), (3, 3)):
+        assert (
+            medvlm(["finetune", path, f"train.batch_size={batch}", f"train.gradient_accumulation={accumulation}"]) == 0
+        )
+    runs = sorted(p for p in (tmp_path / "runs").iterdir() if not p.is_symlink())
+    first, second = ([json.loads(x) for x in (r / "metrics.jsonl").read_text().splitlines()] for r in runs)
+    assert first[0]["loss"] == pytest.approx(second[0]["loss"], rel=1e-5)
+    assert first[1]["eval_loss"] == pytest.approx(second[1]["eval_loss"], rel=1e-5)
+
+
+def test_data_changed_since_training_is_refused(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data_folder, tmp_path / "data")
+    path = recipe_file(tmp_path, settings(tiny_folder, Path("data"), max_steps=1))
+    assert medvlm(["finetune", path, "--quiet"]) == 0
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("test-", "other-"), encoding="utf-8")
+    assert medvlm(["eval", "--quiet"]) == 3
+    assert "has changed since" in capsys.readouterr().err
+
+
+def test_a_truncated_picture_in_a_worker_is_one_line(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from medvlm.data.sample import Image
+    from medvlm.data.sources.phantom.base_grammar import base_samples
+
+    monkeypatch.chdir(tmp_path)
+    listed = [next(iter(base_samples(5, i))) for i in range(4)]
+    listed[2].image = Image(listed[2].image.data[:900], "cut.jpg")
+    write_folder(tmp_path / "data", {"train": listed})
+    path = recipe_file(tmp_path, settings(tiny_folder, Path("data"), max_steps=1, workers=1))
+    assert medvlm(["finetune", path, "--quiet"]) == 3
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"medvlm: error: {listed[2].id}: the image cannot be read")
+    assert len(error) < 300
 
 
 def test_nothing_to_resume(
