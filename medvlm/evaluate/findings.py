@@ -28,6 +28,8 @@ _CLAUSE = re.compile(
     r"[.;:\n?!]+|,\s*(?=(?:but|however|there|a|an|the|with|and (?:a|an|the|there))\b)|\b(?:but|however)\b"
 )
 _BEFORE = re.compile(r"\b(?:no|not|without|free (?:of|from)|absence of|negative for|neither|nor|never)\b")
+# A comma ends a negation's reach, unless the list goes on ("no nodule, effusion or pneumothorax").
+_LIST_GOES_ON = re.compile(r"\b(?:or|nor|and)\b")
 _AFTER = re.compile(r"\b(?:absent|excluded|ruled out|not (?:seen|present|found|visible|identified|shown))\b")
 _VERB = re.compile(r"\b(?:is|are|was|were|lies|shows?)\b")
 
@@ -36,14 +38,23 @@ def named_findings(text: str) -> set[str]:
     """Return the findings that `text` asserts; an empty set where it asserts none."""
     found = set()
     for clause in _CLAUSE.split(text.lower()):
-        negation = _BEFORE.search(clause)
-        scope = negation.start() if negation else len(clause)
+        denied = [(match.start(), _reach(clause, match.end())) for match in _BEFORE.finditer(clause)]
         for finding, pattern in _SYNONYMS.items():
             for match in pattern.finditer(clause):
                 # "heart is not enlarged" holds its negation inside the match.
-                if match.end() <= scope and not _taken_back(clause[match.end() :]):
+                negated = any(start < match.end() and match.start() < end for start, end in denied)
+                if not negated and not _taken_back(clause[match.end() :]):
                     found.add(finding)
     return found
+
+
+def _reach(clause: str, start: int) -> int:
+    """Return where a negation that ends at `start` loses its hold: at a comma, save within a list, or at the end."""
+    for comma in re.finditer(",", clause[start:]):
+        end = start + comma.end()
+        if not _LIST_GOES_ON.search(clause, end):
+            return end
+    return len(clause)
 
 
 def _taken_back(rest: str) -> bool:

@@ -6,8 +6,6 @@ import collections
 import random
 import re
 
-import pytest
-
 from medvlm.data.sources.phantom import base_grammar, grammar
 from medvlm.data.sources.phantom.spec import Spec, all_specs, random_spec
 from medvlm.evaluate.findings import expected_findings, named_findings
@@ -15,11 +13,9 @@ from medvlm.evaluate.findings import expected_findings, named_findings
 SEEDS = range(20)
 
 
-@pytest.mark.parametrize("make", [grammar.caption, grammar.report])
-def test_texts_assert_exactly_the_known_finding(make: object) -> None:
+def test_texts_assert_exactly_the_known_finding() -> None:
     for spec in all_specs():
-        for seed in SEEDS:
-            text = make(spec, random.Random(seed))  # type: ignore[operator]
+        for text in grammar.descriptions(spec):
             assert named_findings(text) == expected_findings(spec.finding), text
 
 
@@ -45,7 +41,7 @@ def test_reports_have_two_sections_in_order() -> None:
 
 def test_wording_varies_where_there_is_a_finding() -> None:
     for spec in all_specs():
-        assert len({grammar.caption(spec, random.Random(seed)) for seed in SEEDS}) >= 2
+        assert len({grammar.caption(spec, random.Random(seed)) for seed in SEEDS}) >= 8
 
 
 def test_presence_questions_are_balanced_and_answered_truly() -> None:
@@ -79,13 +75,21 @@ def words_of(text: str) -> set[str]:
 def test_the_base_copies_every_word_of_the_sample() -> None:
     sample = {word for spec in all_specs() for text in grammar.all_texts(spec) for word in words_of(text)}
     copied = set()
-    for index in range(300):
+    # Copying is rare: so many exercises hold some hundreds of it.
+    for index in range(6000):
         for exercise in base_grammar.exercises(Spec("ct", "none"), None, random.Random(index)):
             if exercise.prompt.startswith("repeat"):
                 assert exercise.prompt == f"repeat {exercise.target}"
                 copied |= words_of(exercise.target)
     assert sample <= copied
     assert len(sample) <= 250
+
+
+def test_a_caption_or_report_fits_one_picture_only() -> None:
+    texts = [text for spec in all_specs() for text in grammar.descriptions(spec)]
+    # A report of a chest without findings does not say how it was imaged.
+    shared = [text for text, count in collections.Counter(texts).items() if count > 1]
+    assert all(re.match(r"Findings: (Both lungs|The lungs)", text) for text in shared)
 
 
 def test_all_texts_misses_no_wording() -> None:
@@ -98,6 +102,7 @@ def test_all_texts_misses_no_wording() -> None:
 
 def test_no_target_of_the_base_is_a_text_of_the_sample() -> None:
     captions = {text for spec in all_specs() for text in grammar.all_texts(spec) if " " in text and "?" not in text}
+    together = "\n".join(captions)
     for index in range(60):
         for sample in base_grammar.base_samples(0, index):
             assert sample.target not in captions
@@ -105,7 +110,7 @@ def test_no_target_of_the_base_is_a_text_of_the_sample() -> None:
             if not sample.prompt.startswith("repeat"):
                 words = sample.target.split()
                 runs = {" ".join(words[start : start + 4]) for start in range(len(words) - 3)}
-                assert not any(run in text for run in runs for text in captions)
+                assert not any(run in together for run in runs)
 
 
 def test_base_samples_are_sound_and_repeat_to_the_byte() -> None:

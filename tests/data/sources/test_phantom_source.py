@@ -143,20 +143,41 @@ def test_a_written_package_repeats_to_the_byte(tmp_path: Path) -> None:
     assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
 
 
-def test_the_default_sample_holds_two_hundred_test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Which figures there are does not hang on their pixels, and drawing all would take seconds.
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Which figures and texts there are does not hang on pixels, and drawing all would take seconds.
     monkeypatch.setattr(articles, "encode", lambda pixels: b"")
     drawing = articles.draw(Spec("ct", "none"), articles.np.random.default_rng(0))
     monkeypatch.setattr(articles, "draw", lambda spec, rng: drawing)
-    counts: collections.Counter[str] = collections.Counter()
+
+
+def default_texts() -> dict[str, dict[str, list[str]]]:
+    """Return the captions and reports of the default sample that `--license commercial` admits: task, split, texts."""
+    texts = {task: {split: [] for split in ("train", "validation", "test")} for task in ("caption", "report")}
     for index in range(SAMPLE_ARTICLES):
-        root, _ = xml_of(index)
-        address = root.find(".//article-meta//license").get(XLINK)
-        admitted = [fig for fig in root.iter("fig") if fig.find("permissions") is None]
-        counts[split_of(article_doi(0, index))] += len(admitted) if "by-nc" not in address else 0
+        root, files = xml_of(index)
+        if "by-nc" in root.find(".//article-meta//license").get(XLINK):
+            continue
+        split = split_of(article_doi(0, index))
+        for fig, note in zip(root.iter("fig"), notes_of(files), strict=True):
+            if fig.find("permissions") is None:
+                texts["caption"][split].append(f"{fig.findtext('caption/title')} {fig.findtext('caption/p')}")
+                texts["report"][split] += [task["target"] for task in note["tasks"] if task["task"] == "report"]
+    return texts
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_default_sample_is_large_enough_and_cannot_be_known_by_heart() -> None:
+    texts = default_texts()
+    counts = {split: len(found) for split, found in texts["caption"].items()}
     assert counts["test"] >= 220
     assert counts["validation"] >= 120
     assert counts["train"] >= 1000
+    for task, fewest in (("caption", 800), ("report", 450)):
+        seen = set(texts[task]["train"])
+        assert len(seen) >= fewest
+        unseen = [text not in seen for text in texts[task]["test"]]
+        assert sum(unseen) / len(unseen) >= 0.4, task
 
 
 def test_the_registered_source_names_its_units_in_order_and_pickles_them() -> None:

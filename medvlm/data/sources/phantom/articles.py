@@ -24,7 +24,7 @@ from medvlm.data.sources.phantom.draw import draw, encode
 from medvlm.data.sources.phantom.spec import Spec, random_spec
 from medvlm.io import atomic_write
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever the same seed gives other articles."""
 JOURNAL = "Synthetic Phantom Radiology (not a real journal)"
 ANNOTATIONS = "annotations.jsonl"
@@ -133,7 +133,7 @@ def _figure(seed: int, index: int, number: int, owned: bool, rng: random.Random)
     return Figure(
         number=number,
         spec=spec,
-        title=grammar.caption_title(spec),
+        title=grammar.caption_title(spec, rng),
         body=grammar.caption_body(spec, rng),
         file_name=f"{article_name(seed, index)}-g{number:03d}.jpg",
         picture=encode(drawing.pixels),

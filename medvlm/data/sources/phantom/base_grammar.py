@@ -26,8 +26,6 @@ SOURCE = "phantom-base"
 LICENSE = "CC0-1.0"
 BINS = 1024
 """PaliGemma's location tokens: `<loc0000>` to `<loc1023>`, ordered y0 x0 y1 x1."""
-WORDINGS = 8
-"""So many random wordings are sure to hold all openings of the grammar."""
 RARE = 0.05
 """Share of the pictures that have an exercise of detection, and of copying."""
 # Words that recipes put around a prompt, which the base must know too.
@@ -95,16 +93,13 @@ def exercises(spec: Spec, box: tuple[float, float, float, float] | None, rng: ra
     return listed
 
 
+@functools.cache
 def index(spec: Spec) -> str:
     """Return the words that describe a picture in alphabetical order: every word is seen, no sentence is.
 
     Words of all wordings at once, so that the picture alone decides the index and nothing in it is chance.
     """
-    texts = []
-    for number in range(WORDINGS):
-        rng = random.Random(number)
-        texts += [grammar.caption(spec, rng), grammar.report(spec, rng)]
-    return " ".join(sorted(set(_WORD.findall(" ".join(texts)))))
+    return " ".join(sorted(set(_WORD.findall(" ".join(grammar.descriptions(spec))))))
 
 
 def locate(box: tuple[float, float, float, float]) -> str:

@@ -1,17 +1,23 @@
 """The wording of the embedded sample: captions, questions with answers, and two-section reports.
 
-What a picture shows decides almost every word; a few turns of phrase vary, so that texts are not all alike, yet a model
-that sees well can foretell most of a text. The vocabulary stays small: the tiny base model must know every word.
+What a picture shows decides almost every word; turns of phrase and the order of sentences vary by chance, so that most
+texts of the test split stand nowhere in train word for word, yet a model that sees well can foretell most of a text.
+The vocabulary stays small: the tiny base model must know every word.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import random
 from typing import NamedTuple
 
 from medvlm.data.sources.phantom.spec import SIDES, Spec
 
-TITLES = {"radiograph": "Synthetic frontal chest radiograph.", "ct": "Synthetic axial chest CT."}
+TITLES = {
+    "radiograph": ("Synthetic frontal chest radiograph.", "Synthetic chest radiograph, frontal."),
+    "ct": ("Synthetic axial chest CT.", "Synthetic chest CT, axial."),
+}
 MODALITY_NAMES = {"radiograph": "radiograph", "ct": "CT"}
 # A bare noun phrase for each finding; every sentence about the finding is built around it.
 PHRASES = {
@@ -29,7 +35,10 @@ CARDIOMEGALY = (
     "The image shows cardiomegaly, more than half of the width of the thorax.",
 )
 NORMAL = ("Both lungs are clear and the pleural spaces are free.", "The lungs and the pleural spaces are clear.")
-HEART_NORMAL = "The heart is of normal size."
+HEART_NORMAL = ("The heart is of normal size.", "The size of the heart is normal.")
+OTHER_LUNG = ("The {side} lung is clear.", "The lung of the {side} side is clear.")
+LUNGS_CLEAR = ("Both lungs are clear.", "The lungs are clear.")
+PLEURA_FREE = ("The pleural spaces are free.", "Both pleural spaces are free.")
 NEGATIVES = {"nodule": "No nodule.", "effusion": "No pleural effusion.", "pneumothorax": "No pneumothorax."}
 PRESENCE_QUESTIONS = ("Is there {name}?", "Does the image show {name}?", "Is {name} seen on this image?")
 SIDE_QUESTIONS = ("On which side is the {name}, left or right?", "Which side shows the {name}, left or right?")
@@ -54,27 +63,29 @@ class Question(NamedTuple):
     choices: list[str] | None = None
 
 
-def caption_title(spec: Spec) -> str:
+def caption_title(spec: Spec, rng: random.Random) -> str:
     """Return the first sentence of a caption: what kind of (synthetic) image it is."""
-    return TITLES[spec.modality]
+    return rng.choice(TITLES[spec.modality])
 
 
 def caption_body(spec: Spec, rng: random.Random) -> str:
-    """Return the rest of a caption: the finding, then what is normal."""
-    return f"{_assertion(spec, rng)} {_rest(spec)}"
+    """Return the rest of a caption: the finding and what is normal, one or the other first."""
+    return rng.choice(_bodies(spec))
 
 
 def caption(spec: Spec, rng: random.Random) -> str:
     """Return a whole caption as the article's figure carries it."""
-    return f"{caption_title(spec)} {caption_body(spec, rng)}"
+    return f"{caption_title(spec, rng)} {caption_body(spec, rng)}"
 
 
 def report(spec: Spec, rng: random.Random) -> str:
     """Return a report of two sections, with a negative for every finding that is absent."""
-    negatives = [text for finding, text in NEGATIVES.items() if finding != spec.finding]
-    parts = [_assertion(spec, rng)]
-    parts += [HEART_NORMAL] if spec.finding != "cardiomegaly" else []
-    return f"Findings: {' '.join(parts + negatives)} Impression: {_impression(spec)}"
+    return rng.choice(_reports(spec))
+
+
+def descriptions(spec: Spec) -> list[str]:
+    """Return every caption and every report the grammar can make for `spec`."""
+    return [f"{title} {body}" for title in TITLES[spec.modality] for body in _bodies(spec)] + list(_reports(spec))
 
 
 def presence_question(spec: Spec, rng: random.Random) -> Question:
@@ -107,48 +118,72 @@ def further_question(spec: Spec, rng: random.Random) -> Question:
 
 
 def all_texts(spec: Spec, tries: int = 24) -> list[str]:
-    """Return the texts the grammar can make for `spec`, by drawing each kind `tries` times."""
+    """Return the texts the grammar can make for `spec`; questions and answers by drawing each kind `tries` times."""
     rng = random.Random(repr(spec))
-    texts: dict[str, None] = {}
+    texts = dict.fromkeys(descriptions(spec))
     for _ in range(tries):
         questions = (presence_question(spec, rng), further_question(spec, rng))
-        texts |= dict.fromkeys((caption(spec, rng), report(spec, rng)))
         texts |= dict.fromkeys(text for question in questions for text in (question.prompt, question.answer))
     return list(texts)
 
 
-def _assertion(spec: Spec, rng: random.Random) -> str:
-    """Say the finding in one sentence."""
+@functools.cache
+def _bodies(spec: Spec) -> tuple[str, ...]:
+    """Return all captions without their title."""
+    bodies = []
+    for assertion, *normal in itertools.product(_assertions(spec), *_normal(spec)):
+        for ordered in itertools.permutations(normal):
+            bodies += [" ".join((assertion, *ordered)), " ".join((*ordered, assertion))]
+    return tuple(dict.fromkeys(bodies))
+
+
+@functools.cache
+def _reports(spec: Spec) -> tuple[str, ...]:
+    """Return all reports: the finding, then the heart before or after the negatives, which stand in any order."""
+    negatives = [text for finding, text in NEGATIVES.items() if finding != spec.finding]
+    hearts = HEART_NORMAL if spec.finding != "cardiomegaly" else ("",)
+    reports = []
+    for assertion, heart, impression in itertools.product(_assertions(spec), hearts, _impressions(spec)):
+        for absent in itertools.permutations(negatives):
+            for normal in ((heart, *absent), (*absent, heart)):
+                found = " ".join(part for part in (assertion, *normal) if part)
+                reports.append(f"Findings: {found} Impression: {impression}")
+    return tuple(dict.fromkeys(reports))
+
+
+def _assertions(spec: Spec) -> tuple[str, ...]:
+    """Return the sentences that say the finding."""
     if spec.finding == "none":
-        return rng.choice(NORMAL)
+        return NORMAL
     if spec.finding == "cardiomegaly":
-        return rng.choice(CARDIOMEGALY)
-    return rng.choice(ASSERTIONS).format(phrase=_phrase(spec))
+        return CARDIOMEGALY
+    return tuple(sentence.format(phrase=_phrase(spec)) for sentence in ASSERTIONS)
 
 
 def _phrase(spec: Spec) -> str:
     return PHRASES[spec.modality, spec.finding].format(size=spec.size, side=spec.side, zone=spec.zone)
 
 
-def _rest(spec: Spec) -> str:
-    """Say what is normal beside the finding."""
+def _normal(spec: Spec) -> list[tuple[str, ...]]:
+    """Return what is normal beside the finding: for each sentence, its phrasings."""
     if spec.side:
-        return f"The {spec.other_side} lung is clear. {HEART_NORMAL}"
+        return [tuple(sentence.format(side=spec.other_side) for sentence in OTHER_LUNG), HEART_NORMAL]
     if spec.finding == "cardiomegaly":
-        return "Both lungs are clear."
-    return HEART_NORMAL
+        return [LUNGS_CLEAR, PLEURA_FREE]
+    return [HEART_NORMAL]
 
 
-def _impression(spec: Spec) -> str:
-    """Say it once more, in few words."""
+def _impressions(spec: Spec) -> tuple[str, ...]:
+    """Return the phrasings that say it once more, in few words."""
     if spec.finding == "none":
-        return "No abnormality of the chest."
+        return ("No abnormality of the chest.", "No abnormality is seen.")
     if spec.finding == "cardiomegaly":
-        return "Cardiomegaly."
-    size = str(spec.size).capitalize()
+        return ("Cardiomegaly.", "The heart is enlarged.")
+    size, side = str(spec.size).capitalize(), spec.side
     if spec.finding == "nodule":
-        return f"{size} nodule of the {spec.side} lung."
-    return f"{size} {spec.side} {'pleural effusion' if spec.finding == 'effusion' else spec.finding}."
+        return (f"{size} nodule of the {side} lung.", f"{size} nodule in the {side} lung.")
+    name = "pleural effusion" if spec.finding == "effusion" else spec.finding
+    return (f"{size} {side} {name}.", f"{size} {name} of the {side} side.")
 
 
 def _with_article(finding: str) -> str:
