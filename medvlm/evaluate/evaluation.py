@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,16 +56,18 @@ def evaluate_run(run: Run, settings: Settings, show: Callable[[str], Any]) -> di
     mixture, places = _rows(recipe)
     _same_as_trained_on(run, mixture)
     folder = run.evaluation(recipe.eval.split)
+    constants = _constants(recipe)
     rows = {
         "model": _generate(run, recipe, mixture, places, folder, show, "model"),
         "base": _generate(run, recipe, mixture, places, folder, show, "base"),
-        "constant": _constant(recipe, mixture, places, folder),
+        "constant": _constant_rows(constants, mixture, places, folder),
         "blank": _generate(run, recipe, mixture, places, folder, show, "blank"),
     }
     scores = {
         **score_table(rows, settings.metrics),
         "split": recipe.eval.split,
-        "constant": {str(row["task"]): row["prediction"] for row in reversed(rows["constant"])},
+        "constant": {task: constant.text for task, constant in constants.items()},
+        "constant_search": {task: {"tried": c.tried, "distinct": c.distinct} for task, c in constants.items()},
         "decoding": {"max_new_tokens": recipe.eval.max_new_tokens, "do_sample": False, "num_beams": 1},
         "data": mixture.facts(),
         "split_hash": stable_hash([row["id"] for row in rows["model"]]),
@@ -143,18 +146,24 @@ def _generate(
         )
 
 
-def _constant(recipe: Recipe, mixture: Mixture, places: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    import json
-
+def _constants(recipe: Recipe) -> dict[str, baselines.Constant]:
+    """Return the best constant answers of the tasks that are evaluated."""
     from medvlm.data.mixture import Mixture
 
     train = list(Mixture(recipe.data, "train", recipe.seed, weighted=False).texts())
     validation = list(Mixture(recipe.data, "validation", recipe.seed).texts())
-    constants = baselines.best_constants(train, validation, recipe.seed)
+    tasks = recipe.eval.tasks
+    chosen = [row for row in train if tasks is None or row["task"] in tasks]
+    return baselines.best_constants(chosen, validation, recipe.seed)
+
+
+def _constant_rows(
+    constants: dict[str, baselines.Constant], mixture: Mixture, places: Sequence[int], folder: Path
+) -> list[dict[str, Any]]:
     rows = []
     for place in places:
         row = predict.row_of(mixture.text(place))
-        rows.append(row | {"prediction": constants.get(str(row["task"]), "")})
+        rows.append(row | {"prediction": constants[str(row["task"])].text if row["task"] in constants else ""})
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(folder / file_name("constant"), text)
     return rows

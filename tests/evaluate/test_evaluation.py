@@ -144,19 +144,28 @@ def test_the_constant_is_the_best_of_all_training_targets_by_exhaustive_search()
     found = baselines.best_constants(train, held_out, seed=0)
     references = [[r["target"]] for r in held_out]
     best = max(texts, key=lambda text: score(["cider"], [text] * 3, references).values["cider"])
-    assert found == {"caption": best}
+    assert found == {"caption": baselines.Constant(best, 5, 5)}
 
 
 def test_the_constant_answer_to_questions_is_the_most_frequent() -> None:
     train = [row("vqa", text) for text in ("yes", "no", "left", "no")]
     held_out = [row("vqa", text) for text in ("Yes", "no", "yes", "no", "yes")]
-    assert baselines.best_constants(train, held_out, seed=0) == {"vqa": "yes"}
+    assert baselines.best_constants(train, held_out, seed=0)["vqa"].text == "yes"
 
 
 def test_many_candidates_are_sampled_and_the_order_of_rows_does_not_matter() -> None:
-    train = [row("report", f"report number {i}") for i in range(900)]
+    train = [row("report", f"report number {i}") for i in range(2600)]
     held_out = [row("report", f"report number {i}") for i in range(0, 900, 100)]
-    assert baselines.best_constants(train, held_out, 1) == baselines.best_constants(train[::-1], held_out, 1)
+    found = baselines.best_constants(train, held_out, 1)
+    assert found == baselines.best_constants(train[::-1], held_out, 1)
+    assert (found["report"].tried, found["report"].distinct) == (2000, 2600)
+
+
+def test_scoring_many_candidates_at_once_changes_no_score() -> None:
+    candidates = [f"a {word} nodule in the lung" for word in ("left", "right", "small", "large")]
+    references = ["a left nodule", "the small nodule in the right lung", "no effusion in the lung"]
+    alone = {c: score(["cider"], [c] * 3, [[r] for r in references]).values["cider"] for c in candidates}
+    assert baselines._ciders(candidates, references) == pytest.approx(alone)
 
 
 def prediction(number: int, text: str, task: str = "caption", finding: str | None = "nodule") -> dict[str, Any]:
