@@ -14,7 +14,7 @@ CANDIDATES = 2000
 ROWS = 300
 """On at most so many validation rows the best are compared."""
 
-SCREEN_ROWS, SCREENED = 50, 100
+SCREEN_ROWS, SCREENED = 50, 50
 """All candidates are compared on so many rows first, and so many of them go on to all rows."""
 
 
@@ -72,17 +72,20 @@ def _most_right(candidates: Sequence[str], references: Sequence[str]) -> str:
 
 
 def _best_cider(candidates: Sequence[str], references: Sequence[str]) -> str:
+    from medvlm.evaluate.metrics import score
+
     if len(candidates) > SCREENED:
-        screen = _ciders(candidates, references[:SCREEN_ROWS])
+        screen = _screen(candidates, references[:SCREEN_ROWS])
         candidates = sorted(candidates, key=lambda text: -screen[text])[:SCREENED]
-    final = _ciders(candidates, references)
-    return max(candidates, key=lambda text: final[text])
+    listed = [[text] for text in references]
+    return max(candidates, key=lambda text: score(["cider"], [text] * len(listed), listed).values["cider"])
 
 
-def _ciders(candidates: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return each candidate's CIDEr when it is said for every reference.
+def _screen(candidates: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return nearly each candidate's CIDEr when it is said for every reference.
 
-    Many candidates are scored in one call: repeating all references alike leaves the IDF as it is.
+    Many are scored in one call. Repeating all references alike leaves the IDF of their n-grams as it is; n-grams that
+    no reference has weigh a little more than alone, so this chooses who goes on, not who wins.
     """
     from medvlm.evaluate.metrics import score
 

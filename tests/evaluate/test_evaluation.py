@@ -161,11 +161,21 @@ def test_many_candidates_are_sampled_and_the_order_of_rows_does_not_matter() -> 
     assert (found["report"].tried, found["report"].distinct) == (2000, 2600)
 
 
-def test_scoring_many_candidates_at_once_changes_no_score() -> None:
-    candidates = [f"a {word} nodule in the lung" for word in ("left", "right", "small", "large")]
-    references = ["a left nodule", "the small nodule in the right lung", "no effusion in the lung"]
-    alone = {c: score(["cider"], [c] * 3, [[r] for r in references]).values["cider"] for c in candidates}
-    assert baselines._ciders(candidates, references) == pytest.approx(alone)
+def test_the_screen_lets_the_best_through() -> None:
+    """With 280 wordings of phantoms the winner is that of an exhaustive search."""
+    import random
+
+    from medvlm.data.sources.phantom import grammar
+    from medvlm.data.sources.phantom.spec import random_spec
+
+    rng = random.Random(5)
+    texts = [grammar.caption(random_spec(rng), rng) for _ in range(400)]
+    train, held_out = [row("caption", text) for text in texts[:300]], [row("caption", text) for text in texts[300:]]
+    found = baselines.best_constants(train, held_out, seed=0)["caption"]
+    assert found.tried > baselines.SCREENED
+    references = [[r["target"]] for r in held_out]
+    values = {text: score(["cider"], [text] * 100, references).values["cider"] for text in sorted(set(texts[:300]))}
+    assert values[found.text] == pytest.approx(max(values.values()))
 
 
 def prediction(number: int, text: str, task: str = "caption", finding: str | None = "nodule") -> dict[str, Any]:
