@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,11 +158,24 @@ def _run(
         say(line)
     for problem in known_problems(outcome.manifest["card"]):
         say(f"note: {problem}", quiet)
-    if not outcome.manifest["counts"]["split"].get("train"):
-        warn("no sample fell into train; more groups, another --seed or another --split-ratio would change that")
+    _warn_of_empty_splits(outcome.manifest)
     recipe = "tiny" if outcome.manifest["synthetic"] else "paligemma448"
     place = "" if out == Path("data/pmc") else f" data.0.path={shlex.quote(str(out))}"
     say(f"next: medvlm finetune recipes/{recipe}.yaml{place}", quiet)
+
+
+def _warn_of_empty_splits(manifest: Mapping[str, Any]) -> None:
+    """Say which splits were to have a share and got no sample."""
+    from medvlm.data.splits import SPLITS
+
+    counts = manifest["counts"]["split"]
+    filled = " or ".join(split for split in ("test", "validation", "train") if counts.get(split))
+    for split, share in zip(SPLITS, manifest["settings"]["split_ratio"], strict=True):
+        if share and not counts.get(split):
+            warn(
+                f"no sample fell into {split}: more groups, another --seed or another --split-ratio would change that; "
+                f"medvlm eval --split takes {filled}"
+            )
 
 
 def register(app: typer.Typer) -> None:

@@ -101,7 +101,8 @@ def _splits(manifest: Mapping[str, Any]) -> str:
     return (
         _table(("split", "samples", "groups"), rows) + f"\n\nBy a hash of `group` (article, patient or image; shares "
         f"{shares}, seed {settings['seed']}): a group is never on two sides. Groups that share an image, byte for "
-        f"byte, go together; {counts['duplicate_images']:,} samples repeat an image of another group (`duplicate_of`)."
+        f"byte, or a DOI go together; {counts['duplicate_images']:,} samples repeat an image of another group "
+        "(`duplicate_of`)."
     )
 
 

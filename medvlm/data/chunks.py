@@ -1,7 +1,7 @@
 """The first half of `prepare`: units read into work files, a chunk at a time, so that a stopped run goes on there.
 
-A chunk is two files: `chunk-NNNNN.arrow` (admitted samples and what the merge needs to know of them) and
-`chunk-NNNNN.json` (counts and rejects). The JSON is written last: where it lies, the chunk is done.
+A chunk is two files: `chunk-NNNNN-HHHHHHHH.arrow` (admitted samples and what the merge needs to know of them) and
+`chunk-NNNNN-HHHHHHHH.json` (counts and rejects). The JSON is written last: where it lies, the chunk is done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from medvlm.data import schema
 from medvlm.data.sample import COLUMNS, TASKS, Reject, Sample
 from medvlm.data.sources.base import Source, Unit
 from medvlm.errors import MedvlmError, ResourceError
-from medvlm.io import atomic_write, sha256_bytes, write_json
+from medvlm.io import atomic_write, sha256_bytes, stable_hash, write_json
 from medvlm.licenses.policy import admit
 
 BATCH_ROWS = 100
@@ -80,13 +80,18 @@ class Task:
 
 
 def plan(units: Sequence[Unit], folder: Path, license: str) -> list[Task]:
-    """Cut `units` into chunks: about `CHUNKS_WANTED` of them, none of more than `CHUNK_UNITS` units."""
+    """Cut `units` into chunks: about `CHUNKS_WANTED` of them, none of more than `CHUNK_UNITS` units.
+
+    A chunk's name tells its units: the same inputs under other paths may sort otherwise, and their work is another.
+    """
     size = min(CHUNK_UNITS, max(1, math.ceil(len(units) / CHUNKS_WANTED)))
     starts = range(0, len(units), size)
-    return [
-        Task(str(folder / f"chunk-{number:05d}"), tuple(units[start : start + size]), license)
-        for number, start in enumerate(starts)
-    ]
+    tasks = []
+    for number, start in enumerate(starts):
+        chosen = tuple(units[start : start + size])
+        digest = stable_hash([[unit.name, list(unit.locator)] for unit in chosen])
+        tasks.append(Task(str(folder / f"chunk-{number:05d}-{digest[:8]}"), chosen, license))
+    return tasks
 
 
 def fault(sample: Sample) -> str | None:

@@ -91,6 +91,19 @@ class OutputFolder:
                 f"{self.path} holds a data set made from other inputs or settings ({manifest.get('command')}); "
                 "choose another folder with --out, or replace it with --overwrite"
             )
+        chunks = self.unfinished()
+        if chunks and not overwrite:
+            raise InputError(
+                f"{self.path} holds {chunks} finished chunks of a stopped run with other inputs or settings; let that "
+                "run go on, choose another folder with --out, or drop its work with --overwrite"
+            )
+
+    def unfinished(self) -> int:
+        """Return how many chunks stopped runs of other requests have done here."""
+        if not self.work.is_dir():
+            return 0
+        others = [entry for entry in self.work.iterdir() if entry.name not in ("lock", self.mine.name)]
+        return sum(1 for entry in others for _ in entry.glob("chunk-*.json"))
 
     def _foreign(self) -> str:
         """Return the first thing here that is not ours and would be in the way, or an empty string."""

@@ -8,8 +8,10 @@ Where nothing is admitted nothing is written: the error names how many records w
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
+import platform
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +26,10 @@ from medvlm.data.splits import DEFAULT_RATIOS, SPLITS, Ratios
 from medvlm.data.write import Merged, merge
 from medvlm.errors import InputError
 from medvlm.io import disk_errors, stable_hash, write_json, write_text
-from medvlm.licenses.policy import admit
+from medvlm.licenses.policy import admit, parse_policy
+
+FIRST_CHARS = 200
+"""So much of the first record that was left out is told where all were."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def prepare(
     inputs = source.describe()
     folder = OutputFolder(out, _request(source, settings, inputs))
     manifest = folder.current()
-    if manifest is not None and not folder.work.exists():
+    if manifest is not None and (not folder.work.exists() or folder.unfinished()):
         return Outcome(manifest, out, up_to_date=True)
     folder.check(overwrite)
     with folder.locked(), disk_errors(out):
@@ -121,15 +126,17 @@ def cores() -> int:
 
 
 def _request(source: Source, settings: Settings, inputs: list[dict[str, Any]]) -> str:
-    """Return the hash of everything that decides the result; where the inputs lie does not."""
+    """Return the hash of what decides the result: not where the inputs lie, nor how the request is spelled."""
     content = [{key: value for key, value in item.items() if key != "path"} for item in inputs]
+    allowed = parse_policy(settings.license)
+    policy = allowed if isinstance(allowed, str) else sorted(allowed)
     return stable_hash(
         {
             "schema": schema.SCHEMA_VERSION,
             "medvlm": __version__,
             "source": source.name,
-            "settings": settings.as_json(),
-            "inputs": content,
+            "settings": {**settings.as_json(), "license": policy},
+            "inputs": sorted(content, key=stable_hash),
         }
     )
 
@@ -171,17 +178,29 @@ def _admitted(task: Task) -> bool:
 
 def _nothing(tasks: list[Task], units: int, license: str) -> str:
     """Return the line that says why a data set would be empty."""
-    reasons = Counter(reject["reason"] for task in tasks for reject in _note(task)["rejects"])
-    if not reasons:
+    rejects = [reject for task in tasks for reject in _note(task)["rejects"]]
+    reasons = Counter(reject["reason"] for reject in rejects)
+    if not rejects:
         return f"nothing to prepare: {units} units of input hold no figure or record; check --input"
     top = ", ".join(f"{reason} ({count})" for reason, count in _ranked(reasons)[:3])
     hint = f"; the policy is --license {license}" if any("license" in reason for reason in reasons) else ""
-    return f"nothing to prepare: all {reasons.total()} records of {units} units were left out: {top}{hint}"
+    first = " ".join(f"{rejects[0]['where']}: {rejects[0]['detail'] or rejects[0]['reason']}".split())
+    shown = first if len(first) <= FIRST_CHARS else f"{first[:FIRST_CHARS]}…"
+    return (
+        f"nothing to prepare: all {reasons.total()} records of {units} units were left out: {top}{hint}; "
+        f"the first is {shown}"
+    )
 
 
 def _ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Return the counts, largest first, equal ones by name."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _packages() -> dict[str, str]:
+    """Return the versions of what reads and writes; they are told, and do not belong to the request."""
+    names = ("lxml", "pillow", "pyarrow")
+    return {**{name: importlib.metadata.version(name) for name in names}, "python": platform.python_version()}
 
 
 def _manifest(
@@ -193,14 +212,12 @@ def _manifest(
     units: int,
     merged: Merged,
 ) -> dict[str, Any]:
-    import pyarrow as pa
-
     card = source.card()
     return {
         "tool": TOOL,
         "schema": schema.SCHEMA_VERSION,
         "medvlm": __version__,
-        "packages": {"pyarrow": pa.__version__},
+        "packages": _packages(),
         "request": request,
         "fingerprint": stable_hash([(shard.name, shard.sha256) for shard in merged.shards]),
         "split_hash": merged.split_hash,

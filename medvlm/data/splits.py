@@ -1,6 +1,6 @@
 """Train, validation, test: decided by a hash of the group, so that a group is never on two sides.
 
-Groups that share an image are joined first: the same picture is never on two sides either.
+Groups that share an image or a DOI are joined first: the same picture or article is never on two sides either.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def split_of(group: str, seed: int = 0, ratios: Ratios = DEFAULT_RATIOS) -> str:
 
 
 class Clusters:
-    """Groups joined by the images they share (union-find; the smallest name stands for all)."""
+    """Groups joined by the images or the DOI they share (union-find; the smallest name stands for all)."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}

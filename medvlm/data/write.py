@@ -68,11 +68,12 @@ class Index:
         """Rows whose image was first seen in another group, with the id of the sample that had it."""
         self._ids: set[str] = set()
         self._first: dict[bytes, tuple[str, str]] = {}
+        self._articles: dict[str, str] = {}
 
     def add_chunk(self, chunk: int, task: Task) -> None:
         """Take in the rows of one work file; chunks come in order."""
         row = 0
-        for batch in _columns(task, ["id", "group", "sha256", "source", "_unit", "_views"]):
+        for batch in _columns(task, ["id", "group", "doi", "sha256", "source", "_unit", "_views"]):
             for value in batch.to_pylist():
                 self._add((chunk, row), value)
                 row += 1
@@ -84,6 +85,9 @@ class Index:
             return
         self._ids.add(name)
         self.clusters.add(group)
+        if row["doi"]:
+            # An article can be there twice: as PMC's copy, grouped by PMCID, and as its publisher's, grouped by DOI.
+            self.clusters.join(group, self._articles.setdefault(row["doi"].lower(), group))
         first, first_group = self._first.setdefault(bytes.fromhex(row["sha256"]), (name, group))
         if first_group != group:
             self.duplicate_of[place] = first
@@ -93,8 +97,8 @@ class Index:
             self.clusters.join(group, view_group)
 
     def assign(self, seed: int, ratios: Ratios) -> dict[str, str]:
-        """Return the split of every group; groups that share an image get the same."""
-        self._ids, self._first = set(), {}
+        """Return the split of every group; groups that share an image or a DOI get the same."""
+        self._ids, self._first, self._articles = set(), {}, {}
         return {group: split_of(self.clusters.root(group), seed, ratios) for group in self.clusters.groups()}
 
 

@@ -58,6 +58,20 @@ def test_articles_to_parquet_then_up_to_date(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == f"{out}: up to date (1 samples)\n"
 
 
+def test_every_empty_split_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["prepare", "pmc", "--quiet", "--input", str(article(tmp_path / "a")), "--out"]
+    assert run([*command, str(tmp_path / "one"), "--split-ratio", "8,1,1"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in lines] == [
+        f" no sample fell into {split}" for split in ("validation", "test")
+    ]
+    for line in lines:
+        assert line.startswith("warning: ")
+        assert all(word in line for word in ("--split-ratio", "--seed", "medvlm eval --split takes train"))
+    assert run([*command, str(tmp_path / "two"), "--split-ratio", "1,0,0"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_other_settings_name_the_ways_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["prepare", "pmc", "--quiet", "--input", str(article(tmp_path / "a")), "--out", str(tmp_path / "out")]
     assert run(command) == 0
@@ -123,7 +137,9 @@ def test_errors_are_one_line(
 def test_nothing_admitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = article(tmp_path / "a", license=CC_BY_NC)
     assert run(["prepare", "pmc", "--input", str(folder), "--out", str(tmp_path / "out")]) == 3
-    assert "license forbids commercial use (1)" in failing_line(capsys)
+    line = failing_line(capsys)
+    assert "license forbids commercial use (1)" in line
+    assert "the first is PMC77/f1" in line
     assert not (tmp_path / "out").exists()
 
 

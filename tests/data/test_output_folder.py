@@ -84,6 +84,28 @@ def test_work_of_another_request_is_discarded(tmp_path: Path) -> None:
     assert not (tmp_path / ".work").exists()
 
 
+def test_finished_chunks_of_another_request_are_kept(tmp_path: Path) -> None:
+    theirs = tmp_path / ".work" / ("0" * 16)
+    theirs.mkdir(parents=True)
+    (theirs / "chunk-00000-abcdef01.arrow").write_text("hours of work")
+    (theirs / "chunk-00000-abcdef01.json").write_text("{}")
+    before = names(tmp_path)
+    with pytest.raises(InputError, match=r"1 finished chunks .*--out.*--overwrite"):
+        prepare(FakeSource(5), tmp_path, ANY)
+    assert names(tmp_path) == before
+    prepare(FakeSource(5), tmp_path, ANY, overwrite=True)
+    assert not (tmp_path / ".work").exists()
+
+
+def test_a_whole_set_is_up_to_date_beside_the_work_of_another_request(tmp_path: Path) -> None:
+    prepare(FakeSource(5), tmp_path, ANY)
+    theirs = tmp_path / ".work" / ("0" * 16)
+    theirs.mkdir(parents=True)
+    (theirs / "chunk-00000-abcdef01.json").write_text("{}")
+    assert prepare(FakeSource(5), tmp_path, ANY).up_to_date
+    assert theirs.is_dir()
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_file_in_the_way(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")

@@ -9,9 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
+import lxml.etree
+import PIL
+import pyarrow
 import pyarrow.parquet as pq
 import pytest
 from fake_source import FakeSource, png, sample
@@ -21,7 +25,8 @@ from hypothesis import strategies as st
 from medvlm.data import chunks, write
 from medvlm.data.chunks import plan
 from medvlm.data.prepare import Settings, prepare
-from medvlm.data.sample import COLUMNS, Image, Reject
+from medvlm.data.sample import COLUMNS, Image, Reject, Sample
+from medvlm.data.sources.base import Unit
 from medvlm.errors import InputError, ResourceError, UsageError
 from medvlm.io import sha256_bytes, sha256_file
 
@@ -195,8 +200,10 @@ def test_kill_between_any_two_moves_of_the_publication(tmp_path: Path, monkeypat
             prepare(FakeSource(40), out, ANY, workers=1)
             assert files(out) == expected
         else:
-            # Another request finds the half-moved set and clears it away.
-            prepare(FakeSource(5), out, ANY, workers=1)
+            # Another request may clear the half-moved set away.
+            with pytest.raises(InputError, match=r"40 finished chunks .*--out.*--overwrite"):
+                prepare(FakeSource(5), out, ANY, workers=1)
+            prepare(FakeSource(5), out, ANY, workers=1, overwrite=True)
             prepare(FakeSource(5), tmp_path / f"five{survived}", ANY, workers=1)
             assert files(out) == files(tmp_path / f"five{survived}")
 
@@ -291,6 +298,75 @@ def test_a_shared_image_names_its_first_sample(tmp_path: Path) -> None:
     assert len({row["split"] for row in rows(tmp_path) if row["group"] in "ABC"}) == 1
 
 
+def test_two_copies_of_an_article_fall_on_one_side(tmp_path: Path) -> None:
+    copies = [(f"PMC{n}", f"10.1/Case{n}", f"10.1/case{n}") for n in range(12)]
+    units = [[sample(pmc, 0, n, doi=doi)] for n, (pmc, doi, _) in enumerate(copies)]
+    units += [[sample(group, 0, 100 + n, doi=group)] for n, (_, _, group) in enumerate(copies)]
+    source = FakeSource(len(units), special=dict(enumerate(units)))
+    prepare(source, tmp_path, Settings("any", (0.5, 0.0, 0.5)), workers=1)
+    sides = {row["group"]: row["split"] for row in rows(tmp_path)}
+    assert len(sides) == 24
+    assert all(sides[pmc] == sides[group] for pmc, _, group in copies)
+    assert set(sides.values()) == {"train", "test"}
+
+
+def test_versions_are_told_and_another_python_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = prepare(FakeSource(3), tmp_path, ANY).manifest
+    python = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    assert manifest["packages"] == {
+        "lxml": lxml.etree.__version__,
+        "pillow": PIL.__version__,
+        "pyarrow": pyarrow.__version__,
+        "python": python,
+    }
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.1")
+    assert prepare(FakeSource(3), tmp_path, ANY).up_to_date
+
+
+class Spelled(FakeSource):
+    """A source whose inputs are named in the order given."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__(3)
+        self.order = order
+
+    def describe(self) -> list[dict]:
+        return [{"path": f"/nowhere/{name}", "sha256": name * 64, "bytes": 1} for name in self.order]
+
+
+def test_another_spelling_of_the_same_request_is_up_to_date(tmp_path: Path) -> None:
+    prepare(Spelled("ab"), tmp_path, Settings("CC-BY-4.0,CC0-1.0"))
+    assert prepare(Spelled("ba"), tmp_path, Settings("cc0-1.0, CC-BY-4.0")).up_to_date
+    for source, policy in ((Spelled("ac"), "CC-BY-4.0,CC0-1.0"), (Spelled("ab"), "CC-BY-4.0")):
+        with pytest.raises(InputError, match="other inputs or settings"):
+            prepare(source, tmp_path, Settings(policy))
+
+
+class Renamed(FakeSource):
+    """The same inputs under paths that sort the other way round."""
+
+    def units(self) -> list[Unit]:
+        return [Unit(f"moved-{number}", unit.locator) for number, unit in enumerate(reversed(super().units()))]
+
+
+def test_chunks_of_units_in_another_order_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeSource, "read", lambda self, unit: stop_at(self, unit, "3"))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(FakeSource(8), tmp_path, ANY, workers=1)
+    assert len(list(tmp_path.glob(".work/*/chunk-*.json"))) == 3
+    outcome = prepare(Renamed(8), tmp_path, ANY, workers=1)
+    assert outcome.chunks_resumed == 0
+    assert {row["group"] for row in rows(tmp_path)} == {f"PMC{number}" for number in range(8)}
+
+
+def stop_at(source: FakeSource, unit: Unit, number: str) -> Iterator[Sample | Reject]:
+    """Read a unit, or be interrupted at unit `number`."""
+    if unit.locator[0] == number:
+        raise KeyboardInterrupt
+    return iter([sample(f"PMC{unit.locator[0]}", 0, int(unit.locator[0]))])
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), min_size=1, max_size=40), st.integers(0, 5))
 def test_no_group_and_no_image_on_two_sides(tmp_path_factory, pairs: list[tuple[int, int]], seed: int) -> None:
@@ -342,6 +418,7 @@ def test_nothing_admitted_leaves_nothing(tmp_path: Path) -> None:
     assert "all 2 records of 1 units" in line
     assert "license forbids commercial use (1)" in line
     assert "--license commercial" in line
+    assert line.endswith("the first is g/fig0/-/caption/0: CC-BY-NC-4.0")
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="no figure or record"):
         prepare(FakeSource(0), tmp_path / "out", ANY)
