@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -254,12 +255,15 @@ def _data(run: RunContext) -> Iterator[Block]:
         yield from _manifest_tables(part)
 
 
+_STATES = {"there": "", "gone": " (not there any more)", "changed": " (has changed since)"}
+
+
 def _data_facts(part: DataSet) -> list[tuple[str, str]]:
     rows = part.facts.get("rows")
     trained = counts(rows).get("train") if isinstance(rows, dict) else number(rows)
     facts = [
         ("data set", part.title),
-        ("path", part.path + ("" if part.folder else " (not there any more)")),
+        ("path", part.path + _STATES[part.state]),
         ("synthetic", "yes: drawn by a program" if part.synthetic else "no"),
         ("command", text(part.manifest.get("command"))),
         ("training rows", f"{trained:,.0f}" if trained is not None else ""),
@@ -288,9 +292,20 @@ def _manifest_tables(part: DataSet) -> Iterator[Table]:
             yield Table((caption, "count"), body, numeric=frozenset({1}))
 
 
+def _prepare_command(part: DataSet) -> str:
+    """Return the command that makes a data set where the run looked for it; a manifest does not say where it lies."""
+    command = text(part.manifest.get("command"))
+    return f"{command} --out {shlex.quote(part.path)}" if command else ""
+
+
+def _without_resume(command: str) -> str:
+    """Return a command that begins a run anew."""
+    return re.sub(r"\s--resume(?=\s|$)", "", command)
+
+
 def _reproduce(run: RunContext) -> Iterator[Block]:
-    commands = [text(part.manifest.get("command")) for part in run.data]
-    commands.append(text(run.facts.get("command")))
+    commands = [_prepare_command(part) for part in run.data]
+    commands.append(_without_resume(text(run.facts.get("command"))))
     folder = shlex.quote(str(run.path))
     for evaluation in run.evaluations:
         names = ",".join(mapping(evaluation.scores.get("signatures"))) or "bleu,rouge,cider"

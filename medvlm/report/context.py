@@ -45,6 +45,8 @@ class DataSet:
     facts: dict[str, Any]
     folder: Path | None
     manifest: dict[str, Any]
+    state: str = "there"
+    """Whether the folder is "there", "gone", or "changed": it holds other data than the run was made from."""
 
     @property
     def card(self) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def read(path: Path) -> RunContext:
     steps = _json_lines(path / "metrics.jsonl", problems)
     compute = _json(path / "compute.json", problems)
     evaluations = _evaluations(path, problems)
-    data = [_data_set(path, mapping(part)) for part in listed(facts.get("data"))]
+    data = [_data_set(path, mapping(part), problems) for part in listed(facts.get("data"))]
     return RunContext(path, facts, recipe, steps, compute, evaluations, data, problems)
 
 
@@ -245,12 +247,20 @@ def _prediction(row: dict[str, Any]) -> Prediction:
     )
 
 
-def _data_set(run: Path, facts: dict[str, Any]) -> DataSet:
+def _data_set(run: Path, facts: dict[str, Any], problems: list[str]) -> DataSet:
     """Find a data set where the run found it: from the working directory, else from beside `runs/`."""
     path = text(facts.get("path"))
+    state = "gone"
     for folder in (Path(path), run.resolve().parent.parent / path):
         # A path that no file system takes (too long, a NUL in it) is no folder either.
         with contextlib.suppress(OSError, ValueError):
-            if path and (folder / "data").is_dir():
-                return DataSet(path, facts, folder, _json(folder / "manifest.json", []))
-    return DataSet(path, facts, None, {})
+            if not path or not (folder / "data").is_dir():
+                continue
+            manifest = _json(folder / "manifest.json", [])
+            known, found = text(facts.get("fingerprint")), text(manifest.get("fingerprint"))
+            if not (known and found) or known == found:
+                return DataSet(path, facts, folder, manifest)
+            state = "changed"
+    if state == "changed":
+        problems.append(f"the data set at {path} has changed since")
+    return DataSet(path, facts, None, {}, state)

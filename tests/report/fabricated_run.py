@@ -47,6 +47,7 @@ def write_data(folder: Path, split: str, ids: list[str]) -> None:
     manifest = {
         "card": {"title": "Phantom articles", "known_problems": ["No patient was imaged."], "homepage": None},
         "synthetic": True,
+        "fingerprint": "cd" * 32,
         "command": "medvlm prepare pmc",
         "counts": {
             "samples": 2040,

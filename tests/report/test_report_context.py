@@ -70,6 +70,32 @@ def test_half_written_runs_still_give_a_report(tmp_path: Path, name: str, conten
     assert "Not for clinical use" in text
 
 
+def test_a_data_set_that_has_changed_since_is_not_told_as_the_runs_own(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    file = tmp_path / "data" / path.name / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert context.read(path).data[0].folder == file.parent
+    changed = {"fingerprint": "ff" * 32, "command": "medvlm prepare pmc --license any", "drops": {"other": 9999}}
+    file.write_text(json.dumps(manifest | changed))
+    run = context.read(path)
+    assert run.problems == [f"the data set at {file.parent} has changed since"]
+    assert (run.data[0].folder, run.data[0].manifest) == (None, {})
+    page = html(build([run]))
+    assert "has changed since" in page
+    assert "--license any" not in page
+    assert "9,999" not in page
+
+
+def test_the_command_to_reproduce_begins_the_run_anew(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    facts = json.loads((path / "run.json").read_text())
+    facts["command"] = "medvlm finetune recipes/tiny.yaml --resume --set train.epochs=2"
+    (path / "run.json").write_text(json.dumps(facts))
+    text = markdown(build([context.read(path)]))
+    assert "\nmedvlm finetune recipes/tiny.yaml --set train.epochs=2\n" in text
+    assert f"\nmedvlm prepare pmc --out {tmp_path / 'data' / path.name}\n" in text
+
+
 def test_truncated_predictions_are_counted(tmp_path: Path) -> None:
     path = make_run(tmp_path, n=9)
     file = path / "eval" / "test" / "predictions.jsonl"
