@@ -19,7 +19,8 @@ from lxml import etree
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.pmc import MemoryPackage, PmcSource, read_package
 from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
-from medvlm.data.sources.pmc.rights import code_license, prose_license, third_party_note
+from medvlm.data.sources.pmc.owners import caption_license, third_party_note
+from medvlm.data.sources.pmc.prose import code_license, prose_license
 from medvlm.data.sources.pmc.text import plain
 
 TAGS = """
@@ -85,6 +86,7 @@ def test_any_reference(href: str, names: list[str]) -> None:
 @settings(max_examples=100, deadline=None)
 def test_any_words(text: str) -> None:
     note = third_party_note(text)
+    assert caption_license(text) is None or prose_license(text) is not None
     assert note is None or note[0] in text
     assert all(found is None or found.isprintable() for found in (code_license(text), prose_license(text)))
 

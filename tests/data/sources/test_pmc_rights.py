@@ -8,7 +8,9 @@ import pytest
 from lxml import etree
 
 from medvlm.data.sources.pmc import jats, xml
-from medvlm.data.sources.pmc.rights import article_rights, code_license, prose_license, third_party_note
+from medvlm.data.sources.pmc.owners import caption_license, third_party_note
+from medvlm.data.sources.pmc.prose import code_license, prose_license
+from medvlm.data.sources.pmc.rights import article_rights
 
 BY = "LicenseRef-CC-BY-unversioned"
 LINKS = (
@@ -220,3 +222,157 @@ def test_third_party_words(caption: str, owned: bool) -> None:
 )
 def test_innocent_words(caption: str) -> None:
     assert third_party_note(caption, frozenset({"santos"})) is None
+
+
+NC = "LicenseRef-CC-BY-NC-unversioned"
+RESERVED = "LicenseRef-all-rights-reserved"
+WAIVER = "The Creative Commons Public Domain Dedication waiver (http://creativecommons.org/publicdomain/zero/1.0/) applies to the data made available in this article, unless otherwise stated."  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CC BY\u2011NC\u2011ND 4.0", "CC-BY-NC-ND-4.0"),
+        ("CC BY\u2013NC\u2013ND", "LicenseRef-CC-BY-NC-ND-unversioned"),
+        (
+            "Creative Commons Attribution\u2010Non\u2010Commercial\u2010No\u2010Derivs License",
+            "LicenseRef-CC-BY-NC-ND-unversioned",
+        ),
+        ("CC BY (non-commercial)", NC),
+        ("CC BY NonCommercial 4.0", "CC-BY-NC-4.0"),
+        ("CC BY - NC - ND 4.0", "CC-BY-NC-ND-4.0"),
+        ("CC BY, NC", NC),
+        ("CC BY 4.0 (NC)", "CC-BY-NC-4.0"),
+        ("CC-BY-NCND", "LicenseRef-CC-BY-NC-ND-unversioned"),
+        ("Creative Commons Attribution, NonCommercial 4.0", "CC-BY-NC-4.0"),
+        ("Attribution, NonCommercial 4.0", "CC-BY-NC-4.0"),
+        ("AttributionNonCommercial", NC),
+        ("a CC BY license. Noncommercial reuse is welcome.", NC),
+        ("CC BY 4.0, provided that no modifications are made", "CC-BY-ND-4.0"),
+        ("Creative Commons Attribution License; adaptations must be share-alike", "LicenseRef-CC-BY-SA-unversioned"),
+        ("Creative Commons Deed, Attribution 2.5, which does not permit commercial exploitation", "CC-BY-NC-2.5"),
+        ("CC BY 4.0 for any purpose, including commercial; non-commercial users need not ask", "CC-BY-4.0"),
+        ("CC BY 4.0, for non-commercial and commercial use", "CC-BY-4.0"),
+        ("Text under CC BY 4.0; figures under CC BY-NC 4.0", "CC-BY-NC-4.0"),
+        ("CC BY-ND-SA", None),
+        ("infused with 5 cc by needle", None),
+        ("This work is not in the public domain.", None),
+        ("Portions are in the public domain.", None),
+        ("All rights reserved. Portions by US government employees are in the public domain.", RESERVED),
+        ("The society holds exclusive rights. The CC0 1.0 waiver applies to the data.", RESERVED),
+        ("The data are available under CC0.", None),
+        ("A Creative Commons Attribution License. CC0 1.0 holds for the data.", BY),
+        ("The article, not subject to U.S. copyright", "LicenseRef-public-domain"),
+        (f"Distributed under the Creative Commons Attribution License. {WAIVER}", BY),
+    ],
+)
+def test_never_more_permissive_than_the_text(text: str, expected: str | None) -> None:
+    assert prose_license(text) == expected
+    inner = f"<permissions><license><license-p>{text}</license-p></license></permissions>"
+    assert rights_of(inner)[0] == expected
+
+
+LINKED_WAIVER = (
+    "The waiver (<ext-link xlink:href='http://creativecommons.org/publicdomain/zero/1.0/'>CC0</ext-link>) applies to "
+    "the data."
+)
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        (f"<license><license-p>Creative Commons Attribution License. {LINKED_WAIVER}</license-p></license>", BY),
+        (f"<license><license-p>{LINKED_WAIVER}</license-p></license>", None),
+        (f"<license><license-p>All rights reserved. {LINKED_WAIVER}</license-p></license>", RESERVED),
+        (f"<license xlink:href='{CC}/by/4.0/'><license-p>CC BY-NC 4.0</license-p></license>", "CC-BY-NC-4.0"),
+        (f"<license xlink:href='{CC}/by/4.0/'><license-p>All rights reserved.</license-p></license>", "CC-BY-4.0"),
+        ("<license license-type='cc-by'><license-p>CC BY\u2013NC</license-p></license>", NC),
+        (f"<license><license-p>Text {CC}/by/4.0/; figures {CC}/by-nc/4.0/</license-p></license>", "CC-BY-NC-4.0"),
+    ],
+)  # fmt: skip
+def test_addresses_against_their_prose(inner: str, expected: str | None) -> None:
+    assert rights_of(f"<permissions>{inner}</permissions>")[0] == expected
+
+
+def figure_in(figures: str, license: str = "by/4.0") -> jats.Figure:
+    data = (
+        f"<article {LINKS}><front><article-meta><permissions><license xlink:href='{CC}/{license}/'/></permissions>"
+        f"</article-meta></front><body>{figures}</body></article>"
+    )
+    (document,) = xml.read_documents(data.encode())
+    return jats.read_article(document).figures[-1]
+
+
+def captioned(caption: str, license: str = "by/4.0") -> tuple[str | None, str, bool]:
+    inner = f"<fig id='f'><caption><p>{caption}</p></caption><graphic xlink:href='a.jpg'/></fig>"
+    rights = figure_in(inner, license).rights
+    return rights.license, rights.scope, rights.third_party
+
+
+@pytest.mark.parametrize(
+    "of_group",
+    [
+        "<permissions><copyright-statement>© 2010 Elsevier</copyright-statement></permissions>",
+        "<caption><p>Reproduced with permission from Elsevier.</p></caption>",
+        "<attrib>© Elsevier</attrib>",
+    ],
+)
+def test_rights_of_a_group_hold_for_its_figures(of_group: str) -> None:
+    figure = "<fig id='f'><caption><p>Axial.</p></caption><graphic xlink:href='a.jpg'/></fig>"
+    rights = figure_in(f"<fig-group>{of_group}{figure}</fig-group>").rights
+    assert (rights.license, rights.scope, rights.third_party) == (None, "figure", True)
+    outside = figure_in(f"<fig-group>{of_group}</fig-group>{figure}").rights
+    assert (outside.license, outside.third_party) == ("CC-BY-4.0", False)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("CT. Adapted from Smith et al. 2010, licensed under CC BY-NC 4.0.", ("CC-BY-NC-4.0", "figure", True)),
+        ("CT. Image by Hellerhoff, licensed under CC BY-NC-SA 3.0.", ("CC-BY-NC-SA-3.0", "figure", True)),
+        (f"CT. Photo: A. B. ({CC}/by-nd/3.0/).", ("CC-BY-ND-3.0", "figure", True)),
+        ("Reproduced from Smith (2010) under CC BY 3.0.", ("CC-BY-3.0", "figure", True)),
+        ("(A) © Elsevier 2010. (B) Image by Smith, CC BY 4.0.", (None, "figure", True)),
+        ("The image is not included in the article's CC BY 4.0 license.", (None, "figure", True)),
+        ("CT, adapted from [17].", ("CC-BY-4.0", "article", True)),
+        ("Image: Getty Images.", (None, "figure", True)),
+        ("Source: Shutterstock.", (None, "figure", True)),
+        ("Source: iStock.", (None, "figure", True)),
+        ("Stock picture by Alamy.", (None, "figure", True)),
+        ("We gave 5 cc by mouth.", ("CC-BY-4.0", "article", False)),
+    ],
+)
+def test_license_named_in_a_caption(caption: str, expected: tuple[str | None, str, bool]) -> None:
+    assert captioned(caption) == expected
+
+
+def test_an_adapted_figure_is_no_freer_than_its_article() -> None:
+    assert captioned("Adapted from Smith, CC BY 4.0.", "by-nc/4.0") == ("CC-BY-NC-4.0", "article", True)
+    assert captioned("Image by Smith, CC BY 3.0.", "by-nc/4.0") == ("CC-BY-3.0", "figure", True)
+
+
+@pytest.mark.parametrize(
+    ("caption", "ours"),
+    [
+        ("CT of the chest, published with permission of the patient.", True),
+        ("Written informed consent and permission from the patient were obtained.", True),
+        ("Reproduced with the patient's written permission.", True),
+        ("Used with permission from the child\u2019s parents.", True),
+        ("Published with permission from the legal guardian.", True),
+        ("Used with permission of the ethics committee.", True),
+        ("Permission from the Institutional Review Board was obtained.", True),
+        ("Used with permission of the local IRB.", True),
+        ("Reprinted from [12] with permission of the patient.", False),
+        ("Published with permission of the patient. © Elsevier 2010", False),
+        ("Used with permission from the patient and Elsevier.", False),
+        ("Used with permission from the patient and the publisher.", False),
+        ("Used with permission from Elsevier for patient education.", False),
+    ],
+)
+def test_permission_of_patients_and_boards_makes_no_owner(caption: str, ours: bool) -> None:
+    assert captioned(caption) == (("CC-BY-4.0", "article", False) if ours else (None, "figure", True))
+
+
+def test_evidence_is_the_whole_sentence() -> None:
+    (license, evidence) = caption_license("CT. Adapted from Smith et al. 2010, under CC BY 4.0. MRI.") or ("", "")
+    assert (license, evidence) == ("CC-BY-4.0", "Adapted from Smith et al. 2010, under CC BY 4.0.")

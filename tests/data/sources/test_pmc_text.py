@@ -53,6 +53,9 @@ MML = 'xmlns:mml="http://www.w3.org/1998/Math/MathML"'
             "<p>in <inline-formula><inline-graphic><alt-text>beta</alt-text></inline-graphic></inline-formula></p>",
             "in beta",
         ),
+        ("<p>when <inline-formula><inline-graphic href='e1'/></inline-formula> is low</p>", "when [formula] is low"),
+        ("<p>so <disp-formula><graphic href='e2'/></disp-formula>.</p>", "so [formula] ."),
+        ("<p>a<inline-graphic href='sign'/>b <inline-formula/>c</p>", "a b c"),
         ("<p>at 5<inline-formula>°<italic>C</italic></inline-formula></p>", "at 5°C"),
     ],
 )

@@ -192,7 +192,6 @@ class _Reader:
         scope: _Scope,
     ) -> Figure:
         label = _label(element) or (_label(holder) if holder is not element else None)
-        notes = [caption, *(plain(e) for e in element.iter("attrib")), *(plain(p) for p in element.findall("p"))]
         return Figure(
             key=key,
             id=element.get("id"),
@@ -202,7 +201,7 @@ class _Reader:
             language=language(holder),
             article_type=scope.article_type,
             pictures=_pictures(graphics),
-            rights=figure_rights(element, notes, scope.rights, self.authors),
+            rights=figure_rights(element, _notes(element), scope.rights, self.authors),
             mentions=scope.mentions().get(element.get("id") or "", []),
             compound=_is_compound(caption, graphics),
         )
@@ -319,6 +318,15 @@ def _caption(element: etree._Element) -> tuple[str, etree._Element]:
         return text, own[0] if own and own[0].get(XML_LANG) else element
     group = squeeze(" ".join(plain(c) for c in parent if local(c) == "caption"))
     return group, parent
+
+
+def _notes(element: etree._Element) -> list[str]:
+    """Return the texts of a figure and of the groups around it that may name an owner or a license."""
+    notes = [plain(e) for e in element.iter("attrib")]
+    for holder in (element, *element.iterancestors("fig-group")):
+        parts = ("caption", "p") if holder is element else ("caption", "attrib", "p")
+        notes += [plain(e) for e in holder if local(e) in parts]
+    return notes
 
 
 def _label(element: etree._Element) -> str | None:

@@ -27,6 +27,8 @@ _SKIPPED = frozenset(_SKIPPED_NAMES.split())
 _RAISED = {"sup": "^", "sub": "_"}
 _FORMULAS = frozenset(("inline-formula", "disp-formula", "chem-struct"))
 _INVISIBLE = "\u2061\u2062\u2063\u2064\u200b\ufeff"
+_HYPHENS = re.compile("[\u2010-\u2015\u2212\u00ad\u2043\ufe58\ufe63\uff0d]")
+_PICTURES = ("graphic", "inline-graphic", "media")
 _TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
 
@@ -47,6 +49,11 @@ def squeeze(text: str) -> str:
         if sign in text:
             text = text.replace(sign, "")
     return " ".join(text.split())
+
+
+def fold_hyphens(text: str) -> str:
+    """Return `text` with every kind of hyphen, dash and minus sign as "-"; its length stays."""
+    return _HYPHENS.sub("-", text)
 
 
 def plain(element: etree._Element) -> str:
@@ -113,7 +120,10 @@ def raised(sign: str, text: str) -> str:
 
 
 def formula(element: etree._Element) -> str:
-    """Return a formula's text: its TeX, else its MathML as text, else its words, else its text alternative."""
+    """Return a formula's text: its TeX, else its MathML as text, else its words, else its text alternative.
+
+    A formula that is only a picture is `[formula]`, so that the sentence shows its gap.
+    """
     for tex in element.iter("{*}tex-math"):
         if body := _tex(tex):
             return body
@@ -122,7 +132,10 @@ def formula(element: etree._Element) -> str:
             return body
     if body := squeeze(_inner_words(element)):
         return body
-    return next((squeeze(words(e)) for e in element.iter("{*}alt-text")), "")
+    if body := next((squeeze(words(e)) for e in element.iter("{*}alt-text")), ""):
+        return body
+    holds_picture = local(element) in _FORMULAS and any(local(e) in _PICTURES for e in element.iter())
+    return "[formula]" if holds_picture else ""
 
 
 def _inner_words(element: etree._Element) -> str:

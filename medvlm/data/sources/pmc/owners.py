@@ -1,0 +1,134 @@
+"""Words of a caption that name another owner than the article's authors, in English, Portuguese and Spanish."""
+
+from __future__ import annotations
+
+import re
+
+from medvlm.data.sources.pmc.prose import (
+    address_license,
+    cc_by_names,
+    prose_license,
+    strictest,
+    text_addresses,
+)
+from medvlm.data.sources.pmc.text import fold_hyphens
+
+_NAME = r"(?-i:[A-Z])[\w&.'’-]*"
+_SOURCE = rf"(?:\[|\(?(?:ref|https?:)|{_NAME}|the\b[^.;]{{0,60}}?\b(?:website|database|atlas|archive|collection)\b)"
+_AGENCIES = (
+    r"\bgetty images\b|\bshutterstock\b|\bi\s?stock(?:photos?)?\b|\balamy\b|\badobe stock\b|\bdepositphotos\b|"
+    r"\bdreamstime\b|\b123rf\b|\bscience photo library\b"
+)
+# Words by which somebody else claims the picture.
+_OWNED = re.compile(
+    rf"©|\bcopyright(?:ed)?\b|\(c\)\s*(?:(?:19|20)\d\d\b|{_NAME}(?:[ ,]+{_NAME}){{0,5}},?\s+(?:19|20)\d\d\b)|"
+    r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?"
+    r"\bpermission\b|\bpermission\s+(?:from|of|by)\b|\b(?:reproduced|reprinted|republished)\s+from\b|"
+    r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b|\ball rights reserved\b|"
+    r"\bnot\s+(?:included|covered|available|licensed|part)\b[^.;]{0,60}?\b(?:creative commons|cc[ -]?by|licen[cs]e)|"
+    + _AGENCIES,
+    re.IGNORECASE,
+)
+# Words by which the authors credit somebody else's work.
+_BORROWED = re.compile(
+    r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b|\b(?:redrawn|adapted|modified)\s+(?:after|from)\b|"
+    r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b|"
+    r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic)s?\s+"
+    rf"(?:(?:is|are|was|were|has|been|have)\s+){{0,2}}(?:taken|obtained|downloaded|redrawn)\s+from\s+{_SOURCE}",
+    re.IGNORECASE,
+)
+# Credit to the maker of a picture, who may be one of the authors.
+_CREDITED = re.compile(
+    r"\bcourtesy\s*(?:of|to|by|:)|\b(?:photo|photograph|image|picture|figure|illustration)s?\s+credits?\b|"
+    rf"\b(?:photo|photograph|illustration|drawing|artwork)s?\s*(?::|by\s+(?={_NAME}))|"
+    r"\bwikimedia\b|\bwikipedia commons\b",
+    re.IGNORECASE,
+)
+_NOT_PICTURES = re.compile(
+    r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
+)
+# Whose permission makes nobody an owner: those pictured, those who answer for them, and boards of ethics.
+_BOARD = r"(?:ethic(?:s|al)?\b|institutional review board|review board|irb\b)"
+_PERSON = (
+    r"(?:patient|participant|subject|volunteer|donor|parent|guardian|mother|father|famil(?:y|ie)|relative|spouse|"
+    r"next of kin)"
+)
+_OTHERS = r"(?:and|or|for|to|in|on|with|by|from|publishers?|journals?|authors?|editors?|press|society)\b"
+_PERSONAL = re.compile(
+    rf"\bpermission\s+(?:(?:was|were|is|has been)\s+\w+\s+)?(?:of|from|by)\s+"
+    rf"(?:(?:(?!{_OTHERS})(?-i:[a-z])[\w'’-]*\s+){{0,4}}?{_PERSON}|(?:(?!{_OTHERS})[\w'’-]+\s+){{0,6}}?{_BOARD})"
+    # A publisher may stand beside them.
+    r"(?![\w'’]*,?\s+(?:\w+\s+){0,2}?(?:and|or)\s+(?:\w+\s+){0,3}?"
+    r"(?:publisher|journal|authors?\b|(?!(?:IRB|Institutional|Ethic|Research|Review))(?-i:[A-Z])))|"
+    rf"{_PERSON}s?(?:['’]s?)?\s+(?:(?:written|informed|explicit|verbal|full)\s+(?:and\s+)?){{0,3}}permission\b|"
+    r"\bparental\s+permission\b",
+    re.IGNORECASE,
+)
+# Every note holds one of these; most captions hold none, and are done with cheaply.
+_CLUES = """
+© copyright (c) permission rights reprod republish reprint adap modif redrawn extra taken obtained downloaded courtesy
+credit photo illustration drawing artwork wikimedia wikipedia getty stock alamy dreamstime 123rf licen commons
+""".split()  # noqa: SIM905
+_LICENSE_CLUE = re.compile(r"creative\W?commons|attribution|\bcc[\W_]{0,4}by", re.IGNORECASE)
+# "et al. 2010" and "Fig. 2" end no sentence.
+_BREAK = re.compile(r"(?<!\bal)(?<!\bFigs)(?<!\bFig)\.\s+(?=[^a-z\d\s])")
+_PANEL_MARK = re.compile(r"\(([abABdD])\)")
+
+
+def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[str, bool] | None:
+    """Return the words of a caption that name another owner, and whether they claim ownership (©, permission).
+
+    "photographed", the panel mark "(C)", credit to the article's own authors and the permission of patients, their
+    families or a board of ethics are no such words.
+    """
+    lower = text.lower()
+    if not any(clue in lower for clue in _CLUES):
+        return None
+    masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text)
+    for pattern in (_OWNED, _BORROWED, _CREDITED):
+        for match in pattern.finditer(masked):
+            if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):
+                continue
+            if pattern is _BORROWED and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
+                continue
+            if pattern is _CREDITED and _names_author(text[match.end() : match.end() + 80], authors):
+                continue
+            return _sentence(text, match.start(), match.end()), pattern is _OWNED
+    return None
+
+
+def caption_license(text: str) -> tuple[str, str] | None:
+    """Return the Creative Commons license that a caption names for its picture, and the sentence that does.
+
+    Of several the strictest. Nothing where the words only say that a license does not hold.
+    """
+    folded = fold_hyphens(text)
+    if not _LICENSE_CLUE.search(folded):
+        return None
+    found: list[tuple[str, str]] = []
+    for start, end in cc_by_names(folded):
+        sentence = _sentence(folded, start, end)
+        if (named := prose_license(sentence)) and not _denied(folded[:start]):
+            found.append((named, sentence))
+    for address in text_addresses(folded):
+        start = folded.find(address)
+        if (named := address_license(address)) and not _denied(folded[:start]):
+            found.append((named, _sentence(folded, start, start + len(address))))
+    return strictest(found)
+
+
+def _denied(before: str) -> bool:
+    return bool(re.search(r"\bnot\b[^.;]{0,80}$", before, re.IGNORECASE))
+
+
+def _names_author(credit: str, authors: frozenset[str]) -> bool:
+    return any(re.search(rf"\b{re.escape(name)}\b", credit, re.IGNORECASE) for name in authors)
+
+
+def _sentence(text: str, start: int, end: int) -> str:
+    """Return the sentence around a place, at most 200 characters to either side."""
+    first, last = max(0, start - 200), min(len(text), end + 200)
+    breaks = [match.end() for match in _BREAK.finditer(text, first, last)]
+    first = max((place for place in breaks if place <= start), default=first)
+    last = min((place for place in breaks if place >= end), default=last)
+    return text[first:last].strip()
