@@ -41,13 +41,23 @@ def bare(folders: list[Path]) -> int:
     return total
 
 
+def read(folders: list[Path]) -> None:
+    """Turn every article into samples and rejects, images decoded and rights read, without writing anything."""
+    from medvlm.data.sources.pmc.source import PmcSource
+
+    source = PmcSource(folders)
+    for unit in source.units():
+        for _ in source.read(unit):
+            pass
+
+
 def prepare(folders: list[Path], workers: int) -> float:
     """Return the seconds of one whole `medvlm prepare pmc` process."""
     out = Path(tempfile.mkdtemp()) / "out"
     inputs = [part for folder in folders for part in ("--input", str(folder))]
     command = [sys.executable, "-m", "medvlm", "prepare", "pmc", *inputs, "--out", str(out), "--license", "any", "-q"]
     started = time.perf_counter()
-    subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--workers", str(workers)], check=True, capture_output=True)
     seconds = time.perf_counter() - started
     shutil.rmtree(out.parent)
     return seconds
@@ -57,19 +67,26 @@ def main() -> None:
     """Measure in turn and print the best of each."""
     root = Path(os.environ.get("MEDVLM_REALDATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
     folders = [root / name for name in FOLDERS]
-    reading, whole = [], []
+    reading, samples, whole = [], [], []
     size = bare(folders)
+    read(folders)
     for _ in range(ROUNDS):
         started = time.perf_counter()
         bare(folders)
         reading.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        read(folders)
+        samples.append(time.perf_counter() - started)
         whole.append(prepare(folders, 1))
     found = {
         "mb": round(size / 1e6, 2),
         "bare_seconds": round(min(reading), 3),
+        "read_seconds": round(min(samples), 3),
+        "read_mb_per_second": round(size / 1e6 / min(samples), 1),
+        "read_ratio": round(min(samples) / min(reading), 2),
         "prepare_seconds": round(min(whole), 3),
         "prepare_mb_per_second": round(size / 1e6 / min(whole), 2),
-        "ratio": round(min(whole) / min(reading), 2),
+        "prepare_ratio": round(min(whole) / min(reading), 2),
         "rounds": ROUNDS,
     }
     print(json.dumps(found, indent=2))
