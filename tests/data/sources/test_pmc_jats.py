@@ -156,8 +156,9 @@ def test_parts_are_panels_and_thumbnails_are_not() -> None:
     assert [p.panel for p in figure.pictures] == ["a", "b", "c", "d"]
     assert figure.compound
     thumbnail = body.format('<graphic xlink:href="x.jpg"/><graphic xlink:href="x.thumbnail.jpg"/>')
-    (figure,) = read(article(thumbnail)).figures
-    assert [p.hrefs for p in figure.pictures] == [["x.jpg"]]
+    result = read(article(thumbnail))
+    assert [p.hrefs for p in result.figures[0].pictures] == [["x.jpg"]]
+    assert [(d.reason, d.detail) for d in result.drops] == [("thumbnail", "x.thumbnail.jpg")]
 
 
 def test_kinds_of_dropped_graphics() -> None:
@@ -298,3 +299,86 @@ def test_deep_nesting_neither_hangs_nor_overflows() -> None:
 def test_no_article(data: bytes) -> None:
     with pytest.raises(xml.XmlError):
         xml.read_documents(data)
+
+
+def graphics(*hrefs: str, attributes: str = "") -> str:
+    pictures = "".join(f'<graphic {attributes if h == hrefs[-1] else ""} xlink:href="{h}"/>' for h in hrefs)
+    return f'<fig id="f"><caption><p>C</p></caption>{pictures}</fig>'
+
+
+@pytest.mark.parametrize(
+    "hrefs",
+    [
+        ("BMRI2014-1.001", "BMRI2014-1.002"),
+        ("pone.0001.g001", "pone.0001.g002"),
+        ("thumb-xray.jpg", "wrist-xray.jpg"),
+        ("silicon_a.jpg", "bone_b.jpg"),
+        ("hand.jpg", "thumb.jpg"),
+    ],
+)
+def test_names_that_only_look_like_one_picture_or_a_thumbnail(hrefs: tuple[str, ...]) -> None:
+    result = read(article(graphics(*hrefs)))
+    assert [p.hrefs for p in result.figures[0].pictures] == [[h] for h in hrefs]
+    assert result.drops == []
+
+
+@pytest.mark.parametrize(
+    ("hrefs", "attributes"),
+    [
+        (("f1.tif", "f1_tn.jpg"), ""),
+        (("f1.tif", "thumb-f1.jpg"), ""),
+        (("f1.tif", "small.jpg"), 'content-type="thumbnail"'),
+        (("f1.tif", "small.jpg"), 'specific-use="scielo-267x140"'),
+    ],
+)
+def test_thumbnails_are_left_out_and_counted(hrefs: tuple[str, str], attributes: str) -> None:
+    result = read(article(graphics(*hrefs, attributes=attributes)))
+    assert [p.hrefs for p in result.figures[0].pictures] == [["f1.tif"]]
+    assert not result.figures[0].compound
+    assert [(d.reason, d.detail) for d in result.drops] == [("thumbnail", hrefs[1])]
+
+
+def test_a_thumbnail_among_alternatives_comes_last() -> None:
+    inner = '<graphic xlink:href="f1_thumb.jpg"/><graphic xlink:href="f1.jpg"/>'
+    body = f'<fig id="f"><caption><p>C</p></caption><alternatives>{inner}</alternatives></fig>'
+    assert [p.hrefs for p in read(article(body)).figures[0].pictures] == [["f1.jpg", "f1_thumb.jpg"]]
+
+
+EN, ES = '<caption xml:lang="en"><p>A text.</p></caption>', '<caption xml:lang="es"><p>Un texto.</p></caption>'
+
+
+@pytest.mark.parametrize(
+    ("captions", "attributes", "expected"),
+    [
+        (EN + ES, 'xml:lang="en"', ("A text.", "en")),
+        (EN + ES, 'xml:lang="es"', ("Un texto.", "es")),
+        (ES + EN, 'xml:lang="pt"', ("Un texto.", "es")),
+        ('<caption><p xml:lang="en">A.</p><p xml:lang="es">Un.</p></caption>', 'xml:lang="es"', ("Un.", "es")),
+        ('<caption><title>T.</title><p xml:lang="es">Un.</p></caption>', 'xml:lang="en"', ("T.", "en")),
+        ("<caption><p>A.</p></caption><caption><p>B.</p></caption>", 'xml:lang="en"', ("A. B.", "en")),
+    ],
+)
+def test_a_caption_in_two_languages_is_kept_in_one(captions: str, attributes: str, expected: tuple[str, str]) -> None:
+    for wrap in ("{}", "<fig-group>{}</fig-group>"):
+        body = wrap.format(f'<fig id="f">{captions}<graphic xlink:href="a.jpg"/></fig>')
+        (figure,) = read(article(body, attributes=attributes)).figures
+        assert (figure.caption, figure.language) == expected
+    shared = f'<fig-group><label>Fig 3</label>{captions}<fig id="f"><graphic xlink:href="a.jpg"/></fig></fig-group>'
+    (figure,) = read(article(shared, attributes=attributes)).figures
+    assert (figure.caption, figure.language, figure.label) == (*expected, "Fig 3")
+
+
+@pytest.mark.parametrize(
+    ("caption", "compound"),
+    [
+        ("(A\u2013C) CT. (D) MRI.", True),
+        ("Views (a-d).", True),
+        ("A\u2013C, CT. D, MRI.", True),
+        ("(A and B) CT.", True),
+        ("(C-F) CT only.", False),
+        ("Vitamin A-D levels and B-cells.", False),
+    ],
+)
+def test_ranges_of_panels_are_compound(caption: str, compound: bool) -> None:
+    body = f'<fig id="f"><caption><p>{caption}</p></caption><graphic xlink:href="a.jpg"/></fig>'
+    assert read(article(body)).figures[0].compound is compound

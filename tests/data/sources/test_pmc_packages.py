@@ -320,3 +320,25 @@ def test_a_damaged_alternative_gives_way_to_a_whole_one() -> None:
     (reject,) = read_package(MemoryPackage("m", files), "pmc")
     assert isinstance(reject, Reject)
     assert reject.reason == "image cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("href", "names", "expected"),
+    [
+        ("supp/fig1.jpg", ["fig1.jpg", "supp/fig1.jpg"], "supp/fig1.jpg"),
+        ("b/fig1.jpg", ["a/fig1.jpg", "b/fig1.jpg"], "b/fig1.jpg"),
+        ("./b/fig1", ["a/fig1.jpg", "b/fig1.png"], "b/fig1.png"),
+        ("b/fig1.jpg", ["a/fig1.jpg", "b/fig1.tif"], "b/fig1.tif"),
+        ("PMC1/b/fig1.jpg", ["fig1.jpg", "b/fig1.jpg"], "b/fig1.jpg"),
+        ("gone/fig1.jpg", ["fig1.jpg", "b/fig1.jpg"], "fig1.jpg"),
+        ("https://x.org/b/fig1.jpg?v=1", ["fig1.jpg", "b/fig1.jpg"], "b/fig1.jpg"),
+        ("fig1.jpg", ["fig1.jpg", "b/fig1.jpg"], "fig1.jpg"),
+    ],
+)
+def test_a_reference_with_a_folder_means_that_folder(href: str, names: list[str], expected: str) -> None:
+    assert MediaIndex(names).find(href)[0] == expected
+
+
+def test_a_folder_that_is_not_named_is_ambiguous() -> None:
+    with pytest.raises(MediaError, match="ambiguous"):
+        MediaIndex(["a/fig1.jpg", "b/fig1.jpg"]).find("fig1.jpg")

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from lxml import etree
 
 from medvlm.data.sources.pmc import mentions
+from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
-from medvlm.data.sources.pmc.text import local, plain, squeeze, words
+from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze, words
 from medvlm.data.sources.pmc.xml import Document
 
-XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 _OWNERS = {
@@ -34,10 +34,11 @@ _OWNERS = {
     "trans-abstract": "graphic",
 }
 _DROP_REASONS = {"table": "table image", "equation": "equation image", "graphic": "graphic outside a figure"}
-_THUMBNAIL = re.compile(r"thumb|scielo-\d+x\d+|[._-]tn\b|icon", re.IGNORECASE)
 _SUPPLEMENT = re.compile(r"supplement|^\W*(?:fig(?:ure|\.)?|appendix|image)?\s*\.?S\d", re.IGNORECASE)
-_PANEL_SUFFIX = re.compile(r"(?<=\d)([a-z])$", re.IGNORECASE)
-_PANEL_MARKS = re.compile(r"(?:^|[\s.;:,(])\(?([A-Ha-h])(?:\)|[.:,](?=\s))|\(([A-Ha-h])[)\-–,]")
+_PANEL_MARKS = re.compile(r"(?:^|[\s.;:,(])\(?([A-Ha-h])(?:\)|[.:,](?=\s))|\(([A-Ha-h])[)\-,]")
+_PANEL_RANGES = re.compile(
+    r"(?:^|[\s.;:,])\(?([A-Ha-h])\s?(?:-|to|and|&)\s?([A-Ha-h])(?:\)|[.:,](?=\s))|\(([A-Ha-h])-([A-Ha-h])\b"
+)
 _LANGUAGES = {
     "eng": "en",
     "por": "pt",
@@ -49,14 +50,6 @@ _LANGUAGES = {
     "ita": "it",
     "zho": "zh",
 }
-
-
-@dataclasses.dataclass(slots=True)
-class Picture:
-    """One picture: references to alternative files of it (the best first), and which panel of its figure it is."""
-
-    hrefs: list[str]
-    panel: str | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -168,18 +161,22 @@ class _Reader:
         where = f"{element.tag} {key}"
         caption, holder = _caption(element)
         if not self.whole(element):
-            self.article.drops.append(Drop(where, "figure in damaged xml", _label(element) or ""))
+            self.article.drops.append(Drop(where, "figure in damaged xml", label_of(element) or ""))
         elif scope.translation and self._has_figures():
             self.article.drops.append(Drop(where, "translated copy", f"{scope.article_type} {scope.language}"))
         elif not graphics:
-            self.article.drops.append(Drop(where, "figure without image", _label(element) or ""))
+            self.article.drops.append(Drop(where, "figure without image", label_of(element) or ""))
         elif not caption:
             self._drop_each(where, "no caption", graphics)
         else:
-            self.article.figures.append(self._figure(element, key, caption, holder, graphics, scope))
+            found, small = pictures(graphics)
+            for picture in small:
+                self.article.drops.append(Drop(where, "thumbnail", picture.hrefs[0][:200]))
+            self.article.figures.append(self._figure(element, key, caption, holder, found, scope))
 
     def _drop_each(self, where: str, reason: str, graphics: list[etree._Element]) -> None:
-        for picture in _pictures(graphics):
+        found, small = pictures(graphics)
+        for picture in found + small:
             self.article.drops.append(Drop(where, reason, picture.hrefs[0][:200]))
 
     def _figure(
@@ -188,10 +185,11 @@ class _Reader:
         key: str,
         caption: str,
         holder: etree._Element,
-        graphics: list[etree._Element],
+        found: list[Picture],
         scope: _Scope,
     ) -> Figure:
-        label = _label(element) or (_label(holder) if holder is not element else None)
+        shared = element not in (holder, *holder.iterancestors())
+        label = label_of(element) or (label_of(element.getparent()) if shared else None)
         return Figure(
             key=key,
             id=element.get("id"),
@@ -200,10 +198,10 @@ class _Reader:
             caption=caption,
             language=language(holder),
             article_type=scope.article_type,
-            pictures=_pictures(graphics),
+            pictures=found,
             rights=figure_rights(element, _notes(element), scope.rights, self.authors),
             mentions=scope.mentions().get(element.get("id") or "", []),
-            compound=_is_compound(caption, graphics),
+            compound=len(found) > 1 or _marks_panels(caption),
         )
 
     def _scope(self, element: etree._Element) -> _Scope:
@@ -274,50 +272,32 @@ def _is_picture(media: etree._Element) -> bool:
     return kind.startswith("image") or (not kind and href.lower().endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff")))
 
 
-def _pictures(graphics: list[etree._Element]) -> list[Picture]:
-    """Group the graphics of a figure into pictures: alternatives are one, others are parts."""
-    groups: dict[object, list[etree._Element]] = {}
-    for graphic in graphics:
-        parent = graphic.getparent()
-        stem = re.sub(r"\.\w{2,4}$", "", (graphic.get(XLINK_HREF) or "").lower())
-        alternative = parent is not None and parent.tag == "alternatives"
-        groups.setdefault(parent if alternative else (stem or graphic), []).append(graphic)
-    whole = [g for g in groups.values() if not all(_is_thumbnail(e) for e in g)] or list(groups.values())
-    pictures = [Picture([e.get(XLINK_HREF) or "" for e in sorted(group, key=_rank)]) for group in whole]
-    if len(pictures) > 1:
-        for index, (picture, group) in enumerate(zip(pictures, whole, strict=True)):
-            picture.panel = _panel(group[0], index)
-    return pictures
-
-
-def _is_thumbnail(graphic: etree._Element) -> bool:
-    return bool(_THUMBNAIL.search(" ".join(graphic.get(a) or "" for a in ("content-type", "specific-use", XLINK_HREF))))
-
-
-def _rank(graphic: etree._Element) -> tuple[bool, bool, int]:
-    """Order alternatives: thumbnails last, web copies after originals, then by what their formats keep."""
-    extension = (graphic.get(XLINK_HREF) or "").rpartition(".")[2].lower()
-    order = ("tif", "tiff", "png", "jpg", "jpeg", "webp", "gif")
-    web = "web" in (graphic.get("specific-use") or "").lower()
-    return _is_thumbnail(graphic), web, order.index(extension) if extension in order else len(order)
-
-
-def _panel(graphic: etree._Element, index: int) -> str:
-    label = _label(graphic)
-    stem = re.sub(r"\.\w{2,4}$", "", graphic.get(XLINK_HREF) or "")
-    letter = _PANEL_SUFFIX.search(stem)
-    return (label or "").strip(" ().:") or (letter[1].lower() if letter else str(index + 1))
-
-
 def _caption(element: etree._Element) -> tuple[str, etree._Element]:
-    """Return a figure's whole caption and the element that holds it: the figure, or the group it is a part of."""
-    own = [c for c in element if local(c) == "caption"]
-    text = squeeze(" ".join(plain(c) for c in own))
+    """Return a figure's whole caption and the element that tells its language.
+
+    That is the caption, or a paragraph of it, where it stands in several languages; else the figure, or the group
+    whose caption it shares.
+    """
+    text, holder = _in_one_language(element)
     parent = element.getparent()
     if text or parent is None or parent.tag != "fig-group":
-        return text, own[0] if own and own[0].get(XML_LANG) else element
-    group = squeeze(" ".join(plain(c) for c in parent if local(c) == "caption"))
-    return group, parent
+        return text, holder
+    return _in_one_language(parent)
+
+
+def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
+    """Return the text of an element's captions in the language of the article, else in that of the first caption."""
+    parts = [c for c in element if local(c) == "caption"]
+    holder = parts[0] if parts and parts[0].get(XML_LANG) else element
+    if len(parts) == 1 and any(part.get(XML_LANG) for part in parts[0]):
+        parts = list(parts[0])
+    spoken = [language(part) for part in parts]
+    if len(set(spoken)) > 1:
+        main = language(element)
+        kept = main if main in spoken else spoken[0]
+        parts = [part for part, code in zip(parts, spoken, strict=True) if code == kept]
+        holder = parts[0]
+    return squeeze(" ".join(plain(part) for part in parts)), holder
 
 
 def _notes(element: etree._Element) -> list[str]:
@@ -329,11 +309,6 @@ def _notes(element: etree._Element) -> list[str]:
     return notes
 
 
-def _label(element: etree._Element) -> str | None:
-    label = element.find("label")
-    return (plain(label) or None) if label is not None else None
-
-
 def _kind(element: etree._Element, label: str | None) -> str:
     if element.tag == "supplementary-material" or element.get("specific-use") == "child-fig":
         return "supplementary"
@@ -342,10 +317,18 @@ def _kind(element: etree._Element, label: str | None) -> str:
     return "figure"
 
 
-def _is_compound(caption: str, graphics: list[etree._Element]) -> bool:
-    """Tell whether a caption marks at least the panels A and B, each at the start of a part or in parentheses."""
-    marks = {(m[1] or m[2]).lower() for m in _PANEL_MARKS.finditer(caption)}
-    return {"a", "b"} <= marks or len(_pictures(graphics)) > 1
+def _marks_panels(caption: str) -> bool:
+    """Tell whether a caption marks at least the panels A and B, each at the start of a part or in parentheses.
+
+    A range ("(A-C) CT.") marks all from its first to its last.
+    """
+    folded = fold_hyphens(caption)
+    marks = {(m[1] or m[2]).lower() for m in _PANEL_MARKS.finditer(folded)}
+    for match in _PANEL_RANGES.finditer(folded):
+        first, last = (match[1] or match[3]), (match[2] or match[4])
+        if first.islower() == last.islower():
+            marks |= set("abcdefgh"["abcdefgh".index(first.lower()) : "abcdefgh".index(last.lower()) + 1])
+    return {"a", "b"} <= marks
 
 
 def _where(element: etree._Element) -> str:

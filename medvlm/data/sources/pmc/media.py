@@ -63,7 +63,7 @@ class MediaIndex:
             raise MediaError("no image reference", href[:200])
         unsupported = ""
         for stem, wanted in self._stems(href, base):
-            found = self._by_stem.get(stem.lower())
+            found = _nearest(self._by_stem.get(stem.lower(), {}), href)
             if not found:
                 continue
             order = sorted(found, key=lambda e: (e != wanted, QUALITY.index(e) if e in QUALITY else len(QUALITY)))
@@ -103,12 +103,35 @@ def _one(names: list[str], wanted: str, href: str) -> str:
     raise AssertionError("an index entry without names")
 
 
+def _nearest(found: dict[str, list[str]], href: str) -> dict[str, list[str]]:
+    """Return only the files in the folder that a reference names, if there are any; else all of them."""
+    folders = [part for part in _path(href).lower().split("/")[:-1] if part not in ("", ".", "..")]
+    for start in range(len(folders)):
+        wanted = "/" + "/".join(folders[start:])
+        inside = {
+            e: [n for n in names if f"/{n.lower()}".rpartition("/")[0].endswith(wanted)] for e, names in found.items()
+        }
+        if any(inside.values()):
+            return {extension: names for extension, names in inside.items() if names}
+    return found
+
+
+def bare_stem(name: str) -> str:
+    """Return a name or reference without its extension, if that is one of a picture: `f1.tif`, not `f.001`."""
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and extension.lower() in QUALITY + _UNSUPPORTED else name
+
+
 def base_name(href: str) -> str:
     """Return the last part of a reference: a file name, with `%20` and the query of an address resolved."""
+    return _path(href).rstrip("/").rpartition("/")[2].strip()
+
+
+def _path(href: str) -> str:
     href = href.strip()
     if re.match(r"(https?|s3|ftp)://", href, re.IGNORECASE):
         href = re.split(r"[?#]", href, maxsplit=1)[0]
-    return urllib.parse.unquote(href).replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
+    return urllib.parse.unquote(href).replace("\\", "/")
 
 
 def check_image(data: bytes) -> None:

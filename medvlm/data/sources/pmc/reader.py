@@ -10,6 +10,7 @@ from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources.pmc import jats, packages, xml
 from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
 from medvlm.data.sources.pmc.packages import Package, PackageError
+from medvlm.data.sources.pmc.pictures import Picture
 from medvlm.io import sha256_bytes
 from medvlm.licenses.expressions import commercial_use
 
@@ -122,7 +123,7 @@ def _id_part(text: str) -> str:
     return re.sub(r"[\s/]+", "_", text)
 
 
-def _picture(picture: jats.Picture, package: Package, index: MediaIndex) -> tuple[str, bytes]:
+def _picture(picture: Picture, package: Package, index: MediaIndex) -> tuple[str, bytes]:
     """Return the best file of a picture that is whole, and its bytes.
 
     Raises:
