@@ -48,7 +48,7 @@ class VqaRadSource:
             entries.append({"path": str(file), "sha256": sha256_file(file), "bytes": file.stat().st_size})
         for folder in self.inputs:
             digest, size = hashlib.sha256(), 0
-            for image in sorted((folder / "images").glob("*")):
+            for image in sorted(path for path in (folder / "images").glob("*") if path.is_file()):
                 digest.update(f"{image.name}\0{sha256_file(image)}\n".encode())
                 size += image.stat().st_size
             entries.append({"path": str(folder / "images"), "sha256": digest.hexdigest(), "bytes": size})
@@ -183,10 +183,10 @@ def _load_image(folder: Path, name: str) -> Image | MediaError:
     if not name or name != Path(name).name or name in (".", ".."):
         return MediaError("unsafe image name", name[:200])
     try:
+        if not (folder / name).is_file():  # nor a pipe, which would be waited for
+            return MediaError("no image file", name)
         data = (folder / name).read_bytes()
         check_image(data)
-    except FileNotFoundError:
-        return MediaError("no image file", name)
     except (OSError, ValueError) as error:
         return MediaError("image cannot be read", f"{name}: {error}")
     except MediaError as error:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from medvlm.data.sample import Reject, Sample
-from medvlm.data.sources.pmc import MemoryPackage, PmcSource, read_package
+from medvlm.data.sources.pmc import MemoryPackage, PmcSource, read_package, xml
 from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
 from medvlm.data.sources.pmc.owners import caption_license, third_party_note
 from medvlm.data.sources.pmc.prose import code_license, prose_license
@@ -197,3 +197,37 @@ def test_many_repeats_take_linear_time(piece: bytes) -> None:
     between = b"<article></article>" + b"<!---->" * 200 + b"<other/>"
     consume(MemoryPackage("m", {"a.xml": between * 20}))
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<article><body>&bad;" + b"</article><!--" * 40_000,
+        b"<article><body>&bad;" + b"</article><!--" * 40_000 + b"-->",
+        b"<article><body>&bad;" + b"</article><?" * 40_000,
+        "<article><body>opacit\xe9, na\xefve, caf\xe9 </body></article>".encode("latin-1").replace(
+            b" ", b"\xe9 " * 400_000
+        ),
+    ],
+    ids=["comments", "one comment", "instructions", "Latin-1"],
+)
+def test_hostile_xml_takes_linear_time(data: bytes) -> None:
+    start = time.monotonic()
+    with contextlib.suppress(xml.XmlError):
+        xml.read_documents(data)
+    assert time.monotonic() - start < 4
+
+
+def test_articles_one_after_the_other_are_parted_whatever_stands_between() -> None:
+    between = b"\n<?pi x?><!-- </article><article> --><!DOCTYPE article>\n"
+    documents = xml.read_documents(
+        between.join(b"<article id='%d'/>".replace(b"/>", b"></article>") % n for n in range(3))
+    )
+    assert [d.root.get("id") for d in documents] == ["0", "1", "2"]
+    assert not any(d.damage for d in documents)
+
+
+def test_bytes_that_are_no_utf8_are_windows_1252_one_by_one() -> None:
+    data = b"<article><p>caf" + b"\xe9 \x93x\x94 " + "é</p></article>".encode()
+    (document,) = xml.read_documents(data)
+    assert "".join(document.root.itertext()) == "café “x” é"

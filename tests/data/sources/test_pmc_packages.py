@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -342,3 +343,87 @@ def test_a_reference_with_a_folder_means_that_folder(href: str, names: list[str]
 def test_a_folder_that_is_not_named_is_ambiguous() -> None:
     with pytest.raises(MediaError, match="ambiguous"):
         MediaIndex(["a/fig1.jpg", "b/fig1.jpg"]).find("fig1.jpg")
+
+
+def version(folder: Path, name: str, number: int, figures: str = "") -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / f"{name}.xml").write_bytes(jats("g1.png", 7, figures))
+    (folder / name / "g1.png").write_bytes(picture(size=(8, number)))
+    return folder / name
+
+
+def test_the_newest_version_of_an_article_is_kept(tmp_path: Path) -> None:
+    only_once = '<fig id="f2"><caption><p>Only here.</p></caption><graphic xlink:href="g1.png"/></fig>'
+    version(tmp_path, "PMC7.9", 9, FIGURE.format("g1.png") + only_once)
+    version(tmp_path, "PMC7.10", 10)
+    version(tmp_path, "PMC70.1", 1)
+    samples, rejects = read_all(tmp_path)
+    assert [(s.figure_id, s.image.data) for s in samples] == [
+        ("f1", picture(size=(8, 10))),
+        ("f1", picture(size=(8, 1))),
+    ]
+    assert reasons(rejects) == ["older version"]
+    assert "PMC7.9/" in rejects[0].where
+    assert "PMC7.10/" in rejects[0].detail
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"PMC7.1.tar": tar(FILES), "PMC7.2.tar": tar(FILES)},
+        {"all.zip": zipped({f"PMC7.{v}/{n}": d for v in (1, 2) for n, d in FILES.items()})},
+        {"all.tar": tar({f"PMC7.{v}/{n}": d for v in (1, 2) for n, d in FILES.items()})},
+        {"all.zip": zipped({f"PMC7.{v}.tar": tar(FILES) for v in (1, 2)})},
+        {"elife-30274-v1.xml": jats(), "elife-30274-v2.xml": jats(), "g1.png": PNG},
+    ],
+)
+def test_older_versions_in_every_kind_of_package(tmp_path: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    samples, rejects = read_all(tmp_path)
+    assert len(samples) == 1
+    assert reasons(rejects) == ["older version"]
+    assert ("7.1" in rejects[0].where) or ("v1" in rejects[0].where)
+
+
+def test_numbers_in_other_names_are_no_versions() -> None:
+    names = [
+        "release-2024-v1/a.xml",
+        "release-2024-v2/b.xml",
+        "PMC7.1/a.xml",
+        "copy/PMC7.1/a.xml",
+        "x-v1.xml",
+        "x-v2.xml",
+    ]
+    assert packages.older_versions(names) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.nxml", b""), ("a.nxml", b"<html/>"), ("a.nxml", b"\0\1\2"), ("a.xml", b""), ("a.xml", b" \n")],
+)
+def test_files_that_should_be_articles_are_counted(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    for path in (tmp_path, tmp_path / name):
+        assert reasons(read_all(path)[1]) == ["no article in xml"]
+    (tmp_path / name).unlink()
+    (tmp_path / "b.zip").write_bytes(zipped({name: data}))
+    assert reasons(read_all(tmp_path)[1]) == ["no article in xml"]
+    (reject,) = read_package(MemoryPackage("m", {name: data}), "pmc")
+    assert isinstance(reject, Reject)
+    assert reject.reason == "no article in xml"
+
+
+def test_foreign_xml_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "notes.xml").write_bytes(b"<notes/>")
+    with pytest.raises(InputError, match="no article"):
+        PmcSource([tmp_path]).units()
+
+
+def test_a_pipe_named_like_an_article_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.xml")
+    (tmp_path / "b.nxml").write_bytes(jats())
+    (tmp_path / "g1.png").write_bytes(PNG)
+    assert len(read_all(tmp_path)[0]) == 1
+    with pytest.raises(InputError, match="unknown kind"):
+        PmcSource([tmp_path / "a.xml"]).units()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,18 @@ def test_card_counts_the_leakage(realdata: Path) -> None:
     (problem,) = VqaRadSource([realdata / "vqa_rad"]).card()["known_problems"]
     assert "203 of 203 test images are also in train" in problem
     assert "14 test questions repeat" in problem
+
+
+def test_folders_and_pipes_among_the_images_end_nothing(tmp_path: Path) -> None:
+    images = tmp_path / "v" / "images"
+    rows = [{**QUESTION, "image_name": name} for name in ("sub", "pipe.jpg", "synpic1.jpg")]
+    source = make(tmp_path / "v", *rows)
+    before = source.describe()
+    (images / "sub").mkdir()
+    os.mkfifo(images / "pipe.jpg")
+    assert source.describe() == before
+    folder, pipe, sample = read(source)
+    assert isinstance(folder, Reject)
+    assert isinstance(pipe, Reject)
+    assert (folder.reason, pipe.reason) == ("no image file", "no image file")
+    assert isinstance(sample, Sample)

@@ -17,7 +17,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -303,6 +303,37 @@ def is_archive(name: str) -> bool:
 def is_xml(name: str) -> bool:
     """Tell by its name whether a file is XML (macOS's `._` shadow files are not)."""
     return name.lower().endswith(XML_SUFFIXES) and not name.rpartition("/")[2].startswith("._")
+
+
+_VERSIONED = re.compile(r"(PMC\d+)\.(\d+)(?=\.|$)", re.IGNORECASE)
+_REVISED = re.compile(r"([\w.-]*\d{4}[\w.-]*)-v(\d+)(?=\.|$)", re.IGNORECASE)
+
+
+def older_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return older version -> newest version among files that carry one in their names.
+
+    PMC numbers the versions of an article in the names of its file, folder or package (`PMC7.1/`, `PMC7.2.tar.gz`);
+    publishers number those in one folder (`elife-30274-v1.xml`). Copies of one version are no versions of each other.
+    """
+    versions: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for name in names:
+        if found := _version_of(name):
+            versions.setdefault(found[0], []).append((found[1], name))
+    older: dict[str, str] = {}
+    for numbered in versions.values():
+        newest = max(numbered)
+        older |= {name: newest[1] for number, name in numbered if number < newest[0]}
+    return older
+
+
+def _version_of(name: str) -> tuple[tuple[str, str], int] | None:
+    """Return what a name says about its article (folder, name) and the number of its version."""
+    folder, _, base = name.rpartition("/")
+    for part in (base, folder.rpartition("/")[2]):
+        if match := _VERSIONED.match(part):
+            return ("", match[1].upper()), int(match[2])
+    match = _REVISED.match(base)
+    return ((folder, match[1].lower()), int(match[2])) if match else None
 
 
 def check_name(name: str) -> None:

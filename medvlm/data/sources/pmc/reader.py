@@ -34,20 +34,29 @@ def read_package(package: Package, source_name: str, depth: int = 0) -> Iterator
     nested = [n for n in package.names() if packages.is_archive(n)]
     if not articles and not nested:
         yield _reject(source_name, package.name, "no article in package", f"{len(package.names())} files")
+    older = packages.older_versions(articles + nested)
     seen: set[str] = set()
-    for name in articles:
-        yield from read_xml(package, name, source_name, seen)
-    for name in nested:
-        yield from read_nested(package, name, source_name, depth + 1)
+    for name in articles + nested:
+        if name in older:
+            yield older_version(source_name, f"{package.name}/{name}", older[name])
+        elif name in nested:
+            yield from read_nested(package, name, source_name, depth + 1)
+        else:
+            yield from read_xml(package, name, source_name, seen)
+
+
+def older_version(source_name: str, where: str, newest: str) -> Reject:
+    """Return the reason why one version of an article is not read; `newest` is the name of the one that is."""
+    return _reject(source_name, where, "older version", f"{newest} is newer")
 
 
 def article_names(package: Package) -> list[str]:
-    """Return the names of a package's XML files that are JATS.
+    """Return the names of a package's XML files that are, or should be, JATS.
 
     Raises:
         PackageError: one of them cannot be read.
     """
-    return [n for n in package.names() if packages.is_xml(n) and xml.is_jats(package.head(n))]
+    return [n for n in package.names() if packages.is_xml(n) and xml.is_article(n, package.head(n))]
 
 
 def read_nested(package: Package, name: str, source_name: str, depth: int = 1) -> Iterator[Sample | Reject]:

@@ -49,6 +49,9 @@ class PmcSource:
     def units(self) -> list[Unit]:
         """Return one unit for each article's XML, and for each tar archive, sorted by name.
 
+        Of several versions of an article (`PMC7.1/`, `PMC7.2/`) all but the newest are units of one reject. Versions
+        that only the XML tells (`article-version`) are not known here.
+
         Raises:
             InputError: an input is missing, of an unknown kind, or holds no article.
         """
@@ -62,12 +65,19 @@ class PmcSource:
             for unit in found:
                 locators.setdefault(unit.locator, unit.name)
         taken: set[str] = set()
-        units = [Unit(_free_name(name, taken), locator) for locator, name in locators.items()]
+        older = packages.older_versions(locators.values())
+        units = []
+        for locator, name in locators.items():
+            known = ("older", older[name], *locator) if name in older else locator
+            units.append(Unit(_free_name(name, taken), known))
         return sorted(units, key=lambda unit: unit.name)
 
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
         """Yield the samples and rejects of one unit."""
         kind, path, *members = unit.locator
+        if kind == "older":
+            yield reader.older_version(self.name, unit.name, path)
+            return
         where = unit.name.removesuffix(f"/{packages.printable(members[0])}") if members else unit.name
         try:
             if kind == "xml":
@@ -113,7 +123,8 @@ def _input_errors(path: Path) -> Iterator[None]:
 def _check_kind(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; --input takes a folder, {LOOKED_FOR}")
-    if not (path.is_dir() or packages.is_xml(path.name) or packages.is_archive(path.name)):
+    named = packages.is_xml(path.name) or packages.is_archive(path.name)
+    if not (path.is_dir() or (path.is_file() and named)):
         raise InputError(f"{path}: unknown kind of file; --input takes a folder, {LOOKED_FOR}")
 
 
@@ -137,13 +148,15 @@ def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
         for name in sorted(names):
-            if not name.startswith("._") and (packages.is_xml(name) or packages.is_archive(name)):
-                yield Path(parent, name)
+            file = Path(parent, name)
+            # A pipe may be named like an article, and would be waited for without end.
+            if not name.startswith("._") and (packages.is_xml(name) or packages.is_archive(name)) and file.is_file():
+                yield file
 
 
 def _is_article(file: Path) -> bool:
     with open(file, "rb") as opened:
-        return xml.is_jats(opened.read(packages.HEAD_BYTES))
+        return xml.is_article(file.name, opened.read(packages.HEAD_BYTES))
 
 
 def _archive_units(file: Path, name: str) -> list[Unit]:

@@ -6,6 +6,7 @@ XML is recovered, and only figures whose own markup is whole are trusted: `Docum
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
@@ -20,9 +21,11 @@ MAX_XML_BYTES = 256 << 20
 
 _ENTITY = re.compile(rb"<!\s*ENTITY", re.IGNORECASE)
 _DOCTYPE = re.compile(rb"<!DOCTYPE", re.IGNORECASE)
-_NEXT_ARTICLE = re.compile(
-    rb"</article\s*>(?=(?:\s|<\?[^>]*\?>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)*<article[\s>])", re.DOTALL
-)
+_ARTICLE_END = re.compile(rb"</article\s*>")
+_ARTICLE_NEXT = re.compile(rb"<article[\s>]")
+# What may stand between two articles: how it opens and how it ends.
+_BETWEEN = ((b"<!--", b"-->"), (b"<?", b"?>"), (b"<!DOCTYPE", b">"))
+_BLANK = re.compile(rb"\s*")
 _FIGURES = ("fig", "fig-group", "supplementary-material")
 _SNIFF_BYTES = 65536
 _ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
@@ -59,6 +62,14 @@ def is_jats(head: bytes) -> bool:
     return bool(_ARTICLE_START.search(head[:_SNIFF_BYTES]))
 
 
+def is_article(name: str, head: bytes) -> bool:
+    """Tell by name and first bytes whether a file is, or should be, an article.
+
+    `.nxml` names nothing but JATS, and a file without content may have lost it: reading those says what is wrong.
+    """
+    return is_jats(head) or not head.strip() or name.lower().endswith(".nxml")
+
+
 def read_documents(data: bytes) -> list[Document]:
     """Return the articles in a file: one, those of a set, or several one after the other.
 
@@ -80,7 +91,7 @@ def read_documents(data: bytes) -> list[Document]:
 def _damaged(data: bytes) -> list[Document]:
     """Return the articles of a file that is not well-formed: several after one another, or damaged ones."""
     documents: list[Document] = []
-    ends = [match.end() for match in _NEXT_ARTICLE.finditer(data)]
+    ends = _article_ends(data)
     for start, end in zip([0, *ends], [*ends, len(data)], strict=True):
         part, damage = data[start:end].lstrip(), ""
         root = _strict(part) if ends else None
@@ -89,6 +100,38 @@ def _damaged(data: bytes) -> list[Document]:
         if root is not None:
             documents += _documents(root, part, damage)
     return documents
+
+
+def _article_ends(data: bytes) -> list[int]:
+    """Return where articles end that another one follows, in one pass: what was passed over is not looked at again."""
+    ends: list[int] = []
+    unclosed: set[bytes] = set()
+    match = _ARTICLE_END.search(data)
+    while match:
+        place = _after_misc(data, match.end(), unclosed)
+        if _ARTICLE_NEXT.match(data, place):
+            ends.append(match.end())
+        match = _ARTICLE_END.search(data, place)
+    return ends
+
+
+def _after_misc(data: bytes, place: int, unclosed: set[bytes]) -> int:
+    """Return the place after blanks, comments, instructions and a DOCTYPE. `unclosed`: marks that no more come."""
+    while True:
+        place = _end_of_blanks(data, place)
+        kind = next((pair for pair in _BETWEEN if data.startswith(pair[0], place)), None)
+        if kind is None or kind[1] in unclosed:
+            return place
+        end = data.find(kind[1], place)
+        if end < 0:
+            unclosed.add(kind[1])
+            return place
+        place = end + len(kind[1])
+
+
+def _end_of_blanks(data: bytes, place: int) -> int:
+    blanks = _BLANK.match(data, place)
+    return blanks.end() if blanks else place
 
 
 def _refuse_entities(data: bytes) -> None:
@@ -149,19 +192,18 @@ def _recovered(data: bytes) -> tuple[etree._Element | None, str, bytes]:
     return root, (first.message if first else "damaged")[:200], data
 
 
+def _from_windows(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("cp1252", errors="replace"), error.end
+
+
+codecs.register_error("medvlm-windows-1252", _from_windows)
+
+
 def _mended(data: bytes) -> bytes:
     """Return bytes that are nearly UTF-8 as UTF-8: what does not decode is taken for Windows-1252."""
-    parts: list[str] = []
-    rest = data
-    while rest:
-        try:
-            parts.append(rest.decode("utf-8"))
-            break
-        except UnicodeDecodeError as error:
-            parts.append(rest[: error.start].decode("utf-8"))
-            parts.append(rest[error.start : error.end].decode("cp1252", errors="replace"))
-            rest = rest[error.end :]
-    return "".join(parts).encode("utf-8")
+    return data.decode("utf-8", errors="medvlm-windows-1252").encode("utf-8")
 
 
 def _articles(root: etree._Element) -> list[etree._Element]:
