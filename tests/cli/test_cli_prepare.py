@@ -145,7 +145,9 @@ def test_nothing_admitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_interrupt_ends_with_130_and_keeps_the_finished_chunks(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    script = "from medvlm.cli import main; main()"
+    # A shell's background jobs ignore interrupts, and so would what the tests start from within one.
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "from medvlm.cli import main; main()"
     command = [sys.executable, "-c", script, "prepare", "phantom", "--out", str(out)]
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     # A group of its own: the interrupt reaches the workers too, as that of a terminal does.
