@@ -10,6 +10,8 @@ import pytest
 # Set before any Hugging Face library is imported: the suite never reaches for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# As the command line does: other work on the machine then slows the suite by its share only.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

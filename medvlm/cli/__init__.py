@@ -56,12 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: arguments without the program's name; those of the process when None.
     """
-    _hush_libraries()
+    _prepare_libraries()
     sys.exit(run(argv))
 
 
-def _hush_libraries() -> None:
-    """Keep other libraries' remarks and bars out of our output; what matters in them we say ourselves.
+def _prepare_libraries() -> None:
+    """Keep other libraries' remarks and bars out of our output, and their threads from spinning while they wait.
 
     Set only where the user has not: TRANSFORMERS_VERBOSITY=info and python -W still work.
     """
@@ -75,6 +75,8 @@ def _hush_libraries() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
+        # Two trainings side by side on two cores run four times faster than with threads that wait by spinning.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
