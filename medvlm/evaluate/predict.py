@@ -171,8 +171,8 @@ def _generate(
     done = total - len(missing)
     with resource_errors(partial.parent, "set --batch-size 1, or a smaller model.image_size in the recipe"):
         partial.parent.mkdir(parents=True, exist_ok=True)
-        if not _known(partial, fingerprint):
-            partial.write_text("", encoding="utf-8")
+        # Written anew without a line that a kill cut off, or the next row would be appended to it.
+        partial.write_text("".join(map(_line, _known(partial, fingerprint).values())), encoding="utf-8")
         write_fingerprint(partial, fingerprint)
         for start in range(0, len(order), size):
             batch = order[start : start + size]

@@ -67,9 +67,13 @@ def test_an_interrupted_prediction_goes_on_without_a_lost_or_double_row(tmp_path
     partial = path.with_name(".predictions.jsonl.partial")
     # A kill in the middle of a line costs that line only.
     partial.write_text(partial.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    again = Answers(dies_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(path, again)
+    assert len(partial.read_text(encoding="utf-8").splitlines()) == 8
     second = Answers()
     rows = rows_of(path, second)
-    assert len(second.shown) == 5
+    assert len(second.shown) == 2
     assert [row["id"] for row in rows] == [f"g/{i}" for i in range(10)]
     assert [row["prediction"] for row in rows] == [f"saw {i}" for i in range(10)]
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == rows
