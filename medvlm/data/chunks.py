@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from medvlm.data import schema
-from medvlm.data.sample import COLUMNS, TASKS, Reject, Sample
+from medvlm.data.sample import COLUMNS, TASKS, Credit, Reject, Sample
 from medvlm.data.sources.base import Source, Unit
 from medvlm.errors import MedvlmError, ResourceError
 from medvlm.io import atomic_write, sha256_bytes, stable_hash, write_json
@@ -130,7 +130,9 @@ def _printable(reject: Reject) -> dict[str, str]:
 def _whole(source: Source, unit: Unit) -> Iterator[Sample | Reject]:
     """Read a unit; whatever a damaged input throws becomes a counted reject instead of the end of the run."""
     try:
-        yield from source.read(unit)
+        for item in source.read(unit):
+            if not isinstance(item, Credit):
+                yield item
     except (MedvlmError, MemoryError):
         raise
     except Exception as error:

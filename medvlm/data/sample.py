@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medvlm.data.look import Look
 
 TASKS = ("caption", "vqa", "report")
 COMMERCIAL_USE = ("yes", "no", "conditional", "unknown")
@@ -15,6 +18,8 @@ class Image:
 
     data: bytes
     name: str
+    look: Look | None = dataclasses.field(default=None, compare=False, repr=False)
+    """What decoding it showed, kept for later steps; no part of the record."""
 
     def as_row(self) -> dict[str, Any]:
         """Return the form in which `datasets.Image` stores a picture."""
@@ -43,6 +48,9 @@ class Sample:
     language: str | None = None
     """ISO 639-1 code."""
     modality: str | None = None
+    """What made the picture: one of `medvlm.data.figures.modality.MODALITIES`, or the data set's own word."""
+    modality_evidence: str | None = None
+    """What told the modality: "caption: axial CT", "keyword: ...", "picture: ..."."""
     more_images: list[Image] = dataclasses.field(default_factory=list)
     """Further views of the same study."""
     panel: str | None = None
@@ -94,6 +102,25 @@ class Reject:
     reason: str
     """A short fixed key that is counted: "no image file", "license not allowed"."""
     detail: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class Credit:
+    """Whom to name for the samples of one group (CC BY asks for it): an article, as it names itself."""
+
+    group: str
+    title: str = ""
+    authors: str = ""
+    """All names in order, separated by "; "."""
+    journal: str | None = None
+    year: int | None = None
+    doi: str | None = None
+    pmcid: str | None = None
+    license: str | None = None
+    """Of the article; a figure's own stands with its sample."""
+    license_url: str | None = None
+    copyright: str = ""
+    """The copyright line as printed."""
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Sample))

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from medvlm.data.sample import COLUMNS, Image, Sample
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _OTHER_THAN_STRING: dict[str, pa.DataType] = {

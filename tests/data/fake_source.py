@@ -63,6 +63,9 @@ class FakeSource:
     def units(self) -> list[Unit]:
         return [Unit(f"article-{number:04d}", (str(number),)) for number in range(self.count)]
 
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        return
+
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
         time.sleep(self.delay)
         number = int(unit.locator[0])

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from medvlm.data.sample import Reject, Sample
+from medvlm.data.sample import Credit, Reject, Sample
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Unit:
     """Shown in progress and in rejects; units are prepared in the order of their names."""
     locator: tuple[str, ...]
     """Whatever the source needs to find it again: a path, an archive and its member."""
+    version: str = ""
+    """Changes when the unit's content does (an ETag, a hash); "" where the source cannot tell cheaply."""
 
 
 class Source(Protocol):
@@ -39,7 +41,15 @@ class Source(Protocol):
         """Return all units, sorted by name."""
         ...
 
-    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Make the units of one chunk ready to be read, all at once: a source on the network fetches them here.
+
+        Raises:
+            AccessError: the network fails for good; the chunk is left undone, and the next run goes on with it.
+        """
+        ...
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
         """Yield what one unit holds. A damaged unit yields a `Reject`, never an exception."""
         ...
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvlm.data.look import PictureError, examine
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources.base import Unit
-from medvlm.data.sources.pmc.media import MediaError, check_image
 from medvlm.errors import InputError
 from medvlm.io import sha256_bytes, sha256_file
 from medvlm.licenses.expressions import commercial_use
@@ -65,6 +65,9 @@ class VqaRadSource:
             load_questions(file)
         return sorted((Unit(f"{f.parent.name}/{f.name}", (str(f),)) for f in files), key=lambda unit: unit.name)
 
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Do nothing: the files lie on disk."""
+
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
         """Yield a sample for each question, or the reason why there is none."""
         file = Path(unit.locator[0])
@@ -73,7 +76,7 @@ class VqaRadSource:
         except InputError as error:
             yield Reject(self.name, unit.name, "question file cannot be read", str(error))
             return
-        images: dict[str, Image | MediaError] = {}
+        images: dict[str, Image | PictureError] = {}
         seen: dict[str, int] = {}
         for row, question in enumerate(questions):
             yield self._sample(question, f"{unit.name} row {row}", file, images, seen)
@@ -92,7 +95,7 @@ class VqaRadSource:
         return files
 
     def _sample(
-        self, question: Any, where: str, file: Path, images: dict[str, Image | MediaError], seen: dict[str, int]
+        self, question: Any, where: str, file: Path, images: dict[str, Image | PictureError], seen: dict[str, int]
     ) -> Sample | Reject:
         problem = _problem(question)
         if problem:
@@ -101,7 +104,7 @@ class VqaRadSource:
         if name not in images:
             images[name] = _load_image(file.parent / "images", name)
         image = images[name]
-        if isinstance(image, MediaError):
+        if isinstance(image, PictureError):
             return Reject(self.name, where, image.reason, image.detail)
         return self._vqa(question, image, file.stem, seen)
 
@@ -179,19 +182,19 @@ def _text(value: Any) -> str:
     return "" if value is None else " ".join(str(value).split())
 
 
-def _load_image(folder: Path, name: str) -> Image | MediaError:
+def _load_image(folder: Path, name: str) -> Image | PictureError:
     if not name or name != Path(name).name or name in (".", ".."):
-        return MediaError("unsafe image name", name[:200])
+        return PictureError("unsafe image name", name[:200])
     try:
         if not (folder / name).is_file():  # nor a pipe, which would be waited for
-            return MediaError("no image file", name)
+            return PictureError("no image file", name)
         data = (folder / name).read_bytes()
-        check_image(data)
+        look = examine(data)
     except (OSError, ValueError) as error:
-        return MediaError("image cannot be read", f"{name}: {error}")
-    except MediaError as error:
-        return MediaError(error.reason, f"{name}: {error.detail}")
-    return Image(data, name)
+        return PictureError("image cannot be read", f"{name}: {error}")
+    except PictureError as error:
+        return PictureError(error.reason, f"{name}: {error.detail}")
+    return Image(data, name, look)
 
 
 def _leakage(folder: Path) -> list[str]:

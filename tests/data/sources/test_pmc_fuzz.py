@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from medvlm.data.look import PictureError, examine
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.pmc import MemoryPackage, PmcSource, read_package, xml
-from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
+from medvlm.data.sources.pmc.media import MediaIndex
 from medvlm.data.sources.pmc.owners import caption_license, third_party_note
 from medvlm.data.sources.pmc.prose import code_license, prose_license
 from medvlm.data.sources.pmc.text import plain
@@ -70,15 +71,15 @@ def test_any_tree_of_jats_elements(inner: str) -> None:
 def test_any_bytes(data: bytes) -> None:
     files = {"a.xml": b"<article>" + data, "b.nxml": data, "g.png": data, "c.zip": data, "d.tgz": data}
     consume(MemoryPackage("m", files))
-    with pytest.raises(MediaError):
-        check_image(data)
+    with pytest.raises(PictureError):
+        examine(data)
 
 
 @given(TEXT, st.lists(TEXT, max_size=6))
 @settings(max_examples=100, deadline=None)
 def test_any_reference(href: str, names: list[str]) -> None:
     files = [f"{n}.png" for n in names]
-    with contextlib.suppress(MediaError):
+    with contextlib.suppress(PictureError):
         assert set(MediaIndex(files).find(href)) <= set(files)
 
 

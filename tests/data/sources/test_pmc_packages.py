@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+from medvlm.data import look
+from medvlm.data.look import PictureError, examine
 from medvlm.data.sample import Reject, Sample
-from medvlm.data.sources.pmc import MemoryPackage, PmcSource, media, packages, read_package
-from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
+from medvlm.data.sources.pmc import MemoryPackage, PmcSource, packages, read_package
+from medvlm.data.sources.pmc.media import MediaError, MediaIndex
 from medvlm.errors import InputError
 
 LINKS = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -281,7 +283,7 @@ def test_last_part_of_a_doi_is_not_trusted_among_several_articles() -> None:
     ("kind", "mode"), [("TIFF", "CMYK"), ("JPEG", "L"), ("PNG", "P"), ("GIF", "P"), ("WEBP", "RGB")]
 )
 def test_whole_pictures_pass(kind: str, mode: str) -> None:
-    check_image(picture(kind, mode, (64, 48)))
+    examine(picture(kind, mode, (64, 48)))
 
 
 @pytest.mark.parametrize(
@@ -295,20 +297,20 @@ def test_whole_pictures_pass(kind: str, mode: str) -> None:
     ],
 )
 def test_damaged_pictures(data: bytes, reason: str) -> None:
-    with pytest.raises(MediaError) as caught:
-        check_image(data)
+    with pytest.raises(PictureError) as caught:
+        examine(data)
     assert caught.value.reason == reason
 
 
 def test_pixel_bomb_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "MAX_PIXELS", 40)
-    with pytest.raises(MediaError) as caught:
-        check_image(PNG)
+    monkeypatch.setattr(look, "MAX_PIXELS", 40)
+    with pytest.raises(PictureError) as caught:
+        examine(PNG)
     assert (caught.value.reason, caught.value.detail) == ("image too large", "8x6 pixels")
     bomb = bytearray(PNG)
     bomb[16:24] = (60000).to_bytes(4, "big") * 2
-    with pytest.raises(MediaError) as caught:
-        check_image(bytes(bomb))
+    with pytest.raises(PictureError) as caught:
+        examine(bytes(bomb))
     assert caught.value.reason in ("image too large", "image cannot be read")
 
 

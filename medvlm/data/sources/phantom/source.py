@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from medvlm.data.sample import Reject, Sample
+from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.phantom import base_grammar
 from medvlm.data.sources.phantom.articles import ANNOTATIONS, VERSION, article_name, build_article
@@ -75,7 +75,10 @@ class PhantomSource:
             return [self._unit(article_name(self.seed, index), index) for index in range(self.articles)]
         return [self._unit(f"{base_grammar.SOURCE}-{self.seed}-{index:04d}", index) for index in range(self.articles)]
 
-    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Do nothing: everything is made where it is read."""
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
         """Yield the samples of one unit."""
         seed, index = (int(part) for part in unit.locator[1:])
         if unit.locator[0] == "base":
@@ -106,7 +109,7 @@ class PhantomSource:
         return Unit(name, (self.kind, str(self.seed), str(index)))
 
 
-def read_article(seed: int, index: int) -> Iterator[Sample | Reject]:
+def read_article(seed: int, index: int) -> Iterator[Sample | Reject | Credit]:
     """Build one article in memory and yield its captions, as the PMC reader reads them, with questions and reports."""
     # lxml is loaded only where an article is read: pre-training pictures need none.
     from medvlm.data.sources.pmc import MemoryPackage, read_package

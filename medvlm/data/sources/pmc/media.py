@@ -1,4 +1,4 @@
-"""From a graphic's reference to the file that holds it, and the check that the file is a whole picture.
+"""From a graphic's reference to the file that holds it.
 
 References are as varied as publishers: with an extension or without, with that of another format than the file's,
 `info:doi/10.1371/journal.pone.0000217.g001`, full addresses, another case.
@@ -6,31 +6,20 @@ References are as varied as publishers: with an extension or without, with that 
 
 from __future__ import annotations
 
-import io
 import re
 import urllib.parse
-import warnings
 from collections.abc import Iterable
 
-from PIL import Image as PILImage
-
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused before decoding: 200 megapixels, 600 MB as RGB."""
+from medvlm.data.look import PictureError
 
 QUALITY = ("tif", "tiff", "png", "jpg", "jpeg", "webp", "gif", "bmp")
 """Formats that are read, those that lose least first."""
 
 _UNSUPPORTED = ("eps", "svg", "pdf", "ps", "ai", "emf", "wmf", "jp2")
-_FORMATS = ("TIFF", "PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
-class MediaError(Exception):
+class MediaError(PictureError):
     """A reference leads to no usable picture; `reason` is the key that is counted."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
 
 
 class MediaIndex:
@@ -132,33 +121,3 @@ def _path(href: str) -> str:
     if re.match(r"(https?|s3|ftp)://", href, re.IGNORECASE):
         href = re.split(r"[?#]", href, maxsplit=1)[0]
     return urllib.parse.unquote(href).replace("\\", "/")
-
-
-def check_image(data: bytes) -> None:
-    """Decode a picture and throw it away.
-
-    Raises:
-        MediaError: it has more than `MAX_PIXELS`, is cut short, or is no picture that can be read.
-    """
-    if not data:
-        raise MediaError("image cannot be read", "empty file")
-    with warnings.catch_warnings():
-        # Pillow warns of odd tags and of sizes that are checked here.
-        warnings.simplefilter("ignore")
-        try:
-            with PILImage.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise MediaError("image too large", f"{width}x{height} pixels")
-                # JPEG alone heeds this: all its bits are decoded, but not turned into all its pixels.
-                image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
-                image.load()
-        except MediaError:
-            raise
-        except PILImage.DecompressionBombError as error:
-            raise MediaError("image too large", str(error)) from error
-        except Exception as error:
-            # Decoders answer damaged bytes with nearly any exception (OSError, SyntaxError, struct.error, ...).
-            text = str(error)
-            cut = "truncated" in text.lower() or isinstance(error, EOFError)
-            raise MediaError("image truncated" if cut else "image cannot be read", text[:200]) from error

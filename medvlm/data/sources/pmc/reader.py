@@ -6,9 +6,10 @@ import collections
 import re
 from collections.abc import Iterator
 
+from medvlm.data.look import Look, PictureError, examine
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources.pmc import jats, packages, xml
-from medvlm.data.sources.pmc.media import MediaError, MediaIndex, check_image
+from medvlm.data.sources.pmc.media import MediaError, MediaIndex
 from medvlm.data.sources.pmc.packages import Package, PackageError
 from medvlm.data.sources.pmc.pictures import Picture
 from medvlm.io import sha256_bytes
@@ -116,11 +117,11 @@ def _samples(
             place = "/".join(_id_part(p) for p in (article.group, figure.key, picture.panel or "-", "caption"))
             used[place] += 1
             try:
-                name, data = _picture(picture, package, index)
+                name, data, look = _picture(picture, package, index)
             except MediaError as error:
                 yield _reject(source_name, f"{where} fig {figure.key}", error.reason, error.detail)
                 continue
-            image = Image(data, packages.printable(name.rpartition("/")[2]))
+            image = Image(data, packages.printable(name.rpartition("/")[2]), look)
             yield _sample(f"{place}/{used[place] - 1}", image, article, figure, picture.panel, source_name)
 
 
@@ -132,8 +133,8 @@ def _id_part(text: str) -> str:
     return re.sub(r"[\s/]+", "_", text)
 
 
-def _picture(picture: Picture, package: Package, index: MediaIndex) -> tuple[str, bytes]:
-    """Return the best file of a picture that is whole, and its bytes.
+def _picture(picture: Picture, package: Package, index: MediaIndex) -> tuple[str, bytes, Look]:
+    """Return the best file of a picture that is whole, its bytes and its look.
 
     Raises:
         MediaError: none is; the reason tells of the best one.
@@ -148,11 +149,11 @@ def _picture(picture: Picture, package: Package, index: MediaIndex) -> tuple[str
         for name in names:
             try:
                 data = package.read(name)
-                check_image(data)
-            except (MediaError, PackageError) as error:
+                look = examine(data)
+            except (PictureError, PackageError) as error:
                 errors.append(MediaError(error.reason, f"{name}: {error.detail}"))
             else:
-                return name, data
+                return name, data, look
     # A damaged file says more than the absence of its alternatives.
     raise min(errors, key=lambda e: e.reason.startswith("no image"), default=MediaError("no image reference"))
 

@@ -72,6 +72,9 @@ class PmcSource:
             units.append(Unit(_free_name(name, taken), known))
         return sorted(units, key=lambda unit: unit.name)
 
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Do nothing: the files lie on disk."""
+
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
         """Yield the samples and rejects of one unit."""
         kind, path, *members = unit.locator
