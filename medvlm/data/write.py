@@ -26,7 +26,10 @@ from medvlm.io import disk_errors, sha256_file, stable_hash
 SHARD_ROWS = 10_000
 SHARD_BYTES = 400 * 10**6
 
-COUNTED = ("task", "license", "commercial_use", "modality", "source", "language", "license_scope", "third_party")
+COUNTED = (
+    *("task", "license", "commercial_use", "license_scope", "third_party", "source", "language", "modality"),
+    *("kind", "compound", "journal", "year", "article_type"),
+)
 NOT_STATED = "none stated"
 
 
