@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from medvlm.data.look import PictureError, examine
-from medvlm.data.sample import Reject, Sample
-from medvlm.data.sources.pmc import MemoryPackage, PmcSource, read_package, xml
+from medvlm.data.sample import Credit, Reject, Sample
+from medvlm.data.sources.pmc import MemoryPackage, PmcOptions, PmcSource, read_package, xml
 from medvlm.data.sources.pmc.media import MediaIndex
+from medvlm.data.sources.pmc.options import KINDS
 from medvlm.data.sources.pmc.owners import caption_license, third_party_note
 from medvlm.data.sources.pmc.prose import code_license, prose_license
 from medvlm.data.sources.pmc.text import plain
@@ -28,6 +29,7 @@ TAGS = """
 article front article-meta article-id permissions license body sec p fig fig-group caption title label graphic
 inline-graphic alternatives xref sup sub sub-article table-wrap disp-formula inline-formula supplementary-material
 """
+ALL_KINDS = PmcOptions(kinds=KINDS)
 XLINK = "http://www.w3.org/1999/xlink"
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 
@@ -50,9 +52,11 @@ def elements() -> st.SearchStrategy[str]:
 
 
 def consume(package: MemoryPackage) -> list[Sample | Reject]:
-    results = list(read_package(package, "fuzz"))
-    for item in results:
-        assert isinstance(item, Sample | Reject)
+    results = []
+    for item in read_package(package, "fuzz", ALL_KINDS):
+        assert isinstance(item, Sample | Reject | Credit)
+        if not isinstance(item, Credit):
+            results.append(item)
         str(item).encode()
     ids = [r.id for r in results if isinstance(r, Sample)]
     assert len(ids) == len(set(ids))
@@ -176,7 +180,7 @@ def test_mutated_archives(tmp_path: Path, kind: str) -> None:
     source = PmcSource([tmp_path])
     for unit in source.units():
         for item in source.read(unit):
-            assert isinstance(item, Sample | Reject)
+            assert isinstance(item, Sample | Reject | Credit)
 
 
 UNBALANCED = ["<fig>", "</fig>", "<fig-group>", "</fig-group>", "<p>", "x", "<article>"]

@@ -113,7 +113,7 @@ def test_elife_kitchen_sink(realdata: Path) -> None:
     assert kinds["fig2"] == "figure"
     assert kinds["fig2s1"] == "supplementary"
     assert kinds["app1fig1"] == "figure"
-    assert (result.group, result.year, result.journal) == ("10.7554/elife.00666", 2016, "eLife")
+    assert (result.group, result.front.year, result.front.journal) == ("10.7554/elife.00666", 2016, "eLife")
     reply = next(f for f in result.figures if f.article_type == "reply")
     assert reply.caption
 
@@ -134,7 +134,7 @@ def test_group_is_pmcid_else_doi_else_hash() -> None:
         assert read(article("", f'<article-id pub-id-type="pmc">{value}</article-id>')).group == "PMC123"
     doi = '<article-id pub-id-type="doi">https://doi.org/10.1371/Journal.X</article-id>'
     assert read(article("", doi)).group == "10.1371/journal.x"
-    assert read(article("", doi)).doi == "10.1371/Journal.X"
+    assert read(article("", doi)).front.doi == "10.1371/Journal.X"
     assert re.fullmatch("[0-9a-f]{64}", read(article("")).group)
 
 

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 
 from medvlm.data import look
 from medvlm.data.look import PictureError, examine
-from medvlm.data.sample import Reject, Sample
+from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.pmc import MemoryPackage, PmcSource, packages, read_package
 from medvlm.data.sources.pmc.media import MediaError, MediaIndex
 from medvlm.errors import InputError
@@ -72,8 +72,12 @@ def reasons(rejects: list[Reject]) -> list[str]:
     return sorted(r.reason for r in rejects)
 
 
+def read_memory(files: dict[str, bytes], source: str = "pmc") -> list[Sample | Reject]:
+    return [r for r in read_package(MemoryPackage("m", files), source) if not isinstance(r, Credit)]
+
+
 def test_memory_package() -> None:
-    (sample,) = read_package(MemoryPackage("memory", FILES), "phantom")
+    (sample,) = read_memory(FILES, "phantom")
     assert isinstance(sample, Sample)
     assert (sample.id, sample.source, sample.image.data) == ("PMC1/f1/-/caption/0", "phantom", PNG)
     assert (sample.target, sample.label, sample.file_name, sample.group) == ("A caption.", "Fig 1", "g1.png", "PMC1")
@@ -316,11 +320,11 @@ def test_pixel_bomb_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_damaged_alternative_gives_way_to_a_whole_one() -> None:
     files = {"a.xml": jats("g1"), "g1.tif": b"II*\0damaged", "g1.png": PNG}
-    (sample,) = read_package(MemoryPackage("m", files), "pmc")
+    (sample,) = read_memory(files)
     assert isinstance(sample, Sample)
     assert sample.file_name == "g1.png"
     del files["g1.png"]
-    (reject,) = read_package(MemoryPackage("m", files), "pmc")
+    (reject,) = read_memory(files)
     assert isinstance(reject, Reject)
     assert reject.reason == "image cannot be read"
 
@@ -411,7 +415,7 @@ def test_files_that_should_be_articles_are_counted(tmp_path: Path, name: str, da
     (tmp_path / name).unlink()
     (tmp_path / "b.zip").write_bytes(zipped({name: data}))
     assert reasons(read_all(tmp_path)[1]) == ["no article in xml"]
-    (reject,) = read_package(MemoryPackage("m", {name: data}), "pmc")
+    (reject,) = read_memory({name: data})
     assert isinstance(reject, Reject)
     assert reject.reason == "no article in xml"
 

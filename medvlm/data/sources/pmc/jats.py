@@ -6,16 +6,19 @@ pictures or in its `drops`, so that nothing is lost unseen.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Collection
 
 from lxml import etree
 
 from medvlm.data.sources.pmc import mentions
+from medvlm.data.sources.pmc.front import Front, read_front
+from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
-from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze, words
+from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze
 from medvlm.data.sources.pmc.xml import Document
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -30,10 +33,21 @@ _OWNERS = {
     "disp-formula": "equation",
     "disp-formula-group": "equation",
     "chem-struct-wrap": "graphic",
-    "abstract": "graphic",
-    "trans-abstract": "graphic",
 }
-_DROP_REASONS = {"table": "table image", "equation": "equation image", "graphic": "graphic outside a figure"}
+_PLAIN_KINDS = ("table", "equation", "graphic")
+# A picture in an abstract is its own, whatever the abstract stands in.
+_ALONE = ("abstract", "trans-abstract")
+_FIGURES = ("fig", "fig-group", "supplementary-material")
+_GROUPS = ("fig-group", "table-wrap-group")
+_PICTURES = ("graphic", "inline-graphic", "media")
+# Why a picture of a kind that is not asked for becomes no sample.
+_UNASKED = {
+    "figure": "figure not asked for",
+    "supplementary": "supplementary figure not asked for",
+    "table": "table image",
+    "equation": "equation image",
+    "graphic": "graphic outside a figure",
+}
 _SUPPLEMENT = re.compile(r"supplement|^\W*(?:fig(?:ure|\.)?|appendix|image)?\s*\.?S\d", re.IGNORECASE)
 _PANEL_MARKS = re.compile(r"(?:^|[\s.;:,(])\(?([A-Ha-h])(?:\)|[.:,](?=\s))|\(([A-Ha-h])[)\-,]")
 _PANEL_RANGES = re.compile(
@@ -83,126 +97,137 @@ class Article:
     """What samples need of an article."""
 
     group: str
-    pmcid: str | None
-    doi: str | None
-    journal: str | None
-    year: int | None
-    article_type: str | None
+    """Its PMC id, else its DOI in lower case, else the hash of its XML."""
+    front: Front
     figures: list[Figure]
     drops: list[Drop]
 
 
-def read_article(document: Document) -> Article:
-    """Return what samples need of an article; figures that damage has reached are among its drops."""
-    root = document.root
-    meta = root.find("front/article-meta")
-    pmcid, doi = _article_id(meta, "pmc"), _article_id(meta, "doi")
-    article = Article(
-        group=pmcid or (doi.lower() if doi else document.sha256()),
-        pmcid=pmcid,
-        doi=doi,
-        journal=_journal(root),
-        year=_year(meta),
-        article_type=root.get("article-type"),
-        figures=[],
-        drops=[],
-    )
-    _Reader(document, article, article_rights(meta if meta is not None else root.find("front"))).run()
+def group_of(front: Front, document: Document) -> str:
+    """Return the name that splits go by: the PMC id, else the DOI in lower case, else the hash of the XML."""
+    return front.pmcid or (front.doi.lower() if front.doi else document.sha256())
+
+
+def read_article(
+    document: Document, front: Front | None = None, kinds: Collection[str] = PmcOptions().kinds
+) -> Article:
+    """Return what samples need of an article; what becomes no sample is among its drops, with the reason.
+
+    Args:
+        document: the article.
+        front: its front matter, where it has been read already.
+        kinds: which of `options.KINDS` become figures.
+    """
+    front = front or read_front(document.root)
+    article = Article(group_of(front, document), front, [], [])
+    _Reader(document, article, frozenset(kinds)).run()
     return article
 
 
 class _Reader:
     """Walks one article once and files every figure and graphic it meets."""
 
-    def __init__(self, document: Document, article: Article, rights: Rights) -> None:
+    def __init__(self, document: Document, article: Article, kinds: frozenset[str]) -> None:
         self.root = root = document.root
         self.whole = document.whole
         self.article = article
-        self.authors = _authors(root)
+        self.kinds = kinds
+        self.authors = article.front.surnames
         self.scopes: dict[etree._Element, _Scope] = {}
-        self.main = _Scope(root, language(root), article.article_type, rights, translation=False)
+        self.main = _Scope(root, language(root), article.front.article_type, article.front.rights, translation=False)
+        self.in_main: dict[str, bool] = {}
+        self.numbers: collections.Counter[str] = collections.Counter()
 
     def run(self) -> None:
-        owned: dict[etree._Element, list[etree._Element]] = {}
-        figures: list[etree._Element] = []
-        for element in self.root.iter(
-            "fig", "fig-group", "supplementary-material", "graphic", "inline-graphic", "media"
-        ):
+        """Find the holder of each graphic, then file the holders in the order of the text."""
+        holders: dict[etree._Element, tuple[str, list[etree._Element]]] = {}
+        for element in self.root.iter(*_FIGURES, *_PICTURES):
             name = element.tag
-            if name in ("graphic", "inline-graphic") or (name == "media" and _is_picture(element)):
-                owner, kind = _owner(element)
-                if kind in _DROP_REASONS or owner is None or _beside_the_picture(element, owner):
-                    self._drop_graphic(element, kind)
+            if name in _FIGURES:
+                holders.setdefault(element, ("figure", []))
+            elif name != "media" or _is_picture(element):
+                holder, kind = _holder(element)
+                if _beside_the_picture(element, holder) or (kind in _PLAIN_KINDS and kind not in self.kinds):
+                    self._drop_graphic(element, holder, kind)
                 else:
-                    owned.setdefault(owner, []).append(element)
-            if name != "graphic":
-                figures.append(element)
-        for index, element in enumerate(f for f in figures if f.tag in _OWNERS):
-            self._file(element, owned.get(element, []), index + 1)
+                    holders.setdefault(holder, (kind, []))[1].append(element)
+        for element, (kind, graphics) in holders.items():
+            self._file(element, kind, graphics)
 
-    def _drop_graphic(self, element: etree._Element, kind: str) -> None:
+    def _drop_graphic(self, element: etree._Element, holder: etree._Element, kind: str) -> None:
         parent = element.getparent()
         if (
             parent is not None
             and parent.tag == "alternatives"
-            and element is not next(parent.iter("graphic", "inline-graphic", "media"), element)
+            and element is not next(parent.iter(*_PICTURES), element)
         ):
             return  # the other forms of one picture that is counted already
-        inline = element.tag == "inline-graphic" and kind in ("figure", "supplementary", "graphic")
-        reason = "inline graphic" if inline else _DROP_REASONS.get(kind, "graphic outside a figure")
+        if kind == "table" and _in_cell(element, holder):
+            reason = "graphic in a table cell"
+        elif kind in ("table", "equation"):
+            reason = _UNASKED[kind]
+        else:
+            reason = "inline graphic" if element.tag == "inline-graphic" else _UNASKED["graphic"]
         self.article.drops.append(Drop(_where(element), reason, (element.get(XLINK_HREF) or "")[:200]))
 
-    def _file(self, element: etree._Element, graphics: list[etree._Element], number: int) -> None:
-        """Make a figure of a `fig`; of a `fig-group` or supplement only where it has pictures of its own."""
+    def _file(self, element: etree._Element, kind: str, graphics: list[etree._Element]) -> None:
+        """Make a figure of a `fig`; of a `fig-group`, supplement or other holder only where it has pictures."""
+        prefix = "fig" if kind in ("figure", "supplementary") else kind
+        self.numbers[prefix] += 1
         if element.tag != "fig" and not graphics:
             return
         scope = self._scope(element)
-        key = element.get("id") or f"fig-{number}"
+        key = element.get("id") or f"{prefix}-{self.numbers[prefix]}"
         where = f"{element.tag} {key}"
-        caption, holder = _caption(element)
+        caption, told_by = _caption(element)
         if not self.whole(element):
             self.article.drops.append(Drop(where, "figure in damaged xml", label_of(element) or ""))
-        elif scope.translation and self._has_figures():
+        elif scope.translation and self._in_main(element.tag):
             self.article.drops.append(Drop(where, "translated copy", f"{scope.article_type} {scope.language}"))
         elif not graphics:
             self.article.drops.append(Drop(where, "figure without image", label_of(element) or ""))
         elif not caption:
             self._drop_each(where, "no caption", graphics)
         else:
-            found, small = pictures(graphics)
-            for picture in small:
-                self.article.drops.append(Drop(where, "thumbnail", picture.hrefs[0][:200]))
-            self.article.figures.append(self._figure(element, key, caption, holder, found, scope))
+            self._add(element, key, kind, caption, told_by, graphics)
 
-    def _drop_each(self, where: str, reason: str, graphics: list[etree._Element]) -> None:
-        found, small = pictures(graphics)
-        for picture in found + small:
-            self.article.drops.append(Drop(where, reason, picture.hrefs[0][:200]))
-
-    def _figure(
+    def _add(
         self,
         element: etree._Element,
         key: str,
+        kind: str,
         caption: str,
-        holder: etree._Element,
-        found: list[Picture],
-        scope: _Scope,
-    ) -> Figure:
-        shared = element not in (holder, *holder.iterancestors())
-        label = label_of(element) or (label_of(element.getparent()) if shared else None)
-        return Figure(
+        told_by: etree._Element,
+        graphics: list[etree._Element],
+    ) -> None:
+        where = f"{element.tag} {key}"
+        label = _label(element, told_by)
+        kind = _finer(element, kind, label)
+        if kind not in self.kinds:
+            self._drop_each(where, _UNASKED[kind], graphics)
+            return
+        found, small = pictures(graphics)
+        self.article.drops += [Drop(where, "thumbnail", picture.hrefs[0][:200]) for picture in small]
+        scope = self._scope(element)
+        figure = Figure(
             key=key,
             id=element.get("id"),
-            kind=_kind(element, label),
+            kind=kind,
             label=label,
             caption=caption,
-            language=language(holder),
+            language=language(told_by),
             article_type=scope.article_type,
             pictures=found,
             rights=figure_rights(element, _notes(element), scope.rights, self.authors),
             mentions=scope.mentions().get(element.get("id") or "", []),
             compound=len(found) > 1 or _marks_panels(caption),
         )
+        self.article.figures.append(figure)
+
+    def _drop_each(self, where: str, reason: str, graphics: list[etree._Element]) -> None:
+        found, small = pictures(graphics)
+        for picture in found + small:
+            self.article.drops.append(Drop(where, reason, picture.hrefs[0][:200]))
 
     def _scope(self, element: etree._Element) -> _Scope:
         """Return the sub-article (or response) that holds an element, or the article itself."""
@@ -220,9 +245,11 @@ class _Reader:
             return self.scopes[above]
         return self.main
 
-    def _has_figures(self) -> bool:
-        """Tell whether the main article has figures, so that a translation's are copies."""
-        return any(self._scope(f) is self.main for f in self.root.iter("fig"))
+    def _in_main(self, tag: str) -> bool:
+        """Tell whether the main article has such elements, so that a translation's are copies."""
+        if tag not in self.in_main:
+            self.in_main[tag] = any(self._scope(e) is self.main for e in self.root.iter(tag))
+        return self.in_main[tag]
 
 
 class _Scope:
@@ -244,24 +271,36 @@ class _Scope:
         return self._mentions
 
 
-def _owner(graphic: etree._Element) -> tuple[etree._Element | None, str]:
-    """Return the nearest element that a graphic belongs to, and that element's kind."""
+def _holder(graphic: etree._Element) -> tuple[etree._Element, str]:
+    """Return the nearest element that a graphic belongs to (itself, outside of any) and that element's kind."""
     for above in graphic.iterancestors():
         kind = _OWNERS.get(above.tag)
         if kind:
             return above, kind
-    return None, "graphic"
+        if above.tag in _ALONE:
+            break
+    return graphic, "graphic"
 
 
-def _beside_the_picture(graphic: etree._Element, owner: etree._Element) -> bool:
-    """Tell whether a graphic is a symbol in a figure's text rather than the figure."""
+def _in_cell(graphic: etree._Element, table: etree._Element) -> bool:
+    """Tell whether a graphic stands in a cell beside others: a symbol in a table, no picture of it."""
+    cell = next(graphic.iterancestors("td", "th"), None)
+    return cell is not None and sum(1 for _ in zip(table.iter("td", "th"), range(2), strict=False)) > 1
+
+
+def _beside_the_picture(graphic: etree._Element, holder: etree._Element) -> bool:
+    """Tell whether a graphic is a symbol in a figure's text, or in a table's cell, rather than the figure."""
     if graphic.tag == "inline-graphic":
         return True
+    if holder is graphic:
+        return False
     for above in graphic.iterancestors():
-        if above is owner:
+        if above is holder:
             return False
         if above.tag in ("caption", "label", "attrib", "permissions"):
             return True
+        if above.tag in ("td", "th"):
+            return _in_cell(graphic, holder)
     return False
 
 
@@ -280,7 +319,7 @@ def _caption(element: etree._Element) -> tuple[str, etree._Element]:
     """
     text, holder = _in_one_language(element)
     parent = element.getparent()
-    if text or parent is None or parent.tag != "fig-group":
+    if text or parent is None or parent.tag not in _GROUPS:
         return text, holder
     return _in_one_language(parent)
 
@@ -303,13 +342,22 @@ def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
 def _notes(element: etree._Element) -> list[str]:
     """Return the texts of a figure and of the groups around it that may name an owner or a license."""
     notes = [plain(e) for e in element.iter("attrib")]
-    for holder in (element, *element.iterancestors("fig-group")):
-        parts = ("caption", "p") if holder is element else ("caption", "attrib", "p")
+    for holder in (element, *element.iterancestors(*_GROUPS)):
+        parts = ("caption", "p", "table-wrap-foot") if holder is element else ("caption", "attrib", "p")
         notes += [plain(e) for e in holder if local(e) in parts]
     return notes
 
 
-def _kind(element: etree._Element, label: str | None) -> str:
+def _label(element: etree._Element, told_by: etree._Element) -> str | None:
+    """Return an element's label, or that of the group whose caption it shares."""
+    shared = element not in (told_by, *told_by.iterancestors())
+    return label_of(element) or (label_of(element.getparent()) if shared else None)
+
+
+def _finer(element: etree._Element, kind: str, label: str | None) -> str:
+    """Tell the supplementary among the figures."""
+    if kind in _PLAIN_KINDS:
+        return kind
     if element.tag == "supplementary-material" or element.get("specific-use") == "child-fig":
         return "supplementary"
     if _SUPPLEMENT.search(label or "") or next(element.iterancestors("supplementary-material"), None) is not None:
@@ -344,42 +392,3 @@ def language(element: etree._Element) -> str:
             code = re.split(r"[-_]", value)[0]
             return _LANGUAGES.get(code, code)
     return "en"
-
-
-def _article_id(meta: etree._Element | None, kind: str) -> str | None:
-    if meta is None:
-        return None
-    for element in meta.findall("article-id"):
-        value, id_type = squeeze(words(element)), element.get("pub-id-type")
-        if kind == "doi" and id_type == "doi":
-            value = re.sub(r"^(https?://(dx\.)?doi\.org/|doi:\s*)", "", value, flags=re.IGNORECASE)
-            if value.startswith("10."):
-                return value
-        elif kind == "pmc" and id_type in ("pmc", "pmcid"):
-            match = re.fullmatch(r"(?:PMC)?(\d+)(?:\.\d+)?", value, re.IGNORECASE)
-            if match:
-                return f"PMC{match[1]}"
-    return None
-
-
-def _journal(root: etree._Element) -> str | None:
-    meta = root.find("front/journal-meta")
-    if meta is None:
-        return None
-    for path in ("journal-title-group/journal-title", "journal-title", "journal-id[@journal-id-type='nlm-ta']"):
-        title = meta.find(path)
-        if title is not None and (text := plain(title)):
-            return text
-    return None
-
-
-def _year(meta: etree._Element | None) -> int | None:
-    """Return the earliest year of publication (print, electronic or collection)."""
-    years = meta.findall("pub-date/year") if meta is not None else []
-    values = [int(t) for y in years if re.fullmatch(r"(?:1[5-9]|20)\d\d", t := squeeze(words(y)))]
-    return min(values, default=None)
-
-
-def _authors(root: etree._Element) -> frozenset[str]:
-    names: Iterator[etree._Element] = root.iterfind("front/article-meta/contrib-group/contrib//surname")
-    return frozenset(n for e in names if len(n := plain(e).lower()) > 1)

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from medvlm.data.look import Look, PictureError, examine
-from medvlm.data.sample import Image, Reject, Sample
+from medvlm.data.sample import Credit, Image, Reject, Sample
 from medvlm.data.sources.pmc import jats, packages, xml
+from medvlm.data.sources.pmc.front import Front, read_front
 from medvlm.data.sources.pmc.media import MediaError, MediaIndex
+from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import Package, PackageError
 from medvlm.data.sources.pmc.pictures import Picture
+from medvlm.data.sources.pmc.rights import Rights, metadata_rights
 from medvlm.io import sha256_bytes
 from medvlm.licenses.expressions import commercial_use
+from medvlm.licenses.policy import admit
 
 MAX_DEPTH = 1
 """An archive may hold archives (a zip of PMC packages); those may hold none."""
 
+DEFAULTS = PmcOptions()
 
-def read_package(package: Package, source_name: str, depth: int = 0) -> Iterator[Sample | Reject]:
-    """Yield the samples and rejects of every article in a package. Damage never raises; it becomes a `Reject`.
+Item = Sample | Reject | Credit
+
+
+def read_package(package: Package, source_name: str, options: PmcOptions = DEFAULTS, depth: int = 0) -> Iterator[Item]:
+    """Yield the samples, rejects and credit of every article in a package. Damage never raises; it becomes a `Reject`.
 
     Args:
         package: the files; images are looked for beside each article's XML and one folder below.
         source_name: what samples carry as their `source`.
+        options: which articles and figures, and what is made of them.
         depth: how many archives this one lies in.
     """
     try:
@@ -41,9 +50,9 @@ def read_package(package: Package, source_name: str, depth: int = 0) -> Iterator
         if name in older:
             yield older_version(source_name, f"{package.name}/{name}", older[name])
         elif name in nested:
-            yield from read_nested(package, name, source_name, depth + 1)
+            yield from read_nested(package, name, source_name, options, depth + 1)
         else:
-            yield from read_xml(package, name, source_name, seen)
+            yield from read_xml(package, name, source_name, seen, options)
 
 
 def older_version(source_name: str, where: str, newest: str) -> Reject:
@@ -60,7 +69,9 @@ def article_names(package: Package) -> list[str]:
     return [n for n in package.names() if packages.is_xml(n) and xml.is_article(n, package.head(n))]
 
 
-def read_nested(package: Package, name: str, source_name: str, depth: int = 1) -> Iterator[Sample | Reject]:
+def read_nested(
+    package: Package, name: str, source_name: str, options: PmcOptions = DEFAULTS, depth: int = 1
+) -> Iterator[Item]:
     """Yield what an archive within a package holds."""
     where = f"{package.name}/{name}"
     if depth > MAX_DEPTH:
@@ -71,11 +82,27 @@ def read_nested(package: Package, name: str, source_name: str, depth: int = 1) -
     except PackageError as error:
         yield _reject(source_name, where, error.reason, error.detail)
         return
-    yield from read_package(inner, source_name, depth)
+    yield from read_package(inner, source_name, options, depth)
 
 
-def read_xml(package: Package, name: str, source_name: str, seen: set[str]) -> Iterator[Sample | Reject]:
-    """Yield what one XML file of a package holds. `seen` are the groups of articles read so far; it is added to."""
+def read_xml(
+    package: Package,
+    name: str,
+    source_name: str,
+    seen: set[str],
+    options: PmcOptions = DEFAULTS,
+    fallback: Rights | None = None,
+) -> Iterator[Item]:
+    """Yield what one XML file of a package holds.
+
+    Args:
+        package: where the file and its images are.
+        name: the file's.
+        source_name: what samples carry as their `source`.
+        seen: the groups of articles read so far; it is added to.
+        options: which articles and figures, and what is made of them.
+        fallback: the rights of an article that states no license that is known (`rights.metadata_rights`).
+    """
     where = f"{package.name}/{name}"
     try:
         documents = xml.read_documents(package.read(name))
@@ -84,16 +111,78 @@ def read_xml(package: Package, name: str, source_name: str, seen: set[str]) -> I
         return
     index = _index(package, name.rpartition("/")[0])
     for document in documents:
-        article = jats.read_article(document)
+        front = read_front(document.root, fallback)
+        group = jats.group_of(front, document)
         if document.damage:
             yield _reject(source_name, where, "xml damaged: what is whole was used", document.damage)
-        if article.group in seen:
-            yield _reject(source_name, where, "duplicate article", article.group)
+        if group in seen:
+            yield _reject(source_name, where, "duplicate article", group)
             continue
-        seen.add(article.group)
-        for drop in article.drops:
-            yield _reject(source_name, f"{where} {drop.where}", drop.reason, drop.detail)
-        yield from _samples(article, package, index, where, source_name)
+        seen.add(group)
+        if reason := not_asked_for(front, options):
+            yield _reject(source_name, where, *reason)
+            continue
+        yield from _article(
+            jats.read_article(document, front, options.kinds), package, index, where, source_name, options
+        )
+
+
+def not_asked_for(front: Front, options: PmcOptions) -> tuple[str, str] | None:
+    """Return the reason why the options leave an article out, and its detail, or None.
+
+    An article without a date is not certainly older than `since`, and stays.
+    """
+    if options.since and front.published and front.published < options.since:
+        return "older than --since", front.published.isoformat()
+    if options.article_types and front.article_type not in options.article_types:
+        return "article type not asked for", front.article_type or "none stated"
+    return None
+
+
+def wanted(
+    data: bytes,
+    names: Sequence[str],
+    license_policy: str,
+    options: PmcOptions = DEFAULTS,
+    article_license: str | None = None,
+) -> list[str]:
+    """Return which media files reading an article would open: those of admitted figures, of each picture the best.
+
+    Args:
+        data: the article's XML; what cannot be read wants nothing.
+        names: the media files there are.
+        license_policy: as `medvlm.licenses.policy.admit` takes it; it is asked of each figure's own rights.
+        options: as `read_xml` takes them.
+        article_license: PMC's code ("CC BY") for an article that states no license that is known.
+
+    Raises:
+        UsageError: the license policy is malformed.
+    """
+    try:
+        documents = xml.read_documents(data)
+    except xml.XmlError:
+        return []
+    index = MediaIndex(names)
+    found: list[str] = []
+    for document in documents:
+        front = read_front(document.root, metadata_rights(article_license))
+        if not_asked_for(front, options):
+            continue
+        for figure in jats.read_article(document, front, options.kinds).figures:
+            license = figure.rights.license
+            if admit(license_policy, license, commercial_use(license)) is None:
+                found += [name for picture in figure.pictures if (name := _best(picture, index))]
+    return list(dict.fromkeys(found))
+
+
+def _best(picture: Picture, index: MediaIndex) -> str | None:
+    """Return the first file that `_picture` would open."""
+    for href in picture.hrefs:
+        try:
+            return index.find(href)[0]
+        except MediaError:
+            continue
+    return None
 
 
 def _index(package: Package, folder: str) -> MediaIndex:
@@ -106,6 +195,22 @@ def _index(package: Package, folder: str) -> MediaIndex:
         sole = sum(packages.is_xml(n) for n in near) == 1
         package.indexes[folder] = MediaIndex(near, prefix, sole)
     return package.indexes[folder]
+
+
+def _article(
+    article: jats.Article, package: Package, index: MediaIndex, where: str, source_name: str, options: PmcOptions
+) -> Iterator[Item]:
+    """Yield all that one article gives, after the steps over its figures."""
+    # The steps need numpy and Pillow, which reading the text alone does not.
+    from medvlm.data.figures import steps
+
+    def items() -> Iterator[Item]:
+        yield article.front.credit(article.group)
+        for drop in article.drops:
+            yield _reject(source_name, f"{where} {drop.where}", drop.reason, drop.detail)
+        yield from _samples(article, package, index, where, source_name)
+
+    yield from steps.apply(items(), options, article.front.subjects)
 
 
 def _samples(
@@ -172,13 +277,13 @@ def _sample(
         panel=panel,
         kind=figure.kind,
         compound=figure.compound,
-        journal=article.journal,
-        year=article.year,
+        journal=article.front.journal,
+        year=article.front.year,
         article_type=figure.article_type,
         source=source_name,
         group=article.group,
-        pmcid=article.pmcid,
-        doi=article.doi,
+        pmcid=article.front.pmcid,
+        doi=article.front.doi,
         figure_id=figure.id,
         label=figure.label,
         file_name=image.name,

@@ -32,7 +32,8 @@ from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze, wo
 
 _EVIDENCE_CHARS = 400
 _XLINK = "{http://www.w3.org/1999/xlink}href"
-_FIGURES = ("fig", "fig-group", "supplementary-material")
+_GROUPS = ("fig-group", "table-wrap-group")
+_HOLDERS = ("fig", "supplementary-material", "table-wrap", "disp-formula-group", "chem-struct-wrap", *_GROUPS)
 _REWORKED = re.compile(r"\b(?:re)?adapt|\bmodif|\bredrawn", re.IGNORECASE)
 
 
@@ -59,6 +60,21 @@ def article_rights(front: etree._Element | None, inherited: Rights = NONE_STATED
     return Rights(*found) if found else inherited
 
 
+def metadata_rights(code: str | None) -> Rights | None:
+    """Return the rights that PMC's metadata or file lists name by a code ("CC BY"); None for a code that is none."""
+    found = code_license(code) if code else None
+    return Rights(found, "article", f"PMC metadata: {code}") if found else None
+
+
+def license_address(front: etree._Element, license: str | None) -> str | None:
+    """Return the address that front matter gives for its license, None where it gives none for this one."""
+    for element in front.iter("license"):
+        for address in (*_attribute_addresses(element), *text_addresses(_with_addresses(element))):
+            if license and address_license(address) == license:
+                return address.rstrip(".,;")
+    return None
+
+
 def figure_rights(figure: etree._Element, notes: Iterable[str], article: Rights, authors: frozenset[str]) -> Rights:
     """Return the rights of one figure.
 
@@ -68,9 +84,9 @@ def figure_rights(figure: etree._Element, notes: Iterable[str], article: Rights,
         article: what holds where the figure says nothing.
         authors: family names of the article's authors, lower case: credit to them is no third party.
     """
-    for holder in (figure, *figure.iterancestors("fig-group")):
+    for holder in (figure, *figure.iterancestors(*_GROUPS)):
         for permissions in holder.iter("permissions"):
-            if next(permissions.iterancestors(*_FIGURES), None) is holder:
+            if next(permissions.iterancestors(holder.tag, *_HOLDERS), None) is holder:
                 own = _own_rights(permissions, article)
                 if own is not None:
                     return own

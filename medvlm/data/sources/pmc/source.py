@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from medvlm.data.sample import Reject, Sample
+from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc import media, packages, reader, xml
+from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import FolderPackage, Package, PackageError
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
@@ -25,12 +26,14 @@ class PmcSource:
 
     Args:
         inputs: what `--input` names. Nothing is read before `describe` or `units` is called.
+        options: which articles and figures, and what is made of them.
     """
 
     name = "pmc"
 
-    def __init__(self, inputs: Sequence[Path | str]) -> None:
+    def __init__(self, inputs: Sequence[Path | str], options: PmcOptions = reader.DEFAULTS) -> None:
         self.inputs = [Path(path) for path in inputs]
+        self.options = options
 
     def describe(self) -> list[dict[str, Any]]:
         """Return one entry for each input file, and within a folder for each folder that holds articles.
@@ -70,13 +73,20 @@ class PmcSource:
         for locator, name in locators.items():
             known = ("older", older[name], *locator) if name in older else locator
             units.append(Unit(_free_name(name, taken), known))
-        return sorted(units, key=lambda unit: unit.name)
+        return self._limited(sorted(units, key=lambda unit: unit.name))
+
+    def _limited(self, units: list[Unit]) -> list[Unit]:
+        """Return the first units by name up to the limit; what is no more than an older version does not count."""
+        if self.options.limit is None:
+            return units
+        newest = [unit for unit in units if unit.locator[0] != "older"]
+        return newest[: self.options.limit]
 
     def prefetch(self, units: Sequence[Unit]) -> None:
         """Do nothing: the files lie on disk."""
 
-    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
-        """Yield the samples and rejects of one unit."""
+    def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
+        """Yield the samples, rejects and credits of one unit."""
         kind, path, *members = unit.locator
         if kind == "older":
             yield reader.older_version(self.name, unit.name, path)
@@ -91,11 +101,11 @@ class PmcSource:
             yield Reject(self.name, unit.name, error.reason, packages.printable(error.detail))
             return
         if not members:
-            yield from reader.read_package(package, self.name)
+            yield from reader.read_package(package, self.name, self.options)
         elif packages.is_archive(members[0]):
-            yield from reader.read_nested(package, members[0], self.name)
+            yield from reader.read_nested(package, members[0], self.name, self.options)
         else:
-            yield from reader.read_xml(package, members[0], self.name, set())
+            yield from reader.read_xml(package, members[0], self.name, set(), self.options)
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card."""

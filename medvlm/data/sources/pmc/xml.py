@@ -26,7 +26,16 @@ _ARTICLE_NEXT = re.compile(rb"<article[\s>]")
 # What may stand between two articles: how it opens and how it ends.
 _BETWEEN = ((b"<!--", b"-->"), (b"<?", b"?>"), (b"<!DOCTYPE", b">"))
 _BLANK = re.compile(rb"\s*")
-_FIGURES = ("fig", "fig-group", "supplementary-material")
+_FIGURES = (
+    "fig",
+    "fig-group",
+    "supplementary-material",
+    "table-wrap",
+    "table-wrap-group",
+    "disp-formula-group",
+    "chem-struct-wrap",
+    "graphic",
+)
 _SNIFF_BYTES = 65536
 _ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
 

@@ -1,0 +1,1 @@
+"""What is made of figures, whatever their source: panels, modality, questions."""

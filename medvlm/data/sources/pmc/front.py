@@ -1,0 +1,197 @@
+"""What an article says of itself: its names, title, authors, dates, subjects, license and copyright line."""
+
+from __future__ import annotations
+
+import calendar
+import dataclasses
+import datetime
+import re
+from collections.abc import Iterator
+
+from lxml import etree
+
+from medvlm.data.sample import Credit
+from medvlm.data.sources.pmc.rights import NONE_STATED, Rights, article_rights, license_address
+from medvlm.data.sources.pmc.text import local, plain, squeeze, words
+
+_YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.(\d+))?", re.IGNORECASE)
+
+
+@dataclasses.dataclass(slots=True)
+class Front:
+    """The front matter of an article."""
+
+    pmcid: str | None = None
+    doi: str | None = None
+    version: int = 0
+    """As the XML numbers it (`article-version`, or the `.2` of its PMC id); 0 where it does not."""
+    article_type: str | None = None
+    title: str = ""
+    authors: list[str] = dataclasses.field(default_factory=list)
+    """Given name and surname, in order; groups by their name."""
+    surnames: frozenset[str] = frozenset()
+    """Of all contributors, lower case."""
+    journal: str | None = None
+    year: int | None = None
+    """The earliest year of publication (print, electronic or collection)."""
+    published: datetime.date | None = None
+    """The day on which the article was certainly out: of each date stated its last possible day, the earliest."""
+    subjects: list[str] = dataclasses.field(default_factory=list)
+    """Keywords, subjects and the title: what tells the field of the article."""
+    rights: Rights = NONE_STATED
+    license_url: str | None = None
+    copyright: str = ""
+
+    def credit(self, group: str) -> Credit:
+        """Return whom to name for the figures of this article."""
+        return Credit(
+            group=group,
+            title=self.title,
+            authors="; ".join(self.authors),
+            journal=self.journal,
+            year=self.year,
+            doi=self.doi,
+            pmcid=self.pmcid,
+            license=self.rights.license,
+            license_url=self.license_url,
+            copyright=self.copyright,
+        )
+
+
+def read_front(root: etree._Element, fallback: Rights | None = None) -> Front:
+    """Return the front matter of an `article` element.
+
+    Args:
+        root: the `article`.
+        fallback: what holds where the article states no license that is known.
+    """
+    meta = root.find("front/article-meta")
+    rights = article_rights(meta if meta is not None else root.find("front"))
+    if rights.license is None and fallback is not None:
+        rights = fallback
+    front = Front(article_type=root.get("article-type"), journal=_journal(root), rights=rights)
+    if meta is None:
+        return front
+    front.doi = _doi(meta)
+    front.pmcid, front.version = _pmcid(meta)
+    front.title = _title(meta)
+    front.authors = list(dict.fromkeys(_authors(meta)))
+    front.surnames = frozenset(n for e in meta.iterfind(".//contrib//surname") if len(n := plain(e).lower()) > 1)
+    front.year, front.published = _published(meta)
+    named = [*meta.iterfind("kwd-group//kwd"), *meta.iterfind("article-categories//subject")]
+    front.subjects = list(dict.fromkeys(t for t in [*(plain(e) for e in named), front.title] if t))
+    front.license_url = license_address(meta, rights.license)
+    front.copyright = _copyright(meta)
+    return front
+
+
+def _doi(meta: etree._Element) -> str | None:
+    for element in meta.findall("article-id[@pub-id-type='doi']"):
+        value = re.sub(r"^(https?://(dx\.)?doi\.org/|doi:\s*)", "", squeeze(words(element)), flags=re.IGNORECASE)
+        if value.startswith("10."):
+            return value
+    return None
+
+
+def _pmcid(meta: etree._Element) -> tuple[str | None, int]:
+    """Return the PMC id with its prefix and the version of the article, 0 where none is stated."""
+    version = _version(meta)
+    for element in meta.findall("article-id"):
+        if element.get("pub-id-type") in ("pmc", "pmcid") and (match := _PMCID.fullmatch(squeeze(words(element)))):
+            return f"PMC{match[1]}", int(match[2] or version)
+    return None, version
+
+
+def _version(meta: etree._Element) -> int:
+    """Return the number of `article-version` ("2", "v2", "2.0"), 0 where there is none or it is a word ("VoR")."""
+    for element in meta.iter("article-version"):
+        for text in (squeeze(words(element)), element.get("designator") or ""):
+            if match := re.fullmatch(r"v?(?:ersion\s*)?(\d{1,4})(?:\.\d+)?", text, re.IGNORECASE):
+                return int(match[1])
+    return 0
+
+
+def _title(meta: etree._Element) -> str:
+    parts = [meta.find("title-group/article-title"), meta.find("title-group/subtitle")]
+    return ": ".join(text for part in parts if part is not None and (text := plain(part)))
+
+
+def _authors(meta: etree._Element) -> Iterator[str]:
+    for contrib in meta.iterfind("contrib-group/contrib"):
+        if contrib.get("contrib-type", "author") != "author":
+            continue
+        for element in contrib.iterfind("*"):
+            found = element.find("*") if element.tag == "name-alternatives" else element
+            name = _name(found) if found is not None else ""
+            if name:
+                yield name
+                break
+
+
+def _name(element: etree._Element) -> str:
+    if element.tag == "name":
+        parts = [element.find(part) for part in ("given-names", "surname", "suffix")]
+        return " ".join(text for part in parts if part is not None and (text := plain(part)))
+    if element.tag == "collab":
+        inside = [element.text or ""]
+        for child in element:
+            # The members of a group are listed inside its name.
+            inside += ["" if local(child) == "contrib-group" else plain(child), child.tail or ""]
+        return squeeze("".join(inside)).rstrip(" :;,")
+    return plain(element) if element.tag in ("string-name", "collab-name") else ""
+
+
+def _journal(root: etree._Element) -> str | None:
+    meta = root.find("front/journal-meta")
+    if meta is None:
+        return None
+    for path in ("journal-title-group/journal-title", "journal-title", "journal-id[@journal-id-type='nlm-ta']"):
+        title = meta.find(path)
+        if title is not None and (text := plain(title)):
+            return text
+    return None
+
+
+def _published(meta: etree._Element) -> tuple[int | None, datetime.date | None]:
+    """Return the earliest year of publication, and the earliest of the last possible days that the dates leave."""
+    years: list[int] = []
+    days: list[datetime.date] = []
+    for date in meta.iterfind("pub-date"):
+        text = squeeze(date.findtext("year") or "")
+        if not _YEAR.fullmatch(text):
+            continue
+        years.append(int(text))
+        days.append(_last_day(int(text), date))
+    return min(years, default=None), min(days, default=None)
+
+
+def _last_day(year: int, date: etree._Element) -> datetime.date:
+    month = _month(squeeze(date.findtext("month") or ""))
+    if not month:
+        return datetime.date(year, 12, 31)
+    last = calendar.monthrange(year, month)[1]
+    day = squeeze(date.findtext("day") or "")
+    return datetime.date(year, month, int(day) if re.fullmatch(r"\d\d?", day) and 1 <= int(day) <= last else last)
+
+
+def _month(text: str) -> int:
+    """Return a month's number, of "3", "03" or "March"; 0 where it is none."""
+    if re.fullmatch(r"\d\d?", text):
+        return int(text) if 1 <= int(text) <= 12 else 0
+    return _MONTHS.index(text[:3].lower()) + 1 if text[:3].lower() in _MONTHS else 0
+
+
+def _copyright(meta: etree._Element) -> str:
+    """Return the copyright line, else the year and the holder, of `permissions` or (before JATS 1.0) beside it."""
+    for holder in (meta.find("permissions"), meta):
+        if holder is None:
+            continue
+        statement = holder.find("copyright-statement")
+        if statement is not None and (text := plain(statement)):
+            return text
+        parts = [holder.find("copyright-year"), holder.find("copyright-holder")]
+        if line := " ".join(text for part in parts if part is not None and (text := plain(part))):
+            return line
+    return ""
