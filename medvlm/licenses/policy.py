@@ -219,6 +219,26 @@ def _share(license: str | None) -> str:
     return expressions.most_restrictive(_terms(key).share for key in expressions.symbols(license))
 
 
+def may_pass_on(license: str | None, *, changed: bool) -> str:
+    """Return whether copies of a work may be passed on: yes, no, conditional or unknown.
+
+    An expression counts as all its parts. No-derivatives licenses allow it only for what is as it was.
+
+    Args:
+        license: SPDX expression or LicenseRef; None where none is stated, which is unknown.
+        changed: the copies were shrunk, cropped or changed otherwise.
+    """
+    keys = expressions.symbols(license)
+    if changed:
+        return expressions.most_restrictive(_terms(key).share for key in keys)
+    return expressions.most_restrictive("conditional" if _no_derivatives(key) else _terms(key).share for key in keys)
+
+
+def _no_derivatives(key: str) -> bool:
+    found = _CC_TERMS.fullmatch(key.lower())
+    return bool(found and "nd" in found["terms"].split("-"))
+
+
 def _terms(key: str) -> _Terms:
     known = _TERMS.get(key.lower())
     if known:
