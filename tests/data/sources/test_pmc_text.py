@@ -25,6 +25,11 @@ MML = 'xmlns:mml="http://www.w3.org/1998/Math/MathML"'
         ("<p>see<!-- hidden -->n<?pi x?>ow</p>", "seenow"),
         ("<p>whole<graphic href='x'/>part</p>", "whole part"),
         ("<p>Scan.<supplementary-material><label>S1</label></supplementary-material></p>", "Scan."),
+        ("<p>see<fig-group><fig/></fig-group>there</p>", "see there"),
+        (
+            "<p>in <inline-supplementary-material>Additional file 1</inline-supplementary-material>.</p>",
+            "in Additional file 1.",
+        ),
         ("<title>T</title><object-id>10.1/x</object-id><p>P</p>", "T P"),
         ("<p>a\n   b\u00a0c\u2009d\u200be</p>", "a b c de"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import copy
 import dataclasses
 import datetime
 import re
@@ -115,7 +116,16 @@ def _version(meta: etree._Element) -> int:
 
 def _title(meta: etree._Element) -> str:
     parts = [meta.find("title-group/article-title"), meta.find("title-group/subtitle")]
-    return ": ".join(text for part in parts if part is not None and (text := plain(part)))
+    return ": ".join(text for part in parts if part is not None and (text := plain(_without_notes(part))))
+
+
+def _without_notes(title: etree._Element) -> etree._Element:
+    """Return a title without the marks of its footnotes."""
+    if title.find(".//xref") is None:
+        return title
+    bare = copy.deepcopy(title)
+    etree.strip_elements(bare, "xref", "fn", with_tail=False)
+    return bare
 
 
 def _authors(meta: etree._Element) -> Iterator[str]:

@@ -13,8 +13,8 @@ from collections.abc import Collection
 
 from lxml import etree
 
-from medvlm.data.sources.pmc import mentions
 from medvlm.data.sources.pmc.front import Front, read_front
+from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
@@ -185,7 +185,8 @@ class _Reader:
         elif scope.translation and self._in_main(element.tag):
             self.article.drops.append(Drop(where, "translated copy", f"{scope.article_type} {scope.language}"))
         elif not graphics:
-            self.article.drops.append(Drop(where, "figure without image", label_of(element) or ""))
+            reason = "caption in another language" if _tells_a_sibling(element) else "figure without image"
+            self.article.drops.append(Drop(where, reason, label_of(element) or ""))
         elif not caption:
             self._drop_each(where, "no caption", graphics)
         else:
@@ -219,7 +220,7 @@ class _Reader:
             article_type=scope.article_type,
             pictures=found,
             rights=figure_rights(element, _notes(element), scope.rights, self.authors),
-            mentions=scope.mentions().get(element.get("id") or "", []),
+            mentions=scope.mentions().of([e.get("id") for e in (element, *element.iterancestors(*_GROUPS))]),
             compound=len(found) > 1 or _marks_panels(caption),
         )
         self.article.figures.append(figure)
@@ -263,12 +264,20 @@ class _Scope:
         self.article_type = article_type
         self.rights = rights
         self.translation = translation
-        self._mentions: dict[str, list[str]] | None = None
+        self._mentions: Mentions | None = None
 
-    def mentions(self) -> dict[str, list[str]]:
+    def mentions(self) -> Mentions:
         if self._mentions is None:
-            self._mentions = mentions.collect(self.element)
+            self._mentions = Mentions(self.element)
         return self._mentions
+
+
+def _tells_a_sibling(element: etree._Element) -> bool:
+    """Tell whether a figure without image is only the caption, in another language, of one beside it in its group."""
+    parent = element.getparent()
+    if parent is None or parent.tag not in _GROUPS:
+        return False
+    return any(e.get(XML_LANG) != element.get(XML_LANG) for e in parent if e.tag == element.tag)
 
 
 def _holder(graphic: etree._Element) -> tuple[etree._Element, str]:

@@ -3,79 +3,114 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
+from medvlm.data.sources.pmc.pictures import label_of
 from medvlm.data.sources.pmc.text import plain, words
 
 _RANGE = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through|a|até|hasta)\s*", re.IGNORECASE)
 _NUMBERS = re.compile(r"(\d{1,4})[A-Za-z]?\s*[-\u2010-\u2015\u2212]\s*(\d{1,4})(?!\d)")
+_LABEL = re.compile(r"(.*?)(\d{1,4})\W*")
+_CITED = ("fig", "fig-group", "supplementary-material", "table-wrap", "table-wrap-group", "disp-formula-group")
 _NO_PARAGRAPHS = frozenset(("caption", "fig", "table-wrap", "fn", "ref", "supplementary-material"))
 _BORDERS = frozenset(("sub-article", "response"))
 
 
-def collect(scope: etree._Element) -> dict[str, list[str]]:
-    """Return figure id -> the paragraphs that cite it, in the order of the text; captions and sub-articles left out.
+class Mentions:
+    """The paragraphs of an article or sub-article that cite its figures and tables.
 
     An `xref` may name several figures, and a range ("Figs 2–4") names its ends only: those between are cited as well.
+    Captions are left out, and what stands in sub-articles.
     """
-    order = [f.get("id") or "" for f in scope.iter("fig", "fig-group", "supplementary-material") if _inside(f, scope)]
-    known = {name: index for index, name in enumerate(order) if name}
-    numbers = _by_number(scope)
-    found: dict[str, list[str]] = {}
-    texts: dict[etree._Element, str] = {}
-    for paragraph, rids in _citations(scope, known, order, numbers):
-        text = texts.get(paragraph)
-        if text is None:
-            text = texts[paragraph] = plain(paragraph)
-        for rid in rids:
-            cited = found.setdefault(rid, [])
-            if text and text not in cited:
-                cited.append(text)
-    return found
+
+    def __init__(self, scope: etree._Element) -> None:
+        self._paragraphs: list[etree._Element] = []
+        self._texts: dict[int, str] = {}
+        self._citing: dict[str, dict[int, None]] = {}
+        """Figure id -> the numbers of the paragraphs that cite it."""
+        numbers: dict[etree._Element, int] = {}
+        for paragraph, rids in _citations(scope):
+            number = numbers.setdefault(paragraph, len(numbers))
+            if number == len(self._paragraphs):
+                self._paragraphs.append(paragraph)
+            for rid in rids:
+                self._citing.setdefault(rid, {})[number] = None
+
+    def of(self, ids: Iterable[str | None]) -> list[str]:
+        """Return the paragraphs that cite any of `ids` (a figure's and its groups'), in the order of the text."""
+        numbers = sorted({number for name in ids if name for number in self._citing.get(name, ())})
+        return list(dict.fromkeys(text for number in numbers if (text := self._text(number))))
+
+    def _text(self, number: int) -> str:
+        if number not in self._texts:
+            self._texts[number] = plain(self._paragraphs[number])
+        return self._texts[number]
 
 
-def _citations(
-    scope: etree._Element, known: dict[str, int], order: list[str], numbers: dict[int, str]
-) -> Iterator[tuple[etree._Element, list[str]]]:
+def _citations(scope: etree._Element) -> Iterator[tuple[etree._Element, list[str]]]:
+    """Yield the paragraphs that hold references to figures, and the ids that each reference means."""
+    shelf = _Shelf(scope)
     previous: tuple[etree._Element, str] | None = None
     for xref in scope.iter("xref"):
-        rids = [rid for rid in (xref.get("rid") or "").split() if rid in known]
+        rids = [rid for rid in (xref.get("rid") or "").split() if rid in shelf.places]
         if not rids:
             continue
         paragraph = _paragraph(xref, scope)
         if paragraph is not None:
-            between = _between(previous, xref, rids[0], known, order)
-            yield paragraph, between + rids + _numbered(xref, numbers)
+            between = shelf.between(previous[1], rids[0]) if previous and _is_range(previous[0], xref) else []
+            yield paragraph, between + rids + shelf.numbered(xref, rids[0])
         previous = (xref, rids[-1])
 
 
-def _between(
-    previous: tuple[etree._Element, str] | None, xref: etree._Element, rid: str, known: dict[str, int], order: list[str]
-) -> list[str]:
-    """Return the figures between two references that only a dash or "to" parts."""
-    if previous is None or previous[0].getnext() is not xref or not _RANGE.fullmatch(previous[0].tail or ""):
-        return []
-    return [name for name in order[known[previous[1]] + 1 : known[rid]] if name]
+class _Shelf:
+    """The figures, and the tables, of a scope in their order."""
+
+    def __init__(self, scope: etree._Element) -> None:
+        self.places: dict[str, tuple[str, int]] = {}
+        """Id -> kind and place in its row."""
+        self._rows: dict[str, list[etree._Element]] = {}
+        self._numbers: dict[str, list[tuple[str, int]]] = {}
+        for element in scope.iter(*_CITED):
+            name = element.get("id")
+            if name and _inside(element, scope):
+                row = self._rows.setdefault(element.tag.removesuffix("-group"), [])
+                self.places.setdefault(name, (element.tag.removesuffix("-group"), len(row)))
+                row.append(element)
+
+    def between(self, first: str, last: str) -> list[str]:
+        """Return the ids of what lies between two of a kind."""
+        (kind, start), (other, end) = self.places[first], self.places[last]
+        return [e.get("id") or "" for e in self._rows[kind][start + 1 : end]] if kind == other else []
+
+    def numbered(self, xref: etree._Element, rid: str) -> list[str]:
+        """Return the ids that a range within one reference names by number: "Figs 2–4", "Figure 1—supplements 1–3".
+
+        The reference leads to one of its ends, and all that it names carry that one's label but for the number.
+        """
+        match = _NUMBERS.search(words(xref))
+        if not match or int(match[2]) - int(match[1]) not in range(1, 30):
+            return []
+        kind, place = self.places[rid]
+        row = self._labels(kind)
+        name, number = row[place]
+        if number not in (int(match[1]), int(match[2])):
+            return []
+        meant = range(int(match[1]), int(match[2]) + 1)
+        return [self._rows[kind][i].get("id") or "" for i, (said, n) in enumerate(row) if said == name and n in meant]
+
+    def _labels(self, kind: str) -> list[tuple[str, int]]:
+        """Return the label of each in a row as its words and its number, which is -1 where there is none."""
+        if kind not in self._numbers:
+            found = [_LABEL.fullmatch(label_of(element) or "") for element in self._rows[kind]]
+            self._numbers[kind] = [(re.sub(r"\W", "", m[1]).lower(), int(m[2])) if m else ("", -1) for m in found]
+        return self._numbers[kind]
 
 
-def _numbered(xref: etree._Element, numbers: dict[int, str]) -> list[str]:
-    """Return the figures that a range within one reference names by number."""
-    match = _NUMBERS.search(words(xref))
-    if not match or int(match[2]) - int(match[1]) not in range(1, 30):
-        return []
-    return [numbers[n] for n in range(int(match[1]), int(match[2]) + 1) if n in numbers]
-
-
-def _by_number(scope: etree._Element) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for figure in scope.iter("fig", "fig-group"):
-        label = figure.find("label")
-        match = re.fullmatch(r"\D*?(\d{1,4})\W*", plain(label)) if label is not None else None
-        if match and figure.get("id") and _inside(figure, scope):
-            found.setdefault(int(match[1]), figure.get("id") or "")
-    return found
+def _is_range(first: etree._Element, second: etree._Element) -> bool:
+    """Tell whether only a dash or "to" parts two references."""
+    return first.getnext() is second and bool(_RANGE.fullmatch(first.tail or ""))
 
 
 def _paragraph(xref: etree._Element, scope: etree._Element) -> etree._Element | None:

@@ -19,9 +19,13 @@ verse-group verse-line statement preformat code subtitle attrib boxed-text array
 """
 # What is no part of the running text: other objects, their identifiers and descriptions for screen readers.
 _SKIPPED_NAMES = """
-object-id graphic inline-graphic media inline-supplementary-material supplementary-material fig fig-group
+object-id graphic inline-graphic media supplementary-material fig fig-group
 table-wrap table-wrap-group permissions alt-text long-desc annotation annotation-xml private-char index-term
 """
+# Those of them that part the words around them.
+_OBJECTS = frozenset(
+    "graphic inline-graphic supplementary-material table-wrap table-wrap-group fig fig-group".split()  # noqa: SIM905
+)
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _SKIPPED = frozenset(_SKIPPED_NAMES.split())
 _RAISED = {"sup": "^", "sub": "_"}
@@ -96,7 +100,7 @@ def _flatten_child(child: etree._Element, out: list[str]) -> None:
     elif name not in _SKIPPED:
         _flatten(child, out)
     else:
-        out.append(" " if name in ("graphic", "inline-graphic", "supplementary-material", "table-wrap", "fig") else "")
+        out.append(" " if name in _OBJECTS else "")
 
 
 def _inner(element: etree._Element) -> str:
