@@ -1,0 +1,232 @@
+"""The plan of a run: which articles, in which version, with which ETag. Made once, then a file that nobody changes.
+
+While it is made it is a work table that goes on where it was stopped; finished it is a table of rows numbered in the
+order of their names, from which units are read a slice at a time, however many millions there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from medvlm.data.sources.base import Unit
+from medvlm.io import disk_errors, sha256_bytes, write_text
+
+_PAGE = 10_000
+Row = tuple[str, int, str]
+"""Article, version (0: the service has none), ETag of its metadata ("": unknown)."""
+
+
+class PlannedUnits(Sequence[Unit]):
+    """The units of a plan, sorted by name. Picklable; nothing is held in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._length: int | None = None
+
+    def __len__(self) -> int:
+        if self._length is None:
+            with _reading(self._path) as db:
+                self._length = int(db.execute("SELECT count(*) FROM units").fetchone()[0])
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Unit]: ...
+    def __getitem__(self, index: int | slice) -> Unit | list[Unit]:
+        chosen = range(len(self))[index]
+        if isinstance(chosen, int):
+            return self._between(chosen, chosen)[0]
+        if chosen.step == 1:
+            return self._between(chosen.start, chosen.stop - 1)
+        return [self._between(number, number)[0] for number in chosen]
+
+    def __iter__(self) -> Iterator[Unit]:
+        for start in range(0, len(self), _PAGE):
+            yield from self._between(start, start + _PAGE - 1)
+
+    def _between(self, first: int, last: int) -> list[Unit]:
+        with _reading(self._path) as db:
+            rows = db.execute("SELECT name, version, etag FROM units WHERE n BETWEEN ? AND ? ORDER BY n", (first, last))
+            return [Unit(name, (name, str(version)), etag) for name, version, etag in rows]
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    # Nobody writes to a finished plan, so no lock is needed (a network file system may have none).
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        yield db
+
+
+class PlanFile:
+    """Where the plan of one selection lies, unfinished and finished.
+
+    Args:
+        folder: of all plans.
+        key: names this one.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.path = folder / f"{key}.sqlite"
+        self.building = folder / f"{key}.building"
+        self._lock = folder / f"{key}.lock"
+        self._failed = folder / f"{key}.failed"
+        self._salt = folder / f"{key}.salt"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the plan alone; others of the same selection wait here until it is made."""
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self._lock, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def units(self) -> PlannedUnits:
+        """Return the units of the finished plan."""
+        return PlannedUnits(self.path)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the finished plan says of itself: articles, sha256, bytes, and where it is from."""
+        with _reading(self.path) as db:
+            facts: dict[str, Any] = json.loads(db.execute("SELECT facts FROM about").fetchone()[0])
+        return facts
+
+    def drop(self) -> None:
+        """Forget the plan, so that the next run makes it anew."""
+        with self.locked():
+            self.path.unlink(missing_ok=True)
+            self.building.unlink(missing_ok=True)
+
+    def failed(self) -> str:
+        """Return the name, within the store, of the file that lists articles left out because they failed."""
+        return f"{self.folder.name}/{self._failed.name}"
+
+    def finish(self, work: WorkTable, origin: dict[str, Any]) -> None:
+        """Write the finished plan from the work table, which is then removed. `origin` is told with its facts."""
+        salt = self._salted()
+        part = self.path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        digest, size, number = hashlib.sha256(salt.encode()), 0, 0
+        with contextlib.closing(sqlite3.connect(part)) as db, disk_errors(part):
+            db.execute("PRAGMA journal_mode = OFF")
+            db.execute("CREATE TABLE units (n INTEGER PRIMARY KEY, name TEXT, version INTEGER, etag TEXT)")
+            for rows in work.rows():
+                lines = "".join(f"{name}\t{version}\t{etag}\n" for name, version, etag in rows).encode()
+                digest.update(lines)
+                size += len(lines)
+                db.executemany(
+                    "INSERT INTO units VALUES (?, ?, ?, ?)", ((number + i, *row) for i, row in enumerate(rows))
+                )
+                number += len(rows)
+            facts = {**origin, "articles": number, "sha256": digest.hexdigest(), "bytes": size}
+            db.execute("CREATE TABLE about (facts TEXT)")
+            db.execute("INSERT INTO about VALUES (?)", (json.dumps(facts),))
+            db.commit()
+        work.close()
+        os.replace(part, self.path)
+        self.building.unlink(missing_ok=True)
+
+    def _salted(self) -> str:
+        """Return what sets this plan apart from the last one where that left articles out that failed, else the same.
+
+        Without it a run that could mend them would be found up to date.
+        """
+        salt = self._salt.read_text(encoding="utf-8") if self._salt.exists() else ""
+        if self._failed.exists():
+            names = sorted(set(self._failed.read_text(encoding="utf-8").split()))
+            salt = sha256_bytes(f"{salt} {' '.join(names)}".encode())
+            write_text(self._salt, salt)
+            self._failed.unlink()
+        return salt
+
+
+class WorkTable:
+    """A plan in the making: which articles are chosen, and which of them have their version and ETag.
+
+    Commits go to the file system but do not wait for the disk; a table that a power cut has damaged is begun anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError:
+            path.unlink()
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._db = sqlite3.connect(path)
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS found (name TEXT PRIMARY KEY, wanted INTEGER, version INTEGER, etag TEXT) "
+            "WITHOUT ROWID"
+        )
+        self._db.execute("CREATE TABLE IF NOT EXISTS origin (facts TEXT)")
+        self._db.commit()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def origin(self) -> dict[str, Any] | None:
+        """Return where the choice came from; None while it is not complete."""
+        row = self._db.execute("SELECT facts FROM origin").fetchone()
+        return json.loads(row[0]) if row else None
+
+    def clear(self) -> None:
+        """Forget the choice."""
+        with self._db:
+            self._db.execute("DELETE FROM found")
+
+    def choose(self, wanted: Iterable[tuple[str, int | None]]) -> None:
+        """Add articles, each with the version that is asked for or None."""
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, NULL, NULL)", wanted)
+
+    def take_newest(self, rows: Iterable[Row]) -> None:
+        """Add articles with version and ETag; of several versions the newest stays."""
+        with self._db:
+            self._db.executemany(
+                "INSERT INTO found VALUES (?1, NULL, ?2, ?3) ON CONFLICT (name) DO UPDATE "
+                "SET version = excluded.version, etag = excluded.etag WHERE excluded.version > version",
+                rows,
+            )
+
+    def count(self) -> int:
+        """Return how many articles are chosen."""
+        return int(self._db.execute("SELECT count(*) FROM found").fetchone()[0])
+
+    def chosen(self, limit: int | None, origin: dict[str, Any]) -> None:
+        """Close the choice: keep the first `limit` by name, and note where it came from."""
+        with self._db:
+            if limit is not None:
+                last = self._db.execute("SELECT name FROM found ORDER BY name LIMIT 1 OFFSET ?", (limit,)).fetchone()
+                if last:
+                    self._db.execute("DELETE FROM found WHERE name >= ?", last)
+            self._db.execute("INSERT INTO origin VALUES (?)", (json.dumps(origin),))
+
+    def unresolved(self, count: int) -> list[tuple[str, int | None]]:
+        """Return the next articles without a version, with the one that is asked for."""
+        return self._db.execute(
+            "SELECT name, wanted FROM found WHERE version IS NULL ORDER BY name LIMIT ?", (count,)
+        ).fetchall()
+
+    def resolve(self, rows: Iterable[Row]) -> None:
+        """Note version and ETag of articles."""
+        with self._db:
+            self._db.executemany("UPDATE found SET version = ?2, etag = ?3 WHERE name = ?1", rows)
+
+    def rows(self) -> Iterator[list[Row]]:
+        """Yield all rows in the order of their names, some thousand at a time."""
+        cursor = self._db.execute("SELECT name, version, etag FROM found ORDER BY name")
+        while rows := cursor.fetchmany(_PAGE):
+            yield rows

@@ -1,0 +1,175 @@
+"""From a selection to its plan: the ids are gathered, then each article's version and ETag are asked for.
+
+For ids and searches every article costs a listing (unless its version is named) and a conditional request for its
+metadata, which is kept; for the inventory none, as its rows carry version and ETag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from medvlm.data.sources.pmc.cloud import eutils, inventory, protocol
+from medvlm.data.sources.pmc.cloud.http import Absent, FetchError, Http, Retries
+from medvlm.data.sources.pmc.cloud.plan import PlanFile, Row, WorkTable
+from medvlm.data.sources.pmc.cloud.selection import Selection, split_id
+from medvlm.data.sources.pmc.cloud.store import Store
+from medvlm.errors import AccessError
+
+MAX_METADATA_BYTES = 16 << 20
+_BATCH = 1024
+_INSERTS = 50_000
+_ETAG = re.compile(r"[\x21\x23-\x7e]{1,200}")
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Service:
+    """Where to ask, and how."""
+
+    endpoint: str
+    eutils: str
+    concurrency: int
+    retries: Retries
+    api_key: str | None
+
+
+async def make(
+    selection: Selection, term: str, limit: int | None, file: PlanFile, store: Store, service: Service
+) -> None:
+    """Make the plan, or go on with one that was stopped while it was made. The caller holds its lock.
+
+    Args:
+        term: the selection's query with its filters; "" for other selections.
+        limit: at most so many articles, the first by name.
+
+    Raises:
+        AccessError: the service cannot be reached or gives no proper answer.
+        InputError: a search finds nothing.
+        UsageError: a search cannot be understood.
+    """
+    work = WorkTable(file.building)
+    http = Http(service.concurrency, service.retries)
+    try:
+        async with http:
+            if work.origin() is None:
+                await _choose(selection, term, limit, work, file, http, service)
+            while batch := work.unresolved(_BATCH):
+                work.resolve(await all_of(_resolved(*article, store, http, service.endpoint) for article in batch))
+        file.finish(work, work.origin() or {})
+    finally:
+        work.close()
+        store.log("plan", http.traffic)
+    for path in file.folder.glob("*.csv.gz"):
+        path.unlink()
+
+
+async def _choose(
+    selection: Selection,
+    term: str,
+    limit: int | None,
+    work: WorkTable,
+    file: PlanFile,
+    http: Http,
+    service: Service,
+) -> None:
+    work.clear()
+    origin: dict[str, Any] = {}
+    if selection.inventory:
+        key, columns, paths = await inventory.fetch(http, service.endpoint, file.folder)
+        for path in paths:
+            rows = inventory.rows(path, columns)
+            while part := list(itertools.islice(rows, _INSERTS)):
+                work.take_newest(part)
+        origin = {"inventory": key}
+    elif selection.query:
+        await _search(term, work, service, http)
+        origin = {"search": term}
+    else:
+        work.choose(split_id(name) for name in selection.ids)
+    if not work.count():
+        raise AccessError(f"the inventory of {service.endpoint} lists no article; check --endpoint")
+    work.chosen(limit, origin)
+
+
+async def _search(term: str, work: WorkTable, service: Service, outer: Http) -> None:
+    """Gather the ids of a search; begin anew where the result changed between two pages."""
+    pace = eutils.Pace(10 if service.api_key else 3)
+    async with Http(1, service.retries, follow=False) as http:
+        http.traffic = outer.traffic
+        for _ in range(eutils.ROUNDS):
+            work.clear()
+            search = eutils.Search(http, service.eutils, term, pace, service.api_key)
+            totals = set()
+            async for ids in search.pages():
+                work.choose((name, None) for name in ids)
+                totals.add(search.total)
+            if totals == {work.count()}:
+                return
+    raise AccessError(
+        f"{service.eutils}: the search gives other ids each time ({work.count()} of {search.total}); narrow --query, "
+        "or choose from --inventory"
+    )
+
+
+async def _resolved(article: str, wanted: int | None, store: Store, http: Http, endpoint: str) -> Row:
+    """Return the version to take and the ETag of its metadata, which is in the store then.
+
+    Raises:
+        AccessError: the service fails.
+    """
+    version = wanted or 0
+    try:
+        version = version or await _newest(article, http, endpoint)
+        if not version:
+            return article, 0, ""
+        found = await metadata(article, version, store, http, endpoint)
+    except Absent:
+        # Asked for by its version it is unknown; listed by the service it lacks only its metadata.
+        return article, 0 if wanted else version, ""
+    except (FetchError, protocol.Damaged) as error:
+        raise AccessError(f"{article}: {error}; run the same command again: it goes on where it stopped") from error
+    return article, version, found[0]
+
+
+async def _newest(article: str, http: Http, endpoint: str) -> int:
+    prefixes = await inventory.list_prefixes(http, endpoint, f"{article}.")
+    return max(protocol.versions_in(prefixes, article), default=0)
+
+
+async def metadata(article: str, version: int, store: Store, http: Http, endpoint: str) -> tuple[str, bytes]:
+    """Return ETag and body of an article's metadata as the service has it now, and keep them.
+
+    What the store holds is not sent again where it is still the same.
+
+    Raises:
+        FetchError: it cannot be had.
+    """
+    url = protocol.object_url(endpoint, protocol.metadata_key(article, version))
+    known = store.metadata(article, version)
+    reply = await http.get(url, MAX_METADATA_BYTES, known[0] if known else "")
+    if reply.status == 304 and known:
+        http.traffic.reused += 1
+        return known
+    etag = protocol.bare_etag(reply.etag)
+    if not _ETAG.fullmatch(etag):
+        etag = hashlib.md5(reply.body, usedforsecurity=False).hexdigest()
+    store.put_metadata(article, version, etag, reply.body)
+    return etag, reply.body
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Return the results of all, in order; where one fails the others are stopped before its error goes on."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,220 @@
+"""`CloudSource`: articles of the PMC Cloud Service as units, fetched a chunk at a time and read from the store."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvlm.data.sample import Credit, Reject, Sample
+from medvlm.data.sources.base import Unit
+from medvlm.data.sources.pmc import reader
+from medvlm.data.sources.pmc.cloud import eutils, planning
+from medvlm.data.sources.pmc.cloud.fetch import NOT_ADMITTED, Request, fetch
+from medvlm.data.sources.pmc.cloud.http import Retries
+from medvlm.data.sources.pmc.cloud.plan import PlanFile, PlannedUnits
+from medvlm.data.sources.pmc.cloud.planning import Service
+from medvlm.data.sources.pmc.cloud.selection import Selection
+from medvlm.data.sources.pmc.cloud.store import Record, Store
+from medvlm.data.sources.pmc.options import PmcOptions
+from medvlm.data.sources.pmc.packages import Package, PackageError, printable
+from medvlm.data.sources.pmc.prose import strictness
+from medvlm.data.sources.pmc.rights import Rights, metadata_rights
+from medvlm.errors import AccessError
+from medvlm.io import stable_hash
+from medvlm.licenses.expressions import commercial_use
+from medvlm.licenses.policy import parse_policy
+
+DEFAULT_ENDPOINT = "https://pmc-oa-opendata.s3.amazonaws.com"
+DEFAULT_EUTILS = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
+PATIENT = Retries()
+HOMEPAGE = "https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/"
+
+
+class CloudSource:
+    """Articles of PMC open access, chosen by id, by a search, or all.
+
+    Which articles in which versions is planned once and holds until `complete`, so that a run that is stopped goes on
+    with the same articles. Picklable; processes that share `store` share the plan and all that has been fetched.
+
+    Args:
+        selection: which articles.
+        store: the folder for what is fetched.
+        endpoint: the server with the bucket's objects.
+        eutils: the server with the search.
+        options: what is made of the figures; `limit` is of the plan, articles that are left out later included.
+        license: the policy; only what it may admit is fetched.
+        concurrency: requests at a time, of each process.
+        api_key: NCBI's, for 10 searches a second in place of 3.
+        allow_failed: count what cannot be fetched as "fetch failed" and go on.
+        retries: how patiently.
+    """
+
+    name = "pmc"
+
+    def __init__(
+        self,
+        selection: Selection,
+        store: Path,
+        *,
+        endpoint: str = DEFAULT_ENDPOINT,
+        eutils: str = DEFAULT_EUTILS,
+        options: PmcOptions,
+        license: str,
+        concurrency: int = 16,
+        api_key: str | None = None,
+        allow_failed: bool = False,
+        retries: Retries = PATIENT,
+    ) -> None:
+        self.selection = selection
+        self.options = options
+        self.license = license
+        self.allow_failed = allow_failed
+        self.service = Service(endpoint.rstrip("/"), eutils.rstrip("/"), concurrency, retries, api_key)
+        self.store = Store(Path(store))
+
+    @property
+    def lineage(self) -> str:
+        """The hash of what is asked for; the server's state and address do not belong to it."""
+        return self.selection.lineage()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the plan: where it is from, how many articles, its hash and size. It is made if there is none.
+
+        Raises:
+            AccessError: the service cannot be reached.
+            InputError: a search finds nothing.
+            UsageError: a search or the license policy cannot be understood.
+        """
+        facts = self._planned().facts()
+        chosen = {"path": self.service.endpoint, "selection": self.selection.describe()}
+        return [{**chosen, **{name: facts[name] for name in ("articles", "sha256", "bytes")}}]
+
+    def units(self) -> PlannedUnits:
+        """Return one unit for each article of the plan, sorted by name; they are read from disk as they are used.
+
+        Raises:
+            As `describe`.
+        """
+        return self._planned().units()
+
+    def complete(self) -> None:
+        """Forget the plan, as its data set is finished: the next run asks the service anew for what has changed."""
+        self._plan_file().drop()
+
+    def traffic(self) -> dict[str, Any]:
+        """Return requests, retries, bytes, objects, reused and seconds so far, of planning and of fetching."""
+        return self.store.traffic()
+
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Fetch what the units need and the store does not hold.
+
+        Raises:
+            AccessError: an article cannot be fetched (unless failures are allowed).
+        """
+        failed = self._plan_file().failed()
+        request = Request(self._request_key(), self.license, self.options, self.allow_failed, failed)
+        asyncio.run(fetch(units, request, self.store, self.service))
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
+        """Yield what one article holds, from the store alone.
+
+        Raises:
+            AccessError: the store lacks what `prefetch` put there.
+        """
+        article = unit.locator[0]
+        record = self.store.record(self._request_key(), article)
+        if record is None or record.planned != unit.version:
+            raise AccessError(f"{unit.name} is not in {self.store.root}; run the same command again to fetch it")
+        if record.reason:
+            yield Reject(self.name, unit.name, record.reason, printable(record.detail))
+            return
+        package = _StoredPackage(f"{article}.{record.version}", record, self.store)
+        rights = metadata_rights(record.license_code)
+        items = reader.read_xml(package, record.xml[0], self.name, set(), self.options, rights)
+        yield from stricter(items, rights)
+
+    def card(self) -> dict[str, Any]:
+        """Return the facts for the dataset card."""
+        from medvlm.data.sources.pmc.source import PmcSource
+
+        facts = PmcSource([]).card()
+        problems = [
+            "An article whose license PMC's metadata and its XML state differently counts under the stricter of them.",
+            *facts["known_problems"],
+        ]
+        return {**facts, "homepage": HOMEPAGE, "known_problems": problems}
+
+    def _plan_file(self) -> PlanFile:
+        key = stable_hash([self.lineage, self._term(), self.options.limit])[:16]
+        return PlanFile(self.store.root / "plans", key)
+
+    def _planned(self) -> PlanFile:
+        """Return the finished plan; one process makes it, the others wait."""
+        parse_policy(self.license)
+        file = self._plan_file()
+        if not file.path.exists():
+            with file.locked():
+                if not file.path.exists():
+                    work = planning.make(
+                        self.selection, self._term(), self.options.limit, file, self.store, self.service
+                    )
+                    asyncio.run(work)
+        return file
+
+    def _term(self) -> str:
+        query = self.selection.query
+        return eutils.filtered(query, self.license, self.options.since) if query else ""
+
+    def _request_key(self) -> str:
+        allowed = parse_policy(self.license)
+        policy = allowed if isinstance(allowed, str) else sorted(allowed)
+        return stable_hash([policy, self.options.as_json()])[:16]
+
+
+class _StoredPackage(Package):
+    """The files of one article in the store; media that were not fetched are names that cannot be read."""
+
+    def __init__(self, name: str, record: Record, store: Store) -> None:
+        super().__init__(name)
+        self._store = store
+        self._md5 = {record.xml[0]: record.xml[1], **record.media}
+        self._absent = record.absent
+        self._names = sorted({*self._md5, *record.absent})
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        if name not in self._md5:
+            reason, detail = self._absent.get(name, (NOT_ADMITTED, ""))
+            raise PackageError(reason, printable(detail))
+        data = self._store.read_object(self._md5[name])
+        if data is None:
+            where = self._store.object(self._md5[name])
+            raise AccessError(f"{where} is damaged or gone; run the same command again to fetch it")
+        return data
+
+
+def stricter(items: Iterable[Sample | Reject | Credit], metadata: Rights | None) -> Iterator[Sample | Reject | Credit]:
+    """Put what has its license from its article under the metadata's where that allows less.
+
+    Where both allow as much, the XML's stands, as it tells the version. A figure's own license is its own.
+    """
+    for item in items:
+        if metadata is not None and not isinstance(item, Reject) and _allows_less(metadata, item):
+            if isinstance(item, Sample):
+                said = f"{metadata.evidence} (stricter than the article's {item.license})"
+                use = commercial_use(metadata.license)
+                yield dataclasses.replace(item, license=metadata.license, license_evidence=said, commercial_use=use)
+            else:
+                yield dataclasses.replace(item, license=metadata.license, license_url=None)
+        else:
+            yield item
+
+
+def _allows_less(metadata: Rights, item: Sample | Credit) -> bool:
+    from_article = isinstance(item, Credit) or item.license_scope == "article"
+    return from_article and item.license is not None and strictness(metadata.license) < strictness(item.license)
