@@ -1,14 +1,95 @@
-"""`README.md` of a prepared data set: a dataset card with Hugging Face metadata, made from the manifest alone."""
+"""`README.md` of a prepared data set: a dataset card with Hugging Face metadata; and what goes with it.
+
+`finish` writes the card, the contact sheet and the Croissant metadata into a folder that holds the shards. What the
+card counts comes from the manifest, but for what told the modality, which is read from the shards.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
+from medvlm.data import contact_sheet, credits, croissant
 from medvlm.data.splits import SPLITS
 from medvlm.data.write import NOT_STATED
+from medvlm.io import write_text
+
+NAME = "README.md"
+FILES = {
+    "data/": "the samples: parquet files of each split, as `datasets.load_dataset` reads them",
+    credits.NAME: "whom to name for the samples of each group",
+    "articles.jsonl": "what became of each unit of input",
+    "rejects.jsonl": "every record that was left out, with its reason",
+    contact_sheet.NAME: "the picture above",
+    croissant.NAME: "this data set in Croissant's format",
+}
+"""What may lie beside the card and the manifest."""
+
+TOP = 20
+"""So many journals are named; of the others their number."""
+YEARS = 15
+"""Years in more than so many rows are counted by decade."""
+_TOLD = (
+    ("modality", "modality", ""),
+    ("kind", "kind of picture", ""),
+    ("compound", "compound figure", ""),
+    ("journal", "journal", "journals"),
+    ("year", "year of publication", ""),
+    ("article_type", "article type", "article types"),
+    ("language", "language of the text", ""),
+    ("task", "task", ""),
+)
+"""Columns that the card counts: name, heading, plural."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extras:
+    """What the card tells besides the manifest."""
+
+    sheet: contact_sheet.Sheet | None = None
+    evidence: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Samples with a modality by what told it: caption, keyword, picture, ..."""
+    files: frozenset[str] = frozenset()
+    """Names of `FILES` that are there."""
+
+
+def finish(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `contact_sheet.png`, `croissant.json` and `README.md` into the folder of a data set, in this order.
+
+    Call it when the shards, `rejects.jsonl`, `articles.jsonl` and `attribution.tsv` lie there, before the manifest is
+    written and the plain files are hashed: none of the three needs the manifest's hash, or those of each other but for
+    the picture's in `croissant.json`. The same data set gives the same bytes.
+
+    Args:
+        folder: holds `data/*.parquet`; files of `FILES` that lie there are described.
+        manifest: all of it but hashes of plain files: counts, card, shards, licenses, drops, settings, fingerprint.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    title = str(manifest["card"].get("title") or manifest["source"])
+    sheet = contact_sheet.write(folder / contact_sheet.NAME, folder, title)
+    croissant.write(folder / croissant.NAME, folder, manifest)
+    files = frozenset(name for name in FILES if (folder / name).exists())
+    write_text(folder / NAME, render(manifest, Extras(sheet, evidence(folder), files)))
+
+
+def evidence(folder: Path) -> Counter[str]:
+    """Return the samples of a data set by what told their modality: the word before the colon of the evidence."""
+    found: Counter[str] = Counter()
+    for path in sorted((folder / "data").glob("*.parquet")):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(8192, columns=["modality_evidence"]):
+                told = (value for value in batch.column(0).to_pylist() if value)
+                found.update(value.partition(":")[0].strip() for value in told)
+    return found
+
 
 _HUB_LICENSES = """
 cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
@@ -59,7 +140,12 @@ def _license_block(licenses: Mapping[str, int]) -> dict[str, str]:
 def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = [list(header), *([str(cell) for cell in row] for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return a text, which may come from an article, so that it stays in its cell and is no markup."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
 
 
 def _bullets(value: Any) -> str:
@@ -98,25 +184,135 @@ def _splits(manifest: Mapping[str, Any]) -> str:
         for split in SPLITS
     ]
     shares = " / ".join(f"{share:g}" for share in settings["split_ratio"])
+    near = ", and so do groups with near duplicates" if "near_duplicates" in counts else ""
     return (
         _table(("split", "samples", "groups"), rows) + f"\n\nBy a hash of `group` (article, patient or image; shares "
         f"{shares}, seed {settings['seed']}): a group is never on two sides. Groups that share an image, byte for "
-        f"byte, or a DOI go together; {counts['duplicate_images']:,} samples repeat an image of another group "
-        "(`duplicate_of`)."
+        f"byte, or a DOI go together{near}."
     )
+
+
+def _duplicates(manifest: Mapping[str, Any]) -> str:
+    counts = manifest["counts"]
+    if not counts["duplicate_images"] and not counts.get("near_duplicates"):
+        near = ", nor nearly" if "near_duplicates" in counts else ""
+        return f"No sample repeats an image of another group, byte for byte{near}."
+    lines = [f"{counts['duplicate_images']:,} samples repeat an image of another group, byte for byte."]
+    if "near_duplicates" in counts:
+        lines.append(
+            f"{counts['near_duplicates']:,} show a picture of another group in another size, format or quality, as "
+            "told by a perceptual hash."
+        )
+    if manifest["settings"].get("drop_duplicates"):
+        lines.append('They were left out (`--drop-duplicates`); "Left out" counts them.')
+    else:
+        lines.append("They are kept; `duplicate_of` names the sample that has the picture first.")
+    return _bullets(lines)
+
+
+def _contents(manifest: Mapping[str, Any], extras: Extras) -> str:
+    """Return a table for each column that tells samples apart, and one line for those that do not."""
+    total = max(1, manifest["counts"]["samples"])
+    alike, tables = [], []
+    for name, heading, plural in _TOLD:
+        counts = manifest["counts"].get(name, {})
+        if not set(counts) - {NOT_STATED}:
+            continue
+        if len(counts) == 1:
+            alike.append(f"{heading}: {_cell(next(iter(counts)))} (all samples)")
+            continue
+        rows = _by_year(counts) if name == "year" else list(counts.items())
+        more = len(rows) - TOP if plural else 0
+        if more > 0:
+            rows = [*rows[:TOP], (f"{more:,} more {plural}", sum(count for _, count in rows[TOP:]))]
+        tables.append(_table((heading, "samples", "share"), _shares(rows, total)))
+        if name == "modality" and extras.evidence:
+            told = ", ".join(f"{word} {count:,}" for word, count in sorted(extras.evidence.items(), key=_rank))
+            tables.append(f"What told the modality (`modality_evidence` holds the words), in samples: {told}.")
+    return "\n\n".join([*tables, *([_bullets(alike)] if alike else [])])
+
+
+def _rank(item: tuple[str, int]) -> tuple[int, str]:
+    """Order counts: the largest first, equal ones by name."""
+    return -item[1], item[0]
+
+
+def _by_year(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return counts in the order of time, by decade where there are many years; what is not stated comes last."""
+    years = {name: count for name, count in counts.items() if name.isdecimal()}
+    told: Counter[str] = Counter()
+    for name, count in years.items():
+        told[name if len(years) <= YEARS else f"{name[:-1]}0s"] += count
+    return [*sorted(told.items()), *((name, count) for name, count in counts.items() if name not in years)]
+
+
+def _shares(rows: Iterable[tuple[str, int]], total: int) -> list[tuple[str, str, str]]:
+    return [(name, f"{count:,}", f"{count / total:.1%}") for name, count in rows]
+
+
+def _changes(manifest: Mapping[str, Any]) -> str:
+    """Return what was changed: CC BY 4.0, section 3(a)(1)(B), asks to say so."""
+    settings, compound = manifest["settings"], manifest["counts"].get("compound", {})
+    lines = ["Pictures are the original bytes, never re-encoded."]
+    if settings.get("max_side"):
+        shrunk = f"Pictures with a side of more than {settings['max_side']} pixels were shrunk to it and encoded anew"
+        lines = [f"{shrunk}; all others are the original bytes."]
+    if set(compound) - {NOT_STATED} or "panels" in settings:
+        lines.append(_PANELS[settings.get("panels", "keep")])
+    if settings.get("task") == "vqa":
+        lines.append("Questions and answers were made from captions by templates; no person checked them.")
+    if "caption" in manifest["counts"]["task"] and not manifest["synthetic"]:
+        lines.append("Captions are the articles' words as plain text, without their markup.")
+    return _bullets(lines)
+
+
+_PANELS = {
+    "keep": "Compound figures are kept whole, each with its whole caption; `compound` marks them.",
+    "split": "Compound figures were cut into their panels, each with its part of the caption, where the gutters of the "
+    "picture and the letters of the caption agree; the others are kept whole, and `compound` marks them.",
+    "drop": "Compound figures were left out.",
+}
+
+
+def _attribution(extras: Extras) -> str:
+    if credits.NAME not in extras.files:
+        return ""
+    return (
+        f"`{credits.NAME}` has one row for each group with samples (article, patient or image), and their number. Who "
+        "passes samples on passes on these rows too. What CC BY 4.0 asks for in section 3(a)(1), and where it "
+        f"stands:\n\n{_table(('asked for', 'answered by'), credits.ANSWERS)}\n\nTab-separated, UTF-8, first line "
+        "the names of the columns. Tabs, line ends and control characters became blanks. A cell that begins with `=`, "
+        "`+`, `-`, `@` or a quotation mark has an apostrophe before it, so that no spreadsheet runs it."
+    )
+
+
+def _picture(extras: Extras) -> str:
+    if extras.sheet is None or not extras.sheet.samples:
+        return ""
+    shown = f"![{extras.sheet.samples} samples of the data set]({contact_sheet.NAME})\n\n"
+    shown += f"{extras.sheet.samples} samples, chosen by a hash of their ids; each under the license beside it."
+    if extras.sheet.withheld:
+        shown += (
+            f" {extras.sheet.withheld} of them are not shown: their license does not allow changed copies, as shrunk "
+            "ones are, to be passed on, or a third party has rights in them."
+        )
+    return shown
 
 
 def _licenses(manifest: Mapping[str, Any]) -> str:
     counts = manifest["counts"]
     total = max(1, counts["samples"])
-    licenses = [(name, f"{rows:,}", f"{rows / total:.1%}") for name, rows in manifest["licenses"].items()]
-    uses = [(name, f"{rows:,}", f"{rows / total:.1%}") for name, rows in counts["commercial_use"].items()]
+    licenses = _shares(manifest["licenses"].items(), total)
+    uses = _shares(counts["commercial_use"].items(), total)
+    third = counts["third_party"].get("yes", 0)
+    others = f"\n\nIn {third:,} samples the image or a part of it is a third party's (`third_party`)." if third else ""
     return (
         f"Policy: `--license {manifest['settings']['license']}`. Every sample carries its own license, where it was "
         "stated (`license_scope`) and the words that say so (`license_evidence`).\n\n"
         + _table(("license", "samples", "share"), licenses)
         + "\n\n"
         + _table(("commercial use", "samples", "share"), uses)
+        + others
     )
 
 
@@ -135,32 +331,42 @@ def _made(manifest: Mapping[str, Any]) -> str:
     return (
         f"With medvlm {manifest['medvlm']}:\n\n```\n{manifest['command']}\n```\n\nInputs with their hashes, settings "
         f"and counts are in `manifest.json`. Fingerprint of the data: `{manifest['fingerprint']}`; of the split: "
-        f"`{manifest['split_hash']}`. Pictures are the original bytes, never re-encoded."
+        f"`{manifest['split_hash']}`."
     )
 
 
-def render(manifest: Mapping[str, Any]) -> str:
+def _limits(manifest: Mapping[str, Any]) -> str:
+    lines = known_problems(manifest["card"])
+    if "near_duplicates" not in manifest["counts"]:
+        lines.append("Near duplicates (the same picture in another size or format) are not looked for.")
+    return _bullets([*lines, "Licenses are as the source states them; a wrong statement there is wrong here."])
+
+
+def _files(extras: Extras) -> str:
+    told = [f"`{name}`: {FILES[name]}" for name in FILES if name in extras.files]
+    return _bullets([*told, "`manifest.json`: inputs, settings, counts and hashes"]) if told else ""
+
+
+def render(manifest: Mapping[str, Any], extras: Extras | None = None) -> str:
     """Return the whole card as Markdown with its YAML block."""
-    card = manifest["card"]
+    card, extras = manifest["card"], extras or Extras()
     head = yaml.safe_dump(metadata(manifest), sort_keys=False, allow_unicode=True, width=120)
-    limits = _bullets(
-        [
-            *known_problems(card),
-            "Near duplicates (the same picture in another size or format) are not looked for.",
-            "Licenses are as the source states them; a wrong statement there is wrong here.",
-        ]
-    )
-    citation = card.get("citation") or ""
     sections = (
         _section("Splits", _splits(manifest)),
         _section("Licenses", _licenses(manifest)),
+        _section("Attribution", _attribution(extras)),
+        _section("Contents", _contents(manifest, extras)),
+        _section("Duplicates", _duplicates(manifest)),
         _section("Left out", _drops(manifest)),
+        _section("Changes to the pictures and texts", _changes(manifest)),
         _section("How it was made", _made(manifest)),
-        _section("Known limits", limits),
-        _section("Citation", _bullets(citation)),
+        _section("Files", _files(extras)),
+        _section("Known limits", _limits(manifest)),
+        _section("Citation", _bullets(card.get("citation") or "")),
     )
     title = card.get("title") or manifest["source"]
-    return f"---\n{head}---\n\n# {title}\n\n{_summary(manifest)}\n\n" + "\n".join(part for part in sections if part)
+    top = "\n\n".join(part for part in (f"# {title}", _picture(extras), _summary(manifest)) if part)
+    return f"---\n{head}---\n\n{top}\n\n" + "\n".join(part for part in sections if part)
 
 
 def summary(manifest: Mapping[str, Any], out: str) -> list[str]:

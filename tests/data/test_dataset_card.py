@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_source import FakeSource, sample
 from huggingface_hub import DatasetCard
 
-from medvlm.data.cards import known_problems, size_category
+from medvlm.data import credits
+from medvlm.data.cards import evidence, finish, known_problems, render, size_category
 from medvlm.data.prepare import Settings, prepare
 
 
 def card(tmp_path: Path, source: FakeSource, **settings: object) -> DatasetCard:
-    prepare(source, tmp_path, Settings(license="any", **settings), command="medvlm prepare fake", workers=1)  # type: ignore[arg-type]
+    wanted = Settings(license="any", **settings)  # type: ignore[arg-type]
+    manifest = prepare(source, tmp_path, wanted, command="medvlm prepare fake", workers=1).manifest
+    finish(tmp_path, manifest)
     return DatasetCard.load(tmp_path / "README.md")
 
 
@@ -70,3 +76,94 @@ def test_known_problems_of_any_form() -> None:
     assert known_problems({}) == []
     assert known_problems({"known_problems": "one"}) == ["one"]
     assert known_problems({"known_problems": ["a", "b"]}) == ["a", "b"]
+
+
+def manifest_of(tmp_path: Path, counts: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return a true manifest with other counts and settings."""
+    found = prepare(FakeSource(4), tmp_path, Settings(license="any"), workers=1).manifest
+    return {
+        **found,
+        "synthetic": False,
+        "counts": {**found["counts"], **counts},
+        "settings": {**found["settings"], **settings},
+    }
+
+
+def test_tables_of_what_differs_and_one_line_for_what_does_not(tmp_path: Path) -> None:
+    counts = {
+        "modality": {"CT": 7, "none stated": 3, "MRI": 2},
+        "journal": {f"J <i>{number}|": 30 - number for number in range(25)},
+        "year": {"2021": 8, "none stated": 3, "2019": 1},
+        "kind": {"figure": 12},
+        "article_type": {"none stated": 12},
+        "compound": {"no": 10, "yes": 2},
+    }
+    text = render(manifest_of(tmp_path, counts))
+    assert "| CT | 7 | 58.3% |" in text
+    assert text.count("J &lt;i>") == 20
+    assert "| 5 more journals | 40 |" in text
+    assert text.index("| 2019 | 1 |") < text.index("| 2021 | 8 |") < text.index("| none stated | 3 | 25.0% |\n\n- ")
+    assert "- kind of picture: figure (all samples)" in text
+    assert "article type" not in text
+    assert "Compound figures are kept whole" in text
+
+
+def test_many_years_are_counted_by_decade(tmp_path: Path) -> None:
+    text = render(manifest_of(tmp_path, {"year": {str(year): 1 for year in range(1995, 2015)}}))
+    rows = re.findall(r"^\| (\d{3}0s) \| (\d+) \|", text, re.M)
+    assert rows == [("1990s", "5"), ("2000s", "10"), ("2010s", "5")]
+
+
+def test_no_table_is_empty(tmp_path: Path) -> None:
+    nothing = {name: {"none stated": 12} for name in ("modality", "kind", "journal", "year", "language", "compound")}
+    text = render(manifest_of(tmp_path, nothing))
+    assert not re.search(r"^\| --- .*\n(?!\|)", text, re.M)
+    assert "journal" not in text
+    assert "Compound" not in text
+
+
+def test_what_was_changed_is_said(tmp_path: Path) -> None:
+    plain = render(manifest_of(tmp_path, {}))
+    assert "- Pictures are the original bytes, never re-encoded." in plain
+    text = render(manifest_of(tmp_path, {}, max_side=512, panels="split", task="vqa"))
+    assert "more than 512 pixels were shrunk" in text
+    assert "never re-encoded" not in text
+    assert "cut into their panels" in text
+    assert "made from captions by templates" in text
+
+
+def test_duplicates(tmp_path: Path) -> None:
+    assert "No sample repeats an image of another group, byte for byte." in render(manifest_of(tmp_path, {}))
+    counts = {"duplicate_images": 3, "near_duplicates": 1200}
+    kept, dropped = (render(manifest_of(tmp_path, counts, drop_duplicates=drop)) for drop in (False, True))
+    assert "3 samples repeat" in kept
+    assert "1,200 show a picture" in kept
+    assert "not looked for" not in kept
+    assert "They are kept" in kept
+    assert "--drop-duplicates" in dropped
+
+
+def test_finish_writes_all_three_and_the_same_again(tmp_path: Path) -> None:
+    unit = [sample("g", 0, 0, modality="CT", modality_evidence="caption: axial CT"), sample("g", 1, 1)]
+    source = FakeSource(5, special={0: unit})
+    manifest = prepare(source, tmp_path, Settings(license="any"), workers=1).manifest
+    credits.write(tmp_path / credits.NAME, [{"group": "g", "samples": 2}])
+    names = ("README.md", "contact_sheet.png", "croissant.json")
+    written = []
+    for _ in range(2):
+        finish(tmp_path, json.loads(json.dumps(manifest)))
+        written.append([(tmp_path / name).read_bytes() for name in names])
+    assert written[0] == written[1]
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.index("![14 samples of the data set](contact_sheet.png)") < text.index("## Splits")
+    assert "in samples: caption 1." in text
+    for told in ("section 3(a)(1)", "`authors`", "apostrophe", "- `attribution.tsv`: ", "- `rejects.jsonl`: "):
+        assert told in text
+    assert evidence(tmp_path) == {"caption": 1}
+
+
+def test_without_an_attribution_file_none_is_promised(tmp_path: Path) -> None:
+    manifest = prepare(FakeSource(2), tmp_path, Settings(license="any"), workers=1).manifest
+    (tmp_path / credits.NAME).unlink(missing_ok=True)
+    finish(tmp_path, manifest)
+    assert "attribution" not in (tmp_path / "README.md").read_text(encoding="utf-8").lower()
