@@ -1,0 +1,150 @@
+"""`medvlm prepare ... --push REPO`: a finished data set uploaded to the Hugging Face Hub.
+
+What goes up is named one by one: the shards that the manifest lists, the manifest, and the plain files beside it. A
+data set with licenses that do not let copies be passed on is refused, for a private repository too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvlm.data import cards
+from medvlm.data.output import MANIFEST, read_manifest
+from medvlm.errors import AccessError, InputError, LicenseError, UsageError
+from medvlm.licenses.policy import may_pass_on
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_LOGIN = "log in with 'hf auth login' or set HF_TOKEN, with a token that may write"
+_HUB_MAKES = {".gitattributes", cards.NAME}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pushed:
+    """What was uploaded, and where it is."""
+
+    url: str
+    files: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.url} ({self.files} files, {self.bytes / 1e6:,.1f} MB)"
+
+
+def push(folder: Path, repo: str, *, private: bool, token: str | None = None, endpoint: str | None = None) -> Pushed:
+    """Upload the data set in `folder` to the dataset repository `repo`; shards of an earlier push go.
+
+    A push that was cut off is called again: what the Hub has is not sent twice.
+
+    Args:
+        folder: a finished data set of `prepare`; its log and its stores are never uploaded.
+        repo: `name/set`, or `set` for the account's own; made if absent.
+        private: make it private. One that is there and public is then refused.
+        token: of the account; None takes the one that is saved or in HF_TOKEN.
+        endpoint: address of another Hub; None takes the usual one.
+
+    Raises:
+        InputError: no whole data set lies in `folder`, or `repo` holds something else.
+        LicenseError: a license in the data set does not allow copies to be passed on.
+        UsageError: `repo` is no name of a repository.
+        AccessError: the Hub cannot be reached or refuses the account.
+    """
+    manifest = _whole(folder)
+    check_licenses(manifest)
+    sizes = files(folder, manifest)
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint, token=token)
+    with _hub_errors(repo):
+        place = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        _check_repo(api, place.repo_id, private)
+        api.upload_folder(
+            repo_id=place.repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            allow_patterns=list(sizes),
+            delete_patterns=["data/*.parquet"],
+            commit_message=f"Upload data set {manifest['fingerprint'][:16]}, made with medvlm {manifest['medvlm']}",
+        )
+    return Pushed(str(place), len(sizes), sum(sizes.values()))
+
+
+def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Return the names of what is uploaded, relative to `folder`, with their sizes in bytes."""
+    plain = [name for name in (MANIFEST, cards.NAME, *cards.FILES) if (folder / name).is_file()]
+    return {name: (folder / name).stat().st_size for name in [*(shard["name"] for shard in manifest["shards"]), *plain]}
+
+
+def check_licenses(manifest: Mapping[str, Any]) -> None:
+    """Make sure that every license of a data set lets copies of its samples be passed on.
+
+    No-derivatives licenses do so only for unchanged copies: not where pictures were shrunk or cut into panels.
+
+    Raises:
+        LicenseError: one does not; the message names all.
+    """
+    settings = manifest["settings"]
+    changed = [f"--max-side {settings['max_side']}"] if settings.get("max_side") else []
+    changed += ["--panels split"] if settings.get("panels") == "split" else []
+    barred = [
+        f"{license} ({count:,})"
+        for license, count in manifest["licenses"].items()
+        if may_pass_on(license, changed=bool(changed)) in ("no", "unknown")
+    ]
+    if barred:
+        why = f"; no-derivatives licenses do not where {' and '.join(changed)} changed pictures" if changed else ""
+        raise LicenseError(
+            f"not pushed: licenses in this data set do not let copies be passed on, samples in brackets: "
+            f"{', '.join(barred)}{why}; prepare it again with --license commercial or a list of ids that do"
+        )
+
+
+def _whole(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder}: no finished data set of medvlm prepare lies here; prepare it before pushing")
+    for shard in manifest["shards"]:
+        path = folder / shard["name"]
+        if not path.is_file() or path.stat().st_size != shard["bytes"]:
+            raise InputError(f"{path}: missing or of another size than the manifest says; prepare the data set again")
+    return manifest
+
+
+def _check_repo(api: HfApi, repo: str, private: bool) -> None:
+    """Make sure that a repository is empty or holds a data set of ours, and is not public against the user's will."""
+    info = api.dataset_info(repo)
+    if private and info.private is False:
+        raise InputError(f"{repo}: this repository is public; make it private on the Hub, or push with --public")
+    held = {entry.rfilename for entry in info.siblings or ()}
+    if held - _HUB_MAKES and MANIFEST not in held:
+        other = min(held - _HUB_MAKES)
+        raise InputError(f"{repo}: this repository holds something else ({other}); push to another name")
+
+
+@contextlib.contextmanager
+def _hub_errors(repo: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise UsageError(f'--push "{repo}" is no name of a repository; write it as account/name') from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        said = _short(error.server_message or str(error))
+        advice = f"; {_LOGIN}" if status in (401, 403) else ""
+        raise AccessError(f"{repo}: the Hub refuses the push (status {status}: {said}){advice}") from error
+    except (httpx2.HTTPError, OSError, RuntimeError) as error:
+        # RuntimeError is what the Hub's transfer library raises for all its failures.
+        raise AccessError(f"{repo}: the push did not get through ({_short(str(error))}); try again online") from error
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:160] or "no reason given"
