@@ -280,7 +280,8 @@ def _attribution(extras: Extras) -> str:
     return (
         f"`{credits.NAME}` has one row for each group with samples (article, patient or image), and their number. Who "
         "passes samples on passes on these rows too. What CC BY 4.0 asks for in section 3(a)(1), and where it "
-        f"stands:\n\n{_table(('asked for', 'answered by'), credits.ANSWERS)}\n\nTab-separated, UTF-8, first line "
+        f"stands:\n\n{_table(('asked for', 'answered by'), credits.ANSWERS)}\n\n`license` there is that of the "
+        "whole article; a figure's own stands with its sample, whose `license_scope` is then `figure`. Tab-separated, UTF-8, first line "
         "the names of the columns. Tabs, line ends and control characters became blanks. A cell that begins with `=`, "
         "`+`, `-`, `@` or a quotation mark has an apostrophe before it, so that no spreadsheet runs it."
     )

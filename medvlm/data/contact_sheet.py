@@ -9,6 +9,7 @@ The same samples give the same bytes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
 import io
 import warnings
@@ -156,6 +157,7 @@ def _candidate(row: dict[str, Any], shard: str, number: int) -> _Candidate:
     return _Candidate(sha256_bytes(row["id"].encode()), row["id"], row["sha256"], row["group"], shard, number, shown)
 
 
+@functools.lru_cache(maxsize=1024)
 def may_show(license: str | None, third_party: bool) -> bool:
     """Return whether a shrunk copy of a picture may be passed on, on the license's own conditions."""
     return not third_party and may_pass_on(license, changed=True) in ("yes", "conditional")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from medvlm.data.schema import SCHEMA
 from medvlm.data.splits import SPLITS
+from medvlm.data.write import NOT_STATED
 from medvlm.io import sha256_file, write_json
 from medvlm.licenses import expressions
 
@@ -124,7 +125,7 @@ def describe(manifest: Mapping[str, Any], beside: list[dict[str, Any]] | None = 
         "license": licenses(manifest["licenses"]),
         "version": f"{manifest['schema']}.0.0+{manifest['fingerprint'][:12]}",
         "citeAs": _citation(manifest, title),
-        "inLanguage": sorted(code for code in counts["language"] if code.isalpha()),
+        "inLanguage": sorted(code for code in counts["language"] if code != NOT_STATED),
         "keywords": ["medical images", "captions", *sorted(counts["task"]), "medvlm"],
         **_optional(manifest),
         "distribution": [*shards, _FILE_SET, *(beside or [])],
@@ -159,7 +160,7 @@ def _citation(manifest: Mapping[str, Any], title: str) -> str:
 
 def licenses(counts: Mapping[str, int]) -> list[str]:
     """Return every license that samples carry: the address of what SPDX lists, else its name."""
-    keys = [key for name in counts for key in (expressions.symbols(name) if name != "none stated" else [name])]
+    keys = [key for name in counts for key in (expressions.symbols(name) if name != NOT_STATED else [name])]
     return [_address(key) for key in dict.fromkeys(keys)]
 
 
