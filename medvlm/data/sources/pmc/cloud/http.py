@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import email.utils
+import functools
 import hashlib
 import os
 import random
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -111,11 +113,20 @@ class Http:
         concurrency: requests at a time.
         retries: see `Retries`.
         follow: whether redirects are followed (a mirror may send to its own store).
+        sleep: how waits are waited.
     """
 
-    def __init__(self, concurrency: int, retries: Retries, *, follow: bool = True) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        retries: Retries,
+        *,
+        follow: bool = True,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.traffic = Traffic()
         self._retries = retries
+        self._sleep = sleep
         self._gate = asyncio.Semaphore(concurrency)
         self._client = httpx2.AsyncClient(
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -123,6 +134,7 @@ class Http:
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             follow_redirects=follow,
             max_redirects=MAX_REDIRECTS,
+            verify=_certificates(),
         )
 
     async def __aenter__(self) -> Http:
@@ -253,6 +265,7 @@ class Http:
                     raise _Again(f"{type(error).__name__} {error}".strip()) from error
 
         retrying = tenacity.AsyncRetrying(
+            sleep=self._sleep,
             stop=tenacity.stop_after_attempt(self._retries.attempts),
             wait=self._wait,
             retry=tenacity.retry_if_exception_type(_Again),
@@ -275,6 +288,12 @@ class Http:
             # A little later than asked, and not all at once.
             return min(longest, asked) + random.uniform(0, self._retries.base)
         return random.uniform(0, min(longest, self._retries.base * 2 ** (state.attempt_number - 1)))
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Return what all clients trust; to load it takes longer than to fetch a small file."""
+    return httpx2.create_ssl_context()
 
 
 def _judge(response: httpx2.Response, url: str) -> None:

@@ -59,8 +59,11 @@ def parse_ids(text_or_file: str) -> tuple[str, ...]:
         UsageError: a word is no id, the file cannot be read, nothing is named, or two versions of one article are.
     """
     words = [(word, "--ids") for word in re.split(r"[\s,;]+", text_or_file.strip()) if word]
-    if not words or not all(_ID_LIKE.fullmatch(word) for word, _ in words):
-        words = _words_of_file(text_or_file, words[0][0] if words else "")
+    if not words:
+        raise UsageError(f"--ids names no article; {_FORMS}")
+    odd = next((word for word, _ in words if not _ID_LIKE.fullmatch(word)), None)
+    if odd is not None:
+        words = _words_of_file(text_or_file, odd)
     versions: dict[str, str] = {}
     for word, where in words:
         match = _ID.fullmatch(word)
@@ -74,12 +77,12 @@ def parse_ids(text_or_file: str) -> tuple[str, ...]:
     return tuple(sorted(f"{name}.{version}" if version else name for name, version in versions.items()))
 
 
-def _words_of_file(path: str, word: str) -> list[tuple[str, str]]:
-    """Return the words of a file of ids, each with its place; `word` is the first one, should it be no path."""
+def _words_of_file(path: str, odd: str) -> list[tuple[str, str]]:
+    """Return the words of a file of ids, each with its place; `odd` is what it is no list of ids for."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UsageError(f'--ids: "{word[:60]}" is neither an id of PMC nor a file; {_FORMS}') from error
+        raise UsageError(f'--ids: "{odd[:60]}" is neither an id of PMC nor a file; {_FORMS}') from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UsageError(f"--ids {path[:200]}: {reason}; {_FORMS}") from error
