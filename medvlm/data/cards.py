@@ -277,16 +277,17 @@ _PANELS = {
 def _attribution(extras: Extras) -> str:
     if credits.NAME not in extras.files:
         return ""
-    parts = (
+    asked = (
         f"`{credits.NAME}` has one row for each group with samples (article, patient or image), and their number. Who "
-        "passes samples on passes on these rows too. What CC BY 4.0 asks for in section 3(a)(1), and where it stands:",
-        _table(("asked for", "answered by"), credits.ANSWERS),
+        "passes samples on passes on these rows too. What CC BY 4.0 asks for in section 3(a)(1), and where it stands:"
+    )
+    form = (
         "`license` there is that of the whole article; a figure's own stands with its sample, whose `license_scope` is "
         "then `figure`. Tab-separated, UTF-8, first line the names of the columns. Tabs, line ends and control "
         "characters became blanks. A cell that begins with `=`, `+`, `-`, `@` or a quotation mark has an apostrophe "
-        "before it, so that no spreadsheet runs it.",
+        "before it, so that no spreadsheet runs it."
     )
-    return "\n\n".join(parts)
+    return f"{asked}\n\n{_table(('asked for', 'answered by'), credits.ANSWERS)}\n\n{form}"
 
 
 def _picture(extras: Extras) -> str:
