@@ -200,8 +200,8 @@ def _duplicates(manifest: Mapping[str, Any]) -> str:
     lines = [f"{counts['duplicate_images']:,} samples repeat an image of another group, byte for byte."]
     if "near_duplicates" in counts:
         lines.append(
-            f"{counts['near_duplicates']:,} show a picture of another group in another size, format or quality, as "
-            "told by a perceptual hash."
+            f"{counts['near_duplicates']:,} show a picture of another group in another size, format or quality, or "
+            "slightly cropped; found by a perceptual hash and confirmed by comparing the pictures."
         )
     if manifest["settings"].get("drop_duplicates"):
         lines.append('They were left out (`--drop-duplicates`); "Left out" counts them.')
