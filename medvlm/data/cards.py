@@ -309,7 +309,9 @@ def _licenses(manifest: Mapping[str, Any]) -> str:
     licenses = _shares(manifest["licenses"].items(), total)
     uses = _shares(counts["commercial_use"].items(), total)
     third = counts["third_party"].get("yes", 0)
-    others = f"\n\nIn {third:,} samples the image or a part of it is a third party's (`third_party`)." if third else ""
+    others = (
+        f"\n\nSamples with an image, or a part of it, of a third party (`third_party`): {third:,}." if third else ""
+    )
     return (
         f"Policy: `--license {manifest['settings']['license']}`. Every sample carries its own license, where it was "
         "stated (`license_scope`) and the words that say so (`license_evidence`).\n\n"
