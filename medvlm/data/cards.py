@@ -297,7 +297,7 @@ def _picture(extras: Extras) -> str:
     shown += f"{extras.sheet.samples} samples, chosen by a hash of their ids; each under the license beside it."
     if extras.sheet.withheld:
         shown += (
-            f" {extras.sheet.withheld} of them are not shown: their license does not allow changed copies, as shrunk "
+            f" Pictures not shown: {extras.sheet.withheld}, since their license does not allow changed copies, as shrunk "
             "ones are, to be passed on, or a third party has rights in them."
         )
     return shown

@@ -218,7 +218,8 @@ def _draw_tile(page: PILImage.Image, corner: tuple[int, int], row: dict[str, Any
         draw.text((left, top), line, _INK, text)
         top += _LINE
     top = corner[1] + _BOX[1] + 6 + _LINES * _LINE
-    told = " · ".join(filter(None, (row["license"] or "no license stated", row["modality"], one.split)))
+    license = (row["license"] or "no license stated").replace("LicenseRef-", "")
+    told = " · ".join(filter(None, (license, row["modality"], one.split)))
     _soft_line(draw, (left, top), told, small, middle=False)
     _soft_line(draw, (left, top + _LINE), row["id"], small, middle=True)
 
