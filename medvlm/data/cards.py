@@ -297,8 +297,8 @@ def _picture(extras: Extras) -> str:
     shown += f"{extras.sheet.samples} samples, chosen by a hash of their ids; each under the license beside it."
     if extras.sheet.withheld:
         shown += (
-            f" Pictures not shown: {extras.sheet.withheld}, since their license does not allow changed copies, as shrunk "
-            "ones are, to be passed on, or a third party has rights in them."
+            f" Pictures not shown: {extras.sheet.withheld}, since their license does not allow changed copies, as "
+            "shrunk ones are, to be passed on, or a third party has rights in them."
         )
     return shown
 
