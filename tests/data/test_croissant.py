@@ -62,7 +62,7 @@ def test_metadata_as_read_back(mlc: Any, built: tuple[Path, dict[str, Any]]) -> 
     found = load(mlc, folder).metadata
     assert found.name == "Fake articles"
     assert found.cite_as == "Nobody, 2026."
-    assert found.version == f"2.0.0+{manifest['fingerprint'][:12]}"
+    assert found.version == f"{manifest['schema']}.0.0+{manifest['fingerprint'][:12]}"
     assert set(found.license) == {
         "https://spdx.org/licenses/CC-BY-4.0.html",
         "https://spdx.org/licenses/CC0-1.0.html",

@@ -133,7 +133,7 @@ def test_what_was_changed_is_said(tmp_path: Path) -> None:
 
 
 def test_duplicates(tmp_path: Path) -> None:
-    assert "No sample repeats an image of another group, byte for byte." in render(manifest_of(tmp_path, {}))
+    assert "No sample repeats an image of another group, byte for byte" in render(manifest_of(tmp_path, {}))
     counts = {"duplicate_images": 3, "near_duplicates": 1200}
     kept, dropped = (render(manifest_of(tmp_path, counts, drop_duplicates=drop)) for drop in (False, True))
     assert "3 samples repeat" in kept
