@@ -79,11 +79,12 @@ def read_front(root: etree._Element, fallback: Rights | None = None) -> Front:
     front.pmcid, front.version = _pmcid(meta)
     front.title = _title(meta)
     front.authors = list(dict.fromkeys(_authors(meta)))
-    front.surnames = frozenset(n for e in meta.iterfind(".//contrib//surname") if len(n := plain(e).lower()) > 1)
+    surnames = (plain(e).lower() for group in meta.iterfind("contrib-group") for e in group.iter("surname"))
+    front.surnames = frozenset(name for name in surnames if len(name) > 1)
     front.year, front.published = _published(meta)
     named = [*meta.iterfind("kwd-group//kwd"), *meta.iterfind("article-categories//subject")]
     front.subjects = list(dict.fromkeys(t for t in [*(plain(e) for e in named), front.title] if t))
-    front.license_url = license_address(meta, rights.license)
+    front.license_url = license_address(meta, rights)
     front.copyright = _copyright(meta)
     return front
 

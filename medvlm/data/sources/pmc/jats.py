@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from lxml import etree
 
@@ -18,7 +18,7 @@ from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
-from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze
+from medvlm.data.sources.pmc.text import fold_hyphens, local, plain
 from medvlm.data.sources.pmc.xml import Document
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -49,10 +49,9 @@ _UNASKED = {
     "graphic": "graphic outside a figure",
 }
 _SUPPLEMENT = re.compile(r"supplement|^\W*(?:fig(?:ure|\.)?|appendix|image)?\s*\.?S\d", re.IGNORECASE)
-_PANEL_MARKS = re.compile(r"(?:^|[\s.;:,(])\(?([A-Ha-h])(?:\)|[.:,](?=\s))|\(([A-Ha-h])[)\-,]")
-_PANEL_RANGES = re.compile(
-    r"(?:^|[\s.;:,])\(?([A-Ha-h])\s?(?:-|to|and|&)\s?([A-Ha-h])(?:\)|[.:,](?=\s))|\(([A-Ha-h])-([A-Ha-h])\b"
-)
+_AFTER_LETTER = re.compile(r"[).:,-](?<=[\s.;:,(][A-Ha-h].)")
+_PANEL_ROWS = (frozenset("abcdefgh"), frozenset("ABCDEFGH"))
+_RANGE_SIGNS = ("-", " - ", " to ", " and ", "&", " & ")
 _LANGUAGES = {
     "eng": "en",
     "por": "pt",
@@ -219,7 +218,7 @@ class _Reader:
             language=language(told_by),
             article_type=scope.article_type,
             pictures=found,
-            rights=figure_rights(element, _notes(element), scope.rights, self.authors),
+            rights=figure_rights(element, _notes(element, caption), scope.rights, self.authors),
             mentions=scope.mentions().of([e.get("id") for e in (element, *element.iterancestors(*_GROUPS))]),
             compound=len(found) > 1 or _marks_panels(caption),
         )
@@ -345,15 +344,18 @@ def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
         kept = main if main in spoken else spoken[0]
         parts = [part for part, code in zip(parts, spoken, strict=True) if code == kept]
         holder = parts[0]
-    return squeeze(" ".join(plain(part) for part in parts)), holder
+    return " ".join(text for part in parts if (text := plain(part))), holder
 
 
-def _notes(element: etree._Element) -> list[str]:
+def _notes(element: etree._Element, caption: str) -> list[str]:
     """Return the texts of a figure and of the groups around it that may name an owner or a license."""
-    notes = [plain(e) for e in element.iter("attrib")]
-    for holder in (element, *element.iterancestors(*_GROUPS)):
-        parts = ("caption", "p", "table-wrap-foot") if holder is element else ("caption", "attrib", "p")
-        notes += [plain(e) for e in holder if local(e) in parts]
+    notes = [caption, *(plain(e) for e in element.iter("attrib"))]
+    captions = [e for e in element if local(e) == "caption"]
+    if len(captions) > 1 or any(e.get(XML_LANG) for c in captions for e in c):
+        notes += [plain(e) for e in captions]  # in other languages as well
+    notes += [plain(e) for e in element if local(e) in ("p", "table-wrap-foot")]
+    for group in element.iterancestors(*_GROUPS):
+        notes += [plain(e) for e in group if local(e) in ("caption", "attrib", "p")]
     return notes
 
 
@@ -379,13 +381,35 @@ def _marks_panels(caption: str) -> bool:
 
     A range ("(A-C) CT.") marks all from its first to its last.
     """
-    folded = fold_hyphens(caption)
-    marks = {(m[1] or m[2]).lower() for m in _PANEL_MARKS.finditer(folded)}
-    for match in _PANEL_RANGES.finditer(folded):
-        first, last = (match[1] or match[3]), (match[2] or match[4])
-        if first.islower() == last.islower():
+    folded = f" {fold_hyphens(caption)}"
+    places = [match.start() for match in _AFTER_LETTER.finditer(folded)]
+    marks = {folded[place - 1].lower() for place in places if _is_mark(folded, place - 1, place)}
+    if not {"a", "b"} <= marks:
+        for first, last in _ranges(folded):
             marks |= set("abcdefgh"["abcdefgh".index(first.lower()) : "abcdefgh".index(last.lower()) + 1])
     return {"a", "b"} <= marks
+
+
+def _ranges(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the first and last letter of each range of panels."""
+    for sign in _RANGE_SIGNS:
+        place = text.find(sign, 1)
+        while place > 0:
+            end = place + len(sign)
+            first, last = text[place - 1], text[end : end + 1]
+            if last and any({first, last} <= row for row in _PANEL_ROWS) and _is_mark(text, place - 1, end + 1):
+                yield first, last
+            place = text.find(sign, end)
+
+
+def _is_mark(text: str, start: int, end: int) -> bool:
+    """Tell whether a letter or a range is set off as a mark: "(A)", "(A,", "A) ", ". B, "."""
+    before, after, next_after = text[start - 1], text[end : end + 1], text[end + 1 : end + 2]
+    if before == "(" and after in ("-", ","):
+        return True
+    return (before in ".;:,(" or before.isspace()) and (
+        after == ")" or (after in (".", ":", ",") and next_after.isspace())
+    )
 
 
 def _where(element: etree._Element) -> str:

@@ -52,9 +52,10 @@ class MediaIndex:
             raise MediaError("no image reference", href[:200])
         unsupported = ""
         for stem, wanted in self._stems(href, base):
-            found = _nearest(self._by_stem.get(stem.lower(), {}), href)
-            if not found:
+            there = self._by_stem.get(stem.lower())
+            if not there:
                 continue
+            found = _nearest(there, href)
             order = sorted(found, key=lambda e: (e != wanted, QUALITY.index(e) if e in QUALITY else len(QUALITY)))
             files = [self._prefix + _one(found[e], f"{stem}.{e}", href) for e in order if e in QUALITY]
             if files:

@@ -54,8 +54,9 @@ def _citations(scope: etree._Element) -> Iterator[tuple[etree._Element, list[str
     shelf = _Shelf(scope)
     previous: tuple[etree._Element, str] | None = None
     for xref in scope.iter("xref"):
-        rids = [rid for rid in (xref.get("rid") or "").split() if rid in shelf.places]
-        if not rids:
+        named = xref.get("rid") or ""
+        rids = [rid for rid in named.split() if rid in shelf.places] if " " in named else [named]
+        if not rids or rids[0] not in shelf.places:
             continue
         paragraph = _paragraph(xref, scope)
         if paragraph is not None:

@@ -15,35 +15,60 @@ from medvlm.data.sources.pmc.text import fold_hyphens
 
 _NAME = r"(?-i:[A-Z])[\w&.'’-]*"
 _SOURCE = rf"(?:\[|\(?(?:ref|https?:)|{_NAME}|the\b[^.;]{{0,60}}?\b(?:website|database|atlas|archive|collection)\b)"
-_AGENCIES = (
-    r"\bgetty images\b|\bshutterstock\b|\bi\s?stock(?:photos?)?\b|\balamy\b|\badobe stock\b|\bdepositphotos\b|"
-    r"\bdreamstime\b|\b123rf\b|\bscience photo library\b"
-)
+# Each pattern with the words of which a text that it matches holds one: most captions hold none, and are done with
+# cheaply.
+_Clued = tuple[tuple[str, ...], re.Pattern[str]]
+
+
+def _clued(clues: str, pattern: str) -> _Clued:
+    return tuple(clues.split("|")), re.compile(pattern, re.IGNORECASE)
+
+
 # Words by which somebody else claims the picture.
-_OWNED = re.compile(
-    rf"©|\bcopyright(?:ed)?\b|\(c\)\s*(?:(?:19|20)\d\d\b|{_NAME}(?:[ ,]+{_NAME}){{0,5}},?\s+(?:19|20)\d\d\b)|"
-    r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?"
-    r"\bpermission\b|\bpermission\s+(?:from|of|by)\b|\b(?:reproduced|reprinted|republished)\s+from\b|"
-    r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b|\ball rights reserved\b|"
-    r"\bnot\s+(?:included|covered|available|licensed|part)\b[^.;]{0,60}?\b(?:creative commons|cc[ -]?by|licen[cs]e)|"
-    + _AGENCIES,
-    re.IGNORECASE,
+_OWNED = (
+    _clued("©|copyright", r"©|\bcopyright(?:ed)?\b"),
+    _clued("(c)", rf"\(c\)\s*(?:(?:19|20)\d\d\b|{_NAME}(?:[ ,]+{_NAME}){{0,5}},?\s+(?:19|20)\d\d\b)"),
+    _clued(
+        "permission",
+        r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?"
+        r"\bpermission\b|\bpermission\s+(?:from|of|by)\b",
+    ),
+    _clued("reproduced|reprinted|republished", r"\b(?:reproduced|reprinted|republished)\s+from\b"),
+    _clued("reproduzid|reproducid", r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b"),
+    _clued("reserved", r"\ball rights reserved\b"),
+    _clued(
+        "creative commons|cc by|cc-by|ccby|licen",
+        r"\bnot\s+(?:included|covered|available|licensed|part)\b[^.;]{0,60}?"
+        r"\b(?:creative commons|cc[ -]?by|licen[cs]e)",
+    ),
+    _clued(
+        "getty|stock|alamy|dreamstime|123rf|science photo|depositphotos",
+        r"\bgetty images\b|\bshutterstock\b|\bi\s?stock(?:photos?)?\b|\balamy\b|\badobe stock\b|"
+        r"\bdepositphotos\b|\bdreamstime\b|\b123rf\b|\bscience photo library\b",
+    ),
 )
 # Words by which the authors credit somebody else's work.
-_BORROWED = re.compile(
-    r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b|\b(?:redrawn|adapted|modified)\s+(?:after|from)\b|"
-    r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b|"
-    r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic)s?\s+"
-    rf"(?:(?:is|are|was|were|has|been|have)\s+){{0,2}}(?:taken|obtained|downloaded|redrawn)\s+from\s+{_SOURCE}",
-    re.IGNORECASE,
+_BORROWED = (
+    _clued("adapted", r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b"),
+    _clued("redrawn|adapted|modified", r"\b(?:redrawn|adapted|modified)\s+(?:after|from)\b"),
+    _clued("tado|tada|modificad|extraid|extraíd", r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b"),
+    _clued(
+        "taken from|obtained from|downloaded from|redrawn from",
+        r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic)s?\s+"
+        rf"(?:(?:is|are|was|were|has|been|have)\s+){{0,2}}(?:taken|obtained|downloaded|redrawn)\s+from\s+{_SOURCE}",
+    ),
 )
 # Credit to the maker of a picture, who may be one of the authors.
-_CREDITED = re.compile(
-    r"\bcourtesy\s*(?:of|to|by|:)|\b(?:photo|photograph|image|picture|figure|illustration)s?\s+credits?\b|"
-    rf"\b(?:photo|photograph|illustration|drawing|artwork)s?\s*(?::|by\s+(?={_NAME}))|"
-    r"\bwikimedia\b|\bwikipedia commons\b",
-    re.IGNORECASE,
+_CREDITED = (
+    _clued("courtesy", r"\bcourtesy\s*(?:of|to|by|:)"),
+    _clued("credit", r"\b(?:photo|photograph|image|picture|figure|illustration)s?\s+credits?\b"),
+    _clued(
+        "photo|illustration|drawing|artwork",
+        rf"\b(?:photo|photograph|illustration|drawing|artwork)s?\s*(?::|by\s+(?={_NAME}))",
+    ),
+    _clued("wikimedia|wikipedia commons", r"\bwikimedia\b|\bwikipedia commons\b"),
 )
+_ALL_CLUES = tuple(dict.fromkeys(c for kind in (_OWNED, _BORROWED, _CREDITED) for clues, _ in kind for c in clues))
 _NOT_PICTURES = re.compile(
     r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
@@ -64,11 +89,6 @@ _PERSONAL = re.compile(
     r"\bparental\s+permission\b",
     re.IGNORECASE,
 )
-# Every note holds one of these; most captions hold none, and are done with cheaply.
-_CLUES = """
-© copyright (c) permission rights reprod republish reprint adap modif redrawn extra taken obtained downloaded courtesy
-credit photo illustration drawing artwork wikimedia wikipedia getty stock alamy dreamstime 123rf licen commons
-""".split()  # noqa: SIM905
 _LICENSE_CLUE = re.compile(r"creative\W?commons|attribution|\bcc[\W_]{0,4}by", re.IGNORECASE)
 # "et al. 2010" and "Fig. 2" end no sentence.
 _BREAK = re.compile(r"(?<!\bal)(?<!\bFigs)(?<!\bFig)\.\s+(?=[^a-z\d\s])")
@@ -82,19 +102,25 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     families or a board of ethics are no such words.
     """
     lower = text.lower()
-    if not any(clue in lower for clue in _CLUES):
+    if not [clue for clue in _ALL_CLUES if clue in lower]:
         return None
-    masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text)
-    for pattern in (_OWNED, _BORROWED, _CREDITED):
-        for match in pattern.finditer(masked):
+    masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text) if "permission" in lower else text
+    for kind in (_OWNED, _BORROWED, _CREDITED):
+        for match in _matches(kind, masked, lower):
             if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):
                 continue
-            if pattern is _BORROWED and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
+            if kind is _BORROWED and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
                 continue
-            if pattern is _CREDITED and _names_author(text[match.end() : match.end() + 80], authors):
+            if kind is _CREDITED and _names_author(text[match.end() : match.end() + 80], authors):
                 continue
-            return _sentence(text, match.start(), match.end()), pattern is _OWNED
+            return _sentence(text, match.start(), match.end()), kind is _OWNED
     return None
+
+
+def _matches(kind: tuple[_Clued, ...], text: str, lower: str) -> list[re.Match[str]]:
+    """Return where the patterns of a kind match, in the order of the text."""
+    likely = [pattern for clues, pattern in kind if any(clue in lower for clue in clues)]
+    return sorted((m for pattern in likely for m in pattern.finditer(text)), key=lambda match: match.start())
 
 
 def caption_license(text: str) -> tuple[str, str] | None:
@@ -102,6 +128,9 @@ def caption_license(text: str) -> tuple[str, str] | None:
 
     Of several the strictest. Nothing where the words only say that a license does not hold.
     """
+    lower = text.lower()
+    if "cc" not in lower and "commons" not in lower and "attribution" not in lower:
+        return None
     folded = fold_hyphens(text)
     if not _LICENSE_CLUE.search(folded):
         return None

@@ -33,6 +33,8 @@ def pictures(graphics: list[etree._Element]) -> tuple[list[Picture], list[Pictur
     The files of an `alternatives` element and those of one stem (`f1.tif`, `f1.jpg`) are one picture. Left out is what
     its attributes call a thumbnail, or its name where the same name without the mark stands beside it.
     """
+    if len(graphics) == 1:
+        return [_picture(graphics)], []
     stems = {_stem(g) for g in graphics}
     groups: dict[object, list[etree._Element]] = {}
     for graphic in graphics:

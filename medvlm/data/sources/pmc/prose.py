@@ -6,6 +6,7 @@ license an NC one, a reservation beats the public domain, and what is said of da
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -99,6 +100,7 @@ def _named(terms: set[str], version: str | None) -> str | None:
     return f"{name}-{version}" if version else f"LicenseRef-{name}-unversioned"
 
 
+@functools.lru_cache(maxsize=1024)
 def prose_license(text: str) -> str | None:
     """Return the license that a text names in words, or None."""
     text = fold_hyphens(text)
@@ -165,6 +167,7 @@ def text_addresses(text: str) -> Iterator[str]:
                 yield match[0]
 
 
+@functools.lru_cache(maxsize=1024)
 def address_license(address: str) -> str | None:
     """Return the license behind an address, which may carry the punctuation of its sentence."""
     return from_url(address.rstrip(".,;")) if address else None

@@ -66,11 +66,15 @@ def metadata_rights(code: str | None) -> Rights | None:
     return Rights(found, "article", f"PMC metadata: {code}") if found else None
 
 
-def license_address(front: etree._Element, license: str | None) -> str | None:
+def license_address(front: etree._Element, rights: Rights) -> str | None:
     """Return the address that front matter gives for its license, None where it gives none for this one."""
+    if not rights.license:
+        return None
+    if rights.evidence and address_license(rights.evidence) == rights.license:
+        return rights.evidence.rstrip(".,;")
     for element in front.iter("license"):
         for address in (*_attribute_addresses(element), *text_addresses(_with_addresses(element))):
-            if license and address_license(address) == license:
+            if address_license(address) == rights.license:
                 return address.rstrip(".,;")
     return None
 

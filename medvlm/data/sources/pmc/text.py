@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 
 from lxml import etree
 
@@ -28,10 +29,9 @@ _OBJECTS = frozenset(
 )
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _SKIPPED = frozenset(_SKIPPED_NAMES.split())
-_RAISED = {"sup": "^", "sub": "_"}
 _FORMULAS = frozenset(("inline-formula", "disp-formula", "chem-struct"))
 _INVISIBLE = "\u2061\u2062\u2063\u2064\u200b\ufeff"
-_HYPHENS = re.compile("[\u2010-\u2015\u2212\u00ad\u2043\ufe58\ufe63\uff0d]")
+_HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u00ad\u2043\ufe58\ufe63\uff0d"
 _PICTURES = ("graphic", "inline-graphic", "media")
 _TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
@@ -44,73 +44,101 @@ def local(element: etree._Element) -> str:
 
 def words(element: etree._Element) -> str:
     """Return all text below an element as it stands, elements of every kind included."""
-    return "".join(str(part) for part in element.itertext())
+    return "".join(map(str, element.itertext())) if len(element) else element.text or ""
 
 
 def squeeze(text: str) -> str:
     """Return `text` with every run of white space made one blank, none at its ends, and no invisible signs."""
-    for sign in _INVISIBLE:
-        if sign in text:
-            text = text.replace(sign, "")
+    if not text.isascii():
+        for sign in _INVISIBLE:
+            if sign in text:
+                text = text.replace(sign, "")
     return " ".join(text.split())
 
 
 def fold_hyphens(text: str) -> str:
     """Return `text` with every kind of hyphen, dash and minus sign as "-"; its length stays."""
-    return _HYPHENS.sub("-", text)
+    if not text.isascii():
+        for sign in _HYPHENS:
+            text = text.replace(sign, "-")
+    return text
 
 
 def plain(element: etree._Element) -> str:
     """Return the text of an element and all below it as one line (its tail left out)."""
+    if not len(element):
+        return squeeze(element.text or "")
     parts: list[str] = []
     _flatten(element, parts)
     return squeeze("".join(parts))
 
 
 def _flatten(element: etree._Element, out: list[str]) -> None:
-    if element.text:
-        out.append(element.text)
+    if text := element.text:
+        out.append(text)
     for child in element:
-        _flatten_child(child, out)
-        if child.tail:
-            out.append(child.tail)
+        write = _WRITERS.get(child.tag)
+        if write is not None:
+            write(child, out)
+        elif len(child) or not isinstance(child.tag, str) or child.tag[0] == "{":
+            _flatten_other(child, out)
+        elif text := child.text:
+            out.append(text)
+        if tail := child.tail:
+            out.append(tail)
 
 
-def _flatten_child(child: etree._Element, out: list[str]) -> None:
+def _flatten_other(child: etree._Element, out: list[str]) -> None:
+    """Add what is no block and no object: an inline element, one with a namespace, or an entity."""
     name = local(child)
     if not name:
         if isinstance(child, etree._Entity):
             out.append(html.unescape(child.text or ""))
-    elif name in _RAISED:
-        out.append(raised(_RAISED[name], _inner(child)))
-    elif name in _FORMULAS:
-        out.append(_apart(formula(child)) if name == "disp-formula" else formula(child))
-    elif name == "math":
-        out.append(math(child))
-    elif name == "tex-math":
-        out.append(_tex(child))
-    elif name == "alternatives":
-        out.append(formula(child))
-    elif name == "x" and not (child.text or "").strip():
-        out.append(child.text or " ")
-    elif name in _BLOCKS:
-        out.append(" ")
+    elif name != child.tag and (write := _WRITERS.get(name)):
+        write(child, out)
+    else:
         _flatten(child, out)
-        out.append(" ")
-    elif name not in _SKIPPED:
+
+
+def _flatten_block(child: etree._Element, out: list[str]) -> None:
+    out.append(" ")
+    _flatten(child, out)
+    out.append(" ")
+
+
+def _flatten_x(child: etree._Element, out: list[str]) -> None:
+    """Add what the publisher printed between two elements: at least a blank."""
+    if (child.text or "").strip():
         _flatten(child, out)
     else:
-        out.append(" " if name in _OBJECTS else "")
+        out.append(child.text or " ")
+
+
+def _writers() -> dict[str, Callable[[etree._Element, list[str]], None]]:
+    """Return element name -> what adds its text to a list; names that are not in it are inline."""
+    writers: dict[str, Callable[[etree._Element, list[str]], None]] = {
+        **dict.fromkeys(_BLOCKS, _flatten_block),
+        **dict.fromkeys(_SKIPPED, lambda _child, _out: None),
+        **dict.fromkeys(_OBJECTS, lambda _child, out: out.append(" ")),
+        **dict.fromkeys(_FORMULAS, lambda child, out: out.append(formula(child))),
+        "disp-formula": lambda child, out: out.append(f" {formula(child)} "),
+        "sup": lambda child, out: out.append(raised("^", _inner(child))),
+        "sub": lambda child, out: out.append(raised("_", _inner(child))),
+        "math": lambda child, out: out.append(math(child)),
+        "tex-math": lambda child, out: out.append(_tex(child)),
+        "alternatives": lambda child, out: out.append(formula(child)),
+        "x": _flatten_x,
+    }
+    return writers
+
+
+_WRITERS = _writers()
 
 
 def _inner(element: etree._Element) -> str:
     parts: list[str] = []
     _flatten(element, parts)
     return "".join(parts)
-
-
-def _apart(text: str) -> str:
-    return f" {text} "
 
 
 def raised(sign: str, text: str) -> str:
@@ -148,7 +176,8 @@ def _inner_words(element: etree._Element) -> str:
         if local(child) in ("alternatives", "textual-form"):
             parts.append(_inner_words(child))
         else:
-            _flatten_child(child, parts)
+            write = _WRITERS.get(local(child), _flatten_other)
+            write(child, parts)
         parts.append(child.tail or "")
     return "".join(parts)
 

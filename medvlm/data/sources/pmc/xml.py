@@ -147,8 +147,18 @@ def _refuse_entities(data: bytes) -> None:
     utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200]
     text = data.replace(b"\0", b"") if utf16 else data
     # Only a DOCTYPE can declare entities; elsewhere the words are text.
-    if _DOCTYPE.search(text) and _ENTITY.search(text):
+    if _declares(text, _ENTITY) and _declares(text, _DOCTYPE):
         raise XmlError("xml refused: entities", "the DOCTYPE declares entities; they are never expanded")
+
+
+def _declares(data: bytes, declaration: re.Pattern[bytes]) -> bool:
+    """Tell whether a declaration stands anywhere; its exclamation mark, rare in text, is looked for first."""
+    place = data.find(b"!", 1)
+    while place >= 0:
+        if declaration.match(data, place - 1):
+            return True
+        place = data.find(b"!", place + 1)
+    return False
 
 
 def _parser(recover: bool, encoding: str | None = None) -> etree.XMLParser:
