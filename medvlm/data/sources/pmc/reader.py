@@ -92,6 +92,7 @@ def read_xml(
     seen: set[str],
     options: PmcOptions = DEFAULTS,
     fallback: Rights | None = None,
+    license_policy: str = "any",
 ) -> Iterator[Item]:
     """Yield what one XML file of a package holds.
 
@@ -102,6 +103,7 @@ def read_xml(
         seen: the groups of articles read so far; it is added to.
         options: which articles and figures, and what is made of them.
         fallback: the rights of an article that states no license that is known (`rights.metadata_rights`).
+        license_policy: as `wanted` takes it; the files of pictures that it does not admit are not opened.
     """
     where = f"{package.name}/{name}"
     try:
@@ -122,9 +124,8 @@ def read_xml(
         if reason := not_asked_for(front, options):
             yield _reject(source_name, where, *reason)
             continue
-        yield from _article(
-            jats.read_article(document, front, options.kinds), package, index, where, source_name, options
-        )
+        article = jats.read_article(document, front, options.kinds)
+        yield from _article(article, package, index, where, source_name, options, license_policy)
 
 
 def not_asked_for(front: Front, options: PmcOptions) -> tuple[str, str] | None:
@@ -198,7 +199,13 @@ def _index(package: Package, folder: str) -> MediaIndex:
 
 
 def _article(
-    article: jats.Article, package: Package, index: MediaIndex, where: str, source_name: str, options: PmcOptions
+    article: jats.Article,
+    package: Package,
+    index: MediaIndex,
+    where: str,
+    source_name: str,
+    options: PmcOptions,
+    license_policy: str,
 ) -> Iterator[Item]:
     """Yield all that one article gives, after the steps over its figures."""
     # The steps need numpy and Pillow, which reading the text alone does not.
@@ -208,19 +215,24 @@ def _article(
         yield article.front.credit(article.group)
         for drop in article.drops:
             yield _reject(source_name, f"{where} {drop.where}", drop.reason, drop.detail)
-        yield from _samples(article, package, index, where, source_name)
+        yield from _samples(article, package, index, where, source_name, license_policy)
 
     yield from steps.apply(items(), options, article.front.subjects)
 
 
 def _samples(
-    article: jats.Article, package: Package, index: MediaIndex, where: str, source_name: str
+    article: jats.Article, package: Package, index: MediaIndex, where: str, source_name: str, license_policy: str
 ) -> Iterator[Sample | Reject]:
     used: collections.Counter[str] = collections.Counter()
     for figure in article.figures:
+        license = figure.rights.license
+        refused = admit(license_policy, license, commercial_use(license))
         for picture in figure.pictures:
             place = "/".join(_id_part(p) for p in (article.group, figure.key, picture.panel or "-", "caption"))
             used[place] += 1
+            if refused:
+                yield _reject(source_name, f"{place}/{used[place] - 1}", refused, license or "none stated")
+                continue
             try:
                 name, data, look = _picture(picture, package, index)
             except MediaError as error:
