@@ -133,7 +133,7 @@ class CloudSource:
             return
         package = _StoredPackage(f"{article}.{record.version}", record, self.store)
         rights = metadata_rights(record.license_code)
-        items = reader.read_xml(package, record.xml[0], self.name, set(), self.options, rights)
+        items = reader.read_xml(package, record.xml[0], self.name, set(), self.options, rights, self.license)
         yield from stricter(items, rights)
 
     def card(self) -> dict[str, Any]:
