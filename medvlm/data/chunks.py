@@ -1,64 +1,62 @@
 """The first half of `prepare`: units read into work files, a chunk at a time, so that a stopped run goes on there.
 
-A chunk is two files: `chunk-NNNNN-HHHHHHHH.arrow` (admitted samples and what the merge needs to know of them) and
-`chunk-NNNNN-HHHHHHHH.json` (counts and rejects). The JSON is written last: where it lies, the chunk is done.
+A chunk is two files: `chunk-NNNNNN-HHHHHHHH.arrow` (admitted samples and what the merge needs to know of them) and
+`chunk-NNNNNN-HHHHHHHH.jsonl` (counts, then what became of each unit, rejects and credits). The latter is written last:
+where it lies, the chunk is done.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
 import math
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 
-from medvlm.data import schema
-from medvlm.data.sample import COLUMNS, TASKS, Credit, Reject, Sample
+from medvlm.data import dedup, schema
+from medvlm.data.sample import COLUMNS, TASKS, Credit, Image, Reject, Sample
 from medvlm.data.sources.base import Source, Unit
-from medvlm.errors import MedvlmError, ResourceError
-from medvlm.io import atomic_write, sha256_bytes, stable_hash, write_json
+from medvlm.errors import MedvlmError
+from medvlm.io import atomic_write, sha256_bytes, stable_hash
 from medvlm.licenses.policy import admit
 
 BATCH_ROWS = 100
 BATCH_BYTES = 32 << 20
 CHUNKS_WANTED = 64
 CHUNK_UNITS = 64
-ALONE_S = 1.0
-"""Seconds of work before worker processes are started: about what starting them costs."""
 
 WORK_SCHEMA: pa.Schema = pa.schema(
     [
         *schema.SCHEMA,
         pa.field("_unit", pa.string()),
         pa.field("_views", pa.list_(pa.string())),
+        pa.field("_marks", pa.list_(pa.binary())),
         pa.field("_payload", pa.int64()),
     ]
 )
-"""`Sample`'s columns, then: the unit's name, the hashes of further views, about how many bytes the row weighs."""
+"""`Sample`'s columns, then: the unit's name, the hashes of further views, the marks (`dedup.mark`) of the image and of
+the views, about how many bytes the row weighs."""
 
-Advance = Callable[[int, int], None]
+UNIT, REJECT, CREDIT = "unit", "reject", "credit"
+"""What a line of a note after the first tells: `[kind, record]`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Task:
-    """One chunk to read: which units, under which license policy, into which files."""
+class Chunk:
+    """One chunk's two files."""
 
     stem: str
-    units: tuple[Unit, ...]
-    license: str
+
+    @property
+    def name(self) -> str:
+        """The files' common name, without folder and ending."""
+        return Path(self.stem).name
 
     @property
     def table(self) -> Path:
@@ -67,31 +65,80 @@ class Task:
 
     @property
     def note(self) -> Path:
-        """The counts and rejects; its presence says that the chunk is done."""
-        return Path(f"{self.stem}.json")
+        """The counts, units, rejects and credits; its presence says that the chunk is done."""
+        return Path(f"{self.stem}.jsonl")
 
-    def done(self) -> bool:
-        """Whether both files lie there whole (a power cut can leave a file of another size)."""
+    def head(self) -> dict[str, int] | None:
+        """Return the counts {"bytes", "units", "read", "samples"} if both files lie there whole, else None.
+
+        A power cut can leave a file of another size.
+        """
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-            return bool(note["bytes"] == self.table.stat().st_size)
-        except (OSError, ValueError, KeyError):
-            return False
+            with open(self.note, encoding="utf-8") as file:
+                head: dict[str, int] = json.loads(file.readline())
+            return head if head["bytes"] == self.table.stat().st_size else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what the note tells, as (`UNIT`, `REJECT` or `CREDIT`, record), in the order of reading."""
+        with open(self.note, encoding="utf-8") as file:
+            file.readline()
+            for line in file:
+                kind, record = json.loads(line)
+                yield kind, record
 
 
-def plan(units: Sequence[Unit], folder: Path, license: str) -> list[Task]:
-    """Cut `units` into chunks: about `CHUNKS_WANTED` of them, none of more than `CHUNK_UNITS` units.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task(Chunk):
+    """One chunk to read: which units, under which license policy."""
 
-    A chunk's name tells its units: the same inputs under other paths may sort otherwise, and their work is another.
+    units: tuple[Unit, ...]
+    license: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """What reading one chunk came to, for progress and log."""
+
+    name: str
+    units: int
+    samples: int
+    bytes: int
+    seconds: float
+    traffic: dict[str, float]
+    """What the source's own `traffic` counted: requests, bytes."""
+
+
+class Plan(Sequence[Task]):
+    """All chunks of a run, made when asked for: `units` may be a lazy sequence of millions.
+
+    About `CHUNKS_WANTED` chunks, none of more than `CHUNK_UNITS` units. A chunk's name tells its units: the same inputs
+    under other paths may sort otherwise, and their work is another.
     """
-    size = min(CHUNK_UNITS, max(1, math.ceil(len(units) / CHUNKS_WANTED)))
-    starts = range(0, len(units), size)
-    tasks = []
-    for number, start in enumerate(starts):
-        chosen = tuple(units[start : start + size])
-        digest = stable_hash([[unit.name, list(unit.locator)] for unit in chosen])
-        tasks.append(Task(str(folder / f"chunk-{number:05d}-{digest[:8]}"), chosen, license))
-    return tasks
+
+    def __init__(self, units: Sequence[Unit], folder: Path, license: str) -> None:
+        self._units, self._folder, self._license = units, folder, license
+        self._size = min(CHUNK_UNITS, max(1, math.ceil(len(units) / CHUNKS_WANTED)))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._units) / self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(index)
+        chosen = tuple(self._units[number * self._size : (number + 1) * self._size])
+        digest = stable_hash([[unit.name, list(unit.locator), unit.version] for unit in chosen])
+        return Task(str(self._folder / f"chunk-{number:06d}-{digest[:8]}"), chosen, self._license)
 
 
 def fault(sample: Sample) -> str | None:
@@ -120,19 +167,18 @@ def _is_unicode(sample: Sample) -> bool:
     return True
 
 
-def _printable(reject: Reject) -> dict[str, str]:
-    """Return a reject as a record whose texts can be stored as UTF-8."""
+def _printable(record: Reject | Credit | Unit) -> dict[str, Any]:
+    """Return a record as JSON whose texts can be stored as UTF-8."""
     return {
-        name: text.encode("utf-8", "backslashreplace").decode() for name, text in dataclasses.asdict(reject).items()
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in dataclasses.asdict(record).items()
     }
 
 
-def _whole(source: Source, unit: Unit) -> Iterator[Sample | Reject]:
+def _whole(source: Source, unit: Unit) -> Iterator[Sample | Reject | Credit]:
     """Read a unit; whatever a damaged input throws becomes a counted reject instead of the end of the run."""
     try:
-        for item in source.read(unit):
-            if not isinstance(item, Credit):
-                yield item
+        yield from source.read(unit)
     except (MedvlmError, MemoryError):
         raise
     except Exception as error:
@@ -178,107 +224,91 @@ class _ChunkWriter:
             *schema.arrays(samples),
             pa.array([unit for _, unit in self._rows], pa.string()),
             pa.array(views, pa.list_(pa.string())),
+            pa.array(self._marks(samples, views), pa.list_(pa.binary())),
             pa.array([schema.payload(sample) for sample in samples], pa.int64()),
         ]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=WORK_SCHEMA))
         self._rows, self._bytes = [], 0
 
+    def _marks(self, samples: list[Sample], views: list[list[str]]) -> list[list[bytes]]:
+        """Return the marks of all pictures of a batch, decoding a picture that several samples share but once."""
+        known: dict[str, bytes] = {}
 
-def read_chunk(source: Source, task: Task) -> None:
+        def mark(image: Image, digest: str) -> bytes:
+            if digest not in known:
+                known[digest] = dedup.mark(image)
+            return known[digest]
+
+        return [
+            [
+                mark(*picture)
+                for picture in zip([sample.image, *sample.more_images], [sample.sha256, *more], strict=True)
+            ]
+            for sample, more in zip(samples, views, strict=True)
+        ]
+
+
+class _Note:
+    """What is to be told of a chunk's units besides their samples."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+        self.read = self.samples = 0
+
+    def add_unit(self, unit: Unit, samples: int, rejects: Counter[str]) -> None:
+        told = _printable(unit)
+        ranked = dict(sorted(rejects.items()))
+        record = {"unit": told["name"], "version": told["version"], "samples": samples, "rejects": ranked}
+        self.lines.append((UNIT, record))
+
+    def write(self, task: Task, size: int) -> None:
+        head = {"bytes": size, "units": len(task.units), "read": self.read, "samples": self.samples}
+        with atomic_write(task.note) as file:
+            for line in (head, *self.lines):
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_chunk(source: Source, task: Task) -> Done:
     """Read the units of one chunk into its two files, each whole or absent.
 
     Raises:
+        AccessError: the source cannot fetch them.
         ResourceError: the disk is full.
     """
-    rejects: list[dict[str, str]] = []
-    read = 0
+    began, before = time.monotonic(), _traffic(source)
+    note = _Note()
+    source.prefetch(task.units)
     with atomic_write(task.table, "wb") as file:
         with pa.ipc.new_file(file, WORK_SCHEMA) as arrow:
             writer = _ChunkWriter(arrow)
             for unit in task.units:
-                for item in _whole(source, unit):
-                    read += 1
-                    judged = _judge(item, unit, task.license)
-                    if isinstance(judged, Sample):
-                        writer.add(judged, unit.name)
-                    else:
-                        rejects.append(_printable(judged))
+                _read_unit(source, unit, task.license, writer, note)
             writer.flush()
         size = file.tell()
-    write_json(task.note, {"bytes": size, "read": read, "rejects": rejects})
+    note.write(task, size)
+    used = {name: value - before.get(name, 0) for name, value in _traffic(source).items()}
+    return Done(task.name, len(task.units), note.samples, size, time.monotonic() - began, used)
 
 
-def read_all(source: Source, tasks: Sequence[Task], workers: int, advance: Advance) -> int:
-    """Read every chunk that is not done yet; return how many were done before.
-
-    Args:
-        workers: processes. Other processes than this one are started only where the work takes longer than starting
-            them does.
-        advance: told (units done, units in all) after each chunk.
-    """
-    left = [task for task in tasks if not task.done()]
-    resumed = len(tasks) - len(left)
-    total = sum(len(task.units) for task in tasks)
-    done = total - sum(len(task.units) for task in left)
-    advance(done, total)
-    for task in _in_turn(source, left, workers):
-        done += len(task.units)
-        advance(done, total)
-    return resumed
-
-
-def _in_turn(source: Source, tasks: Sequence[Task], workers: int) -> Iterator[Task]:
-    began = time.monotonic()
-    for number, task in enumerate(tasks):
-        left = tasks[number:]
-        if min(workers, len(left)) > 1 and time.monotonic() - began >= ALONE_S:
-            yield from _in_pool(source, left, workers)
-            return
-        read_chunk(source, task)
-        yield task
+def _read_unit(source: Source, unit: Unit, license: str, writer: _ChunkWriter, note: _Note) -> None:
+    samples, rejects = 0, Counter[str]()
+    for item in _whole(source, unit):
+        if isinstance(item, Credit):
+            note.lines.append((CREDIT, _printable(item)))
+            continue
+        note.read += 1
+        judged = _judge(item, unit, license)
+        if isinstance(judged, Sample):
+            samples += 1
+            writer.add(judged, unit.name)
+        else:
+            record = _printable(judged)
+            rejects[record["reason"]] += 1
+            note.lines.append((REJECT, record))
+    note.samples += samples
+    note.add_unit(unit, samples, rejects)
 
 
-_source_here: Source
-
-
-def _start_worker(source: Source) -> None:
-    """Ready a worker process: keep the source, leave Ctrl-C to the parent, and end when the parent does."""
-    global _source_here
-    _source_here = source
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-
-        def follow() -> None:
-            wait([sentinel])
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-
-
-def _read_there(task: Task) -> None:
-    read_chunk(_source_here, task)
-
-
-def _in_pool(source: Source, tasks: Sequence[Task], workers: int) -> Iterator[Task]:
-    # "spawn": a fork of a process with threads (progress bar, arrow) may hang.
-    context = multiprocessing.get_context("spawn")
-    before = {child.pid for child in multiprocessing.active_children()}
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (source,))
-    try:
-        futures = {pool.submit(_read_there, task): task for task in tasks}
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise ResourceError("a worker process died, most likely out of memory; use fewer with --workers") from error
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            if child.pid not in before:
-                with contextlib.suppress(OSError):
-                    child.terminate()
-                    child.join(5)
-        raise
+def _traffic(source: Source) -> dict[str, float]:
+    """Return a source's own counters, where it has any."""
+    return dict(getattr(source, "traffic", None) or {})

@@ -1,4 +1,4 @@
-"""The folder that `prepare` fills: what in it is ours, one process at a time, and how a finished set takes its place.
+"""The folder that `prepare` fills: what in it is ours, who may write, and how a finished set takes its place.
 
 Everything is made under `.work/<fingerprint>/`. A whole set stands in `.work/<fingerprint>/ready/`; from there its
 files are moved to their final names, the manifest last. A folder with our manifest is therefore always whole.
@@ -7,6 +7,7 @@ files are moved to their final names, the manifest last. A folder with our manif
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,18 +22,32 @@ from medvlm.io import disk_errors, write_json
 
 TOOL = "medvlm prepare"
 MANIFEST = "manifest.json"
-_PLAIN = ("README.md", "rejects.jsonl", MANIFEST)
+LOG = "log.jsonl"
+STORE = ".objects"
+"""What a source on the network keeps for later runs; never touched here."""
+
+REQUEST = "request.json"
+_PLAIN = frozenset(
+    {"README.md", "rejects.jsonl", "articles.jsonl", "attribution.tsv", "contact_sheet.png", "croissant.json", MANIFEST}
+)
 _SHARD = re.compile(r"data/(train|validation|test)-\d{5}-of-\d{5}\.parquet")
 _WORK_ENTRY = re.compile(r"lock|[0-9a-f]{16}")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest that `prepare` left in `folder`, or None where there is none of ours."""
+    manifest = read_json(folder / MANIFEST)
+    return manifest if manifest.get("tool") == TOOL else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, or an empty one where there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.get("tool") == TOOL else None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _listed(manifest: dict[str, Any] | None) -> set[str]:
@@ -40,15 +55,32 @@ def _listed(manifest: dict[str, Any] | None) -> set[str]:
     if manifest is None:
         return set()
     names = {str(shard.get("name")) for shard in manifest.get("shards", ()) if isinstance(shard, dict)}
-    return {name for name in names if _SHARD.fullmatch(name)} | set(_PLAIN)
+    plain = {MANIFEST, *manifest.get("files", ("README.md", "rejects.jsonl"))}
+    return {name for name in names if _SHARD.fullmatch(name)} | (plain & _PLAIN)
+
+
+def is_own_log(path: Path) -> bool:
+    """Whether `path` is a log that `prepare` began."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and first.get("tool") == TOOL
 
 
 class OutputFolder:
-    """One data set's folder. Use `locked()` around everything that writes."""
+    """One data set's folder. Use `locked()` around everything that writes.
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    Args:
+        fingerprint: of the request: inputs and settings.
+        lineage: of the request whatever the state of its source; a set or work of the same lineage may be replaced.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, lineage: str | None = None) -> None:
         self.path = path
         self.fingerprint = fingerprint
+        self.lineage = lineage
         self.work = path / ".work"
         self.mine = self.work / fingerprint[:16]
         self.ready = self.mine / "ready"
@@ -60,7 +92,7 @@ class OutputFolder:
         if manifest is None or manifest.get("request") != self.fingerprint:
             return None
         sizes = {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
-        present = all((self.path / name).is_file() for name in _PLAIN)
+        present = all((self.path / name).is_file() for name in _listed(manifest))
         whole = all(self._size(name) == size for name, size in sizes.items())
         return manifest if present and whole else None
 
@@ -86,7 +118,7 @@ class OutputFolder:
                 f"{self.path} holds files that medvlm did not write ({foreign}); choose another folder with --out"
             )
         manifest = read_manifest(self.path)
-        if manifest is not None and manifest.get("request") != self.fingerprint and not overwrite:
+        if manifest is not None and not overwrite and not self._replaceable(manifest):
             raise InputError(
                 f"{self.path} holds a data set made from other inputs or settings ({manifest.get('command')}); "
                 "choose another folder with --out, or replace it with --overwrite"
@@ -98,21 +130,37 @@ class OutputFolder:
                 "run go on, choose another folder with --out, or drop its work with --overwrite"
             )
 
+    def _replaceable(self, told: dict[str, Any]) -> bool:
+        """Whether a manifest or request is of this request, or of its lineage: the same articles at another time."""
+        same = told.get("lineage") is not None and told.get("lineage") == self.lineage
+        return same or told.get("request") == self.fingerprint
+
+    def replaced(self) -> dict[str, Any] | None:
+        """Return the manifest of the set of the same lineage that a new one is going to replace, if one lies here."""
+        manifest = read_manifest(self.path)
+        if manifest is None or manifest.get("request") == self.fingerprint or not self._replaceable(manifest):
+            return None
+        return manifest
+
     def unfinished(self) -> int:
         """Return how many chunks stopped runs of other requests have done here."""
         if not self.work.is_dir():
             return 0
         others = [entry for entry in self.work.iterdir() if entry.name not in ("lock", self.mine.name)]
-        return sum(1 for entry in others for _ in entry.glob("chunk-*.json"))
+        others = [entry for entry in others if not self._replaceable(read_json(entry / REQUEST))]
+        return sum(1 for entry in others for _ in entry.glob("chunk-*.jsonl"))
 
     def _foreign(self) -> str:
         """Return the first thing here that is not ours and would be in the way, or an empty string."""
-        owned = self._owned()
-        places = [self.path / "data"] if read_manifest(self.path) else [self.path, self.path / "data"]
-        for place in places:
+        owned = self._owned() | ({LOG} if is_own_log(self.path / LOG) else set())
+        others_too = read_manifest(self.path) is not None
+        for place in (self.path, self.path / "data"):
             for entry in sorted(place.iterdir()) if place.is_dir() else ():
                 name = entry.relative_to(self.path).as_posix()
-                if name not in owned and name not in (".work", "data"):
+                # Beside a data set other files may lie, but none with a name that it may need.
+                if place == self.path and others_too and name not in (*_PLAIN, LOG):
+                    continue
+                if name not in owned and name not in (".work", STORE, "data"):
                     return name
         for entry in sorted(self.work.iterdir()) if self.work.is_dir() else ():
             if not _WORK_ENTRY.fullmatch(entry.name):
@@ -124,39 +172,45 @@ class OutputFolder:
         owned = _listed(read_manifest(self.path))
         for entry in self.work.iterdir() if self.work.is_dir() else ():
             owned |= _listed(read_manifest(entry / "ready"))
-            with contextlib.suppress(OSError, ValueError):
-                owned |= _listed(json.loads((entry / "replaces.json").read_text(encoding="utf-8")))
+            owned |= _listed(read_json(entry / "replaces.json") or None)
         return owned
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, shared: bool = False) -> Iterator[None]:
         """Keep every other process out of this folder; leave no trace of the lock.
+
+        Args:
+            shared: let others in that ask for the same, on file systems that know locks.
 
         Raises:
             InputError: another process is at work here, or the folder cannot be written.
         """
         created = not self.path.exists()
         try:
-            with self._lock_file():
+            with self._lock_file(shared):
                 yield
         finally:
             # Chunks of a stopped run stay, and with them their folder.
             self._remove_if_empty(self.work)
+            if not self.work.exists() and read_manifest(self.path) is None and is_own_log(self.path / LOG):
+                (self.path / LOG).unlink(missing_ok=True)
             if created:
                 self._remove_if_empty(self.path)
 
     @contextlib.contextmanager
-    def _lock_file(self) -> Iterator[None]:
+    def _lock_file(self, shared: bool) -> Iterator[None]:
         name = self.work / "lock"
-        handle = self._open_lock(name)
+        handle = self._open_lock(name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         try:
             yield
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                name.unlink()
+            # Others may hold a shared lock on the very file.
+            if not shared:
+                with contextlib.suppress(FileNotFoundError):
+                    name.unlink()
             os.close(handle)
 
-    def _open_lock(self, name: Path) -> int:
+    def _open_lock(self, name: Path, kind: int) -> int:
         while True:
             try:
                 with disk_errors(self.path):
@@ -167,8 +221,10 @@ class OutputFolder:
                     f"{self.path} cannot be written ({error.strerror}); choose another folder with --out"
                 ) from error
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno in _NO_LOCKS and kind == fcntl.LOCK_SH:
+                    return handle
                 os.close(handle)
                 raise InputError(f"another process is preparing {self.path}; wait for it or choose --out") from error
             # Whoever held the lock before may have removed the file that we locked.
@@ -195,9 +251,10 @@ class OutputFolder:
     def tidy(self) -> None:
         """Remove what is half-written; chunks that are done and a finished set stay."""
         shutil.rmtree(self.build, ignore_errors=True)
-        for leftover in self.mine.glob(".chunk-*"):
+        for leftover in self.mine.glob(".*"):
             leftover.unlink(missing_ok=True)
-        self._remove_if_empty(self.mine)
+        if not self.ready.is_dir() and next(self.mine.glob("chunk-*.jsonl"), None) is None:
+            self.discard()
 
     def discard(self) -> None:
         """Remove this request's work."""
@@ -216,7 +273,7 @@ class OutputFolder:
         new = read_manifest(self.ready)
         assert new is not None
         if old is not None:
-            write_json(self.mine / "replaces.json", {"shards": old["shards"]})
+            write_json(self.mine / "replaces.json", {"shards": old["shards"], "files": sorted(_listed(old) & _PLAIN)})
             (self.path / MANIFEST).unlink()
         names = _listed(new)
         self._remove(self._owned() - names)

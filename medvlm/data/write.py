@@ -9,19 +9,25 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medvlm.data import schema
-from medvlm.data.chunks import BATCH_BYTES, BATCH_ROWS, WORK_SCHEMA, Task
+from medvlm.data import credits, schema
+from medvlm.data.chunks import BATCH_BYTES, BATCH_ROWS, CREDIT, REJECT, UNIT, Chunk
+from medvlm.data.index import DUPLICATE_ID, KEPT, REASONS, Index, Verdict, columns
 from medvlm.data.sample import Reject
-from medvlm.data.splits import SPLITS, Clusters, Ratios, split_of
-from medvlm.io import disk_errors, sha256_file, stable_hash
+from medvlm.data.splits import SPLITS, Ratios
+from medvlm.io import disk_errors, sha256_file
+
+REJECTS = "rejects.jsonl"
+ARTICLES = "articles.jsonl"
 
 SHARD_ROWS = 10_000
 SHARD_BYTES = 400 * 10**6
@@ -42,67 +48,6 @@ class Shard:
     rows: int
     bytes: int
     sha256: str
-
-
-def _columns(task: Task, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a work file with only `names` read."""
-    with pa.memory_map(str(task.table)) as source:
-        options = pa.ipc.IpcReadOptions(included_fields=_positions(names))
-        reader = pa.ipc.open_file(source, options=options)
-        for number in range(reader.num_record_batches):
-            yield reader.get_batch(number)
-
-
-def _positions(names: list[str]) -> list[int]:
-    return sorted(WORK_SCHEMA.get_field_index(name) for name in names)
-
-
-class Index:
-    """What must be known of all rows before the first is written.
-
-    Memory: about 0.5 kB a row and 0.3 kB a group; the pictures stay on disk.
-    """
-
-    def __init__(self) -> None:
-        self.clusters = Clusters()
-        self.dropped: dict[tuple[int, int], Reject] = {}
-        """Rows (chunk, row) that repeat an id."""
-        self.duplicate_of: dict[tuple[int, int], str] = {}
-        """Rows whose image was first seen in another group, with the id of the sample that had it."""
-        self._ids: set[str] = set()
-        self._first: dict[bytes, tuple[str, str]] = {}
-        self._articles: dict[str, str] = {}
-
-    def add_chunk(self, chunk: int, task: Task) -> None:
-        """Take in the rows of one work file; chunks come in order."""
-        row = 0
-        for batch in _columns(task, ["id", "group", "doi", "sha256", "source", "_unit", "_views"]):
-            for value in batch.to_pylist():
-                self._add((chunk, row), value)
-                row += 1
-
-    def _add(self, place: tuple[int, int], row: dict[str, Any]) -> None:
-        name, group = row["id"], row["group"]
-        if name in self._ids:
-            self.dropped[place] = Reject(row["source"], name, "duplicate id", f"again in {row['_unit']}")
-            return
-        self._ids.add(name)
-        self.clusters.add(group)
-        if row["doi"]:
-            # An article can be there twice: as PMC's copy, grouped by PMCID, and as its publisher's, grouped by DOI.
-            self.clusters.join(group, self._articles.setdefault(row["doi"].lower(), group))
-        first, first_group = self._first.setdefault(bytes.fromhex(row["sha256"]), (name, group))
-        if first_group != group:
-            self.duplicate_of[place] = first
-            self.clusters.join(group, first_group)
-        for view in row["_views"]:
-            _, view_group = self._first.setdefault(bytes.fromhex(view), (name, group))
-            self.clusters.join(group, view_group)
-
-    def assign(self, seed: int, ratios: Ratios) -> dict[str, str]:
-        """Return the split of every group; groups that share an image or a DOI get the same."""
-        self._ids, self._first, self._articles = set(), {}, {}
-        return {group: split_of(self.clusters.root(group), seed, ratios) for group in self.clusters.groups()}
 
 
 class SplitWriter:
@@ -196,59 +141,132 @@ class Merged:
     """What the merge wrote: the shards, and everything that was counted on the way."""
 
     shards: list[Shard] = dataclasses.field(default_factory=list)
+    units: int = 0
     read: int = 0
     samples: Counter[str] = dataclasses.field(default_factory=Counter)
     """Samples by split."""
     groups: Counter[str] = dataclasses.field(default_factory=Counter)
     """Groups by split."""
     counts: dict[str, Counter[str]] = dataclasses.field(default_factory=lambda: {name: Counter() for name in COUNTED})
+    statuses: Counter[str] = dataclasses.field(default_factory=Counter)
+    """Units by what became of them."""
     drops: Counter[str] = dataclasses.field(default_factory=Counter)
     duplicate_images: int = 0
+    near_duplicates: int = 0
     split_hash: str = ""
 
 
-def merge(tasks: Sequence[Task], folder: Path, *, seed: int, ratios: Ratios) -> Merged:
-    """Merge the work files of `tasks`, in order, into `folder`/data and `folder`/rejects.jsonl.
+def merge(chunks: Sequence[Chunk], folder: Path, *, seed: int, ratios: Ratios, drop_duplicates: bool = False) -> Merged:
+    """Merge work files, in order, into `folder`: data/, rejects.jsonl, articles.jsonl and attribution.tsv.
 
     Raises:
         ResourceError: the disk is full.
     """
-    index = Index()
-    for chunk, task in enumerate(tasks):
-        index.add_chunk(chunk, task)
-    splits = index.assign(seed, ratios)
-    merged = Merged(
-        groups=Counter(splits.values()), duplicate_images=len(index.duplicate_of), split_hash=stable_hash(splits)
-    )
+    scratch = folder / "index"
     with disk_errors(folder):
         (folder / "data").mkdir(parents=True)
-        _write_rejects(tasks, index, folder / "rejects.jsonl", merged)
-        _write_shards(tasks, index, splits, folder / "data", merged)
+        index = Index(scratch)
+        for chunk in chunks:
+            index.add_chunk(chunk)
+        verdict = index.resolve(seed, ratios, drop_duplicates)
+        shutil.rmtree(scratch)
+        merged = Merged(
+            groups=verdict.groups,
+            duplicate_images=verdict.duplicate_images,
+            near_duplicates=verdict.near_duplicates,
+            split_hash=verdict.split_hash,
+        )
+        _write_notes(chunks, verdict, folder, merged)
+        credits.write(folder / credits.NAME, _attributions(chunks, verdict))
+        _write_shards(chunks, verdict, folder / "data", merged)
     return merged
 
 
-def _write_rejects(tasks: Sequence[Task], index: Index, path: Path, merged: Merged) -> None:
-    repeats: dict[int, list[dict[str, str]]] = {}
-    for (chunk, _), reject in index.dropped.items():
-        repeats.setdefault(chunk, []).append(dataclasses.asdict(reject))
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for chunk, task in enumerate(tasks):
-            note = json.loads(task.note.read_text(encoding="utf-8"))
-            merged.read += note["read"]
-            for reject in [*note["rejects"], *repeats.get(chunk, ())]:
-                merged.drops[reject["reason"]] += 1
-                file.write(json.dumps(reject, ensure_ascii=False) + "\n")
+def _write_notes(chunks: Sequence[Chunk], verdict: Verdict, folder: Path, merged: Merged) -> None:
+    """Write what was left out, and one line for each unit: how many samples it gave, what was left out and why."""
+    with _text(folder / REJECTS) as rejects, _text(folder / ARTICLES) as articles:
+        for number, chunk in enumerate(chunks):
+            dropped = _dropped(chunk, verdict.starts[number : number + 2], verdict)
+            for kind, record in chunk.notes():
+                if kind == REJECT:
+                    _line(rejects, record)
+                elif kind == UNIT:
+                    for reject in dropped.get(record["unit"], ()):
+                        _line(rejects, dataclasses.asdict(reject))
+                    _line(articles, _status(record, dropped.get(record["unit"], []), merged))
 
 
-def _write_shards(tasks: Sequence[Task], index: Index, splits: dict[str, str], folder: Path, merged: Merged) -> None:
+def _text(path: Path) -> IO[str]:
+    return open(path, "w", encoding="utf-8", newline="\n")
+
+
+def _line(file: IO[str], record: dict[str, Any]) -> None:
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _dropped(chunk: Chunk, bounds: Sequence[int], verdict: Verdict) -> dict[str, list[Reject]]:
+    """Return unit -> the rows of one chunk that the merge leaves out."""
+    start, stop = bounds
+    found: dict[str, list[Reject]] = {}
+    if not verdict.drop[start:stop].any():
+        return found
+    row = start
+    for batch in columns(chunk, ["id", "source", "_unit"]):
+        for name, source, unit in zip(
+            *(batch.column(key).to_pylist() for key in ("id", "source", "_unit")), strict=True
+        ):
+            why = int(verdict.drop[row])
+            if why:
+                original = verdict.ids[verdict.originals[row]] if why != DUPLICATE_ID else ""
+                detail = f"of {original}" if original else f"again in {unit}"
+                found.setdefault(unit, []).append(Reject(source, name, REASONS[why], detail))
+            row += 1
+    return found
+
+
+def _status(record: dict[str, Any], dropped: list[Reject], merged: Merged) -> dict[str, Any]:
+    """Return the status row of a unit, and count it."""
+    rejects = Counter(record["rejects"])
+    rejects.update(reject.reason for reject in dropped)
+    samples = record["samples"] - len(dropped)
+    status = "done" if samples else "rejected" if rejects else "empty"
+    merged.units += 1
+    merged.read += samples + rejects.total()
+    merged.statuses[status] += 1
+    merged.drops.update(rejects)
+    told = {"unit": record["unit"], "version": record["version"], "status": status, "samples": samples}
+    return {**told, "rejects": dict(sorted(rejects.items()))}
+
+
+def _attributions(chunks: Sequence[Chunk], verdict: Verdict) -> Iterator[dict[str, Any]]:
+    """Yield whom to name for each group, in the order of their first samples."""
+    known = ["group", "pmcid", "doi", "journal", "year", "license"]
+    for number, chunk in enumerate(chunks):
+        start, stop = verdict.starts[number : number + 2]
+        if not verdict.leads[start:stop].any():
+            continue
+        named: dict[str, dict[str, Any]] = {}
+        for kind, record in chunk.notes():
+            if kind == CREDIT:
+                named.setdefault(record["group"], record)
+        row = start
+        for batch in columns(chunk, known):
+            for at in np.flatnonzero(verdict.leads[row : row + batch.num_rows]).tolist():
+                own = {name: batch.column(name)[at].as_py() for name in known}
+                samples = int(verdict.group_rows[verdict.group[row + at]])
+                yield {**(named.get(own["group"]) or own), "samples": samples}
+            row += batch.num_rows
+
+
+def _write_shards(chunks: Sequence[Chunk], verdict: Verdict, folder: Path, merged: Merged) -> None:
     writers = {split: SplitWriter(folder, split) for split in SPLITS}
     names = [*schema.SCHEMA.names, "_payload"]
     try:
-        for chunk, task in enumerate(tasks):
-            start = 0
-            for batch in _columns(task, names):
-                _route(batch, (chunk, start), index, splits, writers, merged)
-                start += batch.num_rows
+        for start, chunk in zip(verdict.starts, chunks, strict=False):
+            row = start
+            for batch in columns(chunk, names):
+                _route(batch, row, verdict, writers, merged)
+                row += batch.num_rows
         for writer in writers.values():
             merged.shards += writer.finish()
     finally:
@@ -257,26 +275,18 @@ def _write_shards(tasks: Sequence[Task], index: Index, splits: dict[str, str], f
 
 
 def _route(
-    batch: pa.RecordBatch,
-    start: tuple[int, int],
-    index: Index,
-    splits: dict[str, str],
-    writers: dict[str, SplitWriter],
-    merged: Merged,
+    batch: pa.RecordBatch, first: int, verdict: Verdict, writers: dict[str, SplitWriter], merged: Merged
 ) -> None:
     """Send each row of a batch to its split's writer, and count it."""
-    chunk, first = start
-    kept = [row for row in range(batch.num_rows) if (chunk, first + row) not in index.dropped]
-    groups = batch.column("group").to_pylist()
-    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for row in kept:
-        rows[splits[groups[row]]].append(row)
+    stop = first + batch.num_rows
+    kept = verdict.drop[first:stop] == KEPT
     for name, counter in merged.counts.items():
         values = batch.column(name).to_pylist()
-        counter.update(_label(values[row]) for row in kept)
+        counter.update(_label(values[row]) for row in np.flatnonzero(kept).tolist())
     weights = batch.column("_payload").to_pylist()
-    table = _with_duplicates(batch, chunk, first, index)
-    for split, chosen in rows.items():
+    table = _with_duplicates(batch, first, verdict)
+    for number, split in enumerate(SPLITS):
+        chosen = np.flatnonzero(kept & (verdict.side[first:stop] == number)).tolist()
         merged.samples[split] += len(chosen)
         writers[split].add(table, chosen, weights)
 
@@ -287,13 +297,13 @@ def _label(value: Any) -> str:
     return NOT_STATED if value is None else str(value)
 
 
-def _with_duplicates(batch: pa.RecordBatch, chunk: int, first: int, index: Index) -> pa.Table:
+def _with_duplicates(batch: pa.RecordBatch, first: int, verdict: Verdict) -> pa.Table:
     """Return the columns of `Sample` with `duplicate_of` filled in where another group had the image first."""
     table = pa.table([batch.column(name) for name in schema.SCHEMA.names], schema=schema.SCHEMA)
-    found = {row: index.duplicate_of.get((chunk, first + row)) for row in range(batch.num_rows)}
-    if not any(found.values()):
+    originals = [verdict.originals.get(row) for row in range(first, first + batch.num_rows)]
+    if all(original is None for original in originals):
         return table
     own = batch.column("duplicate_of").to_pylist()
-    values = [found[row] or own[row] for row in range(batch.num_rows)]
+    values = [told if row is None else verdict.ids[row] for row, told in zip(originals, own, strict=True)]
     position = schema.SCHEMA.get_field_index("duplicate_of")
     return table.set_column(position, schema.SCHEMA.field(position), pa.array(values, pa.string()))

@@ -155,7 +155,7 @@ def test_interrupt_ends_with_130_and_keeps_the_finished_chunks(tmp_path: Path) -
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
     )
     deadline = time.monotonic() + 60
-    while len(list(out.glob(".work/*/chunk-*.json"))) < 12 and time.monotonic() < deadline:
+    while len(list(out.glob(".work/*/chunk-*.jsonl"))) < 12 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -164,8 +164,8 @@ def test_interrupt_ends_with_130_and_keeps_the_finished_chunks(tmp_path: Path) -
     # No traceback, and nothing from the workers.
     (line,) = lines
     assert line.startswith("medvlm: error: interrupted")
-    assert [path.name for path in out.iterdir()] == [".work"]
-    assert len(list(out.glob(".work/*/chunk-*.json"))) >= 12
+    assert sorted(path.name for path in out.iterdir()) == [".work", "log.jsonl"]
+    assert len(list(out.glob(".work/*/chunk-*.jsonl"))) >= 12
 
 
 @pytest.mark.realdata

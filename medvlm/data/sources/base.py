@@ -25,7 +25,12 @@ class Unit:
 
 
 class Source(Protocol):
-    """One kind of input. Constructed with the paths of `--input` and the source's own settings."""
+    """One kind of input. Constructed with the paths of `--input` and the source's own settings.
+
+    A source whose answers change with time has two attributes more. `lineage: str | None`, a hash of what is asked for
+    without the state of the server: a data set of the same lineage gives way to a newer one unasked. `traffic`, a
+    mapping of names to totals ("requests", "bytes", ...) that this object has counted so far, for the log.
+    """
 
     name: str
 
@@ -38,7 +43,7 @@ class Source(Protocol):
         ...
 
     def units(self) -> Sequence[Unit]:
-        """Return all units, sorted by name."""
+        """Return all units, sorted by name; a lazy sequence where there are millions."""
         ...
 
     def prefetch(self, units: Sequence[Unit]) -> None:

@@ -1,0 +1,283 @@
+"""Near duplicates: the same picture in another size, format, coloring or slightly cropped.
+
+In three steps, each finer than the one before: perceptual hashes that differ in few bits are found through buckets; the
+small copies of such candidates are laid over one another (gain, offset, shift and scale fitted); what is left over must
+be little everywhere. A false pair is worse than a missed one, since pairs decide splits: pictures with hardly anything
+in them (blank, one curve on white) have no mark and are never paired.
+
+The hash is the sign of 64 low frequencies of a cosine transform against their median, as in pHash (Zauner,
+"Implementation and benchmarking of perceptual image hash functions", 2010), in whole numbers, so that every machine
+agrees on it. A second one, of the picture without its rim, meets the hash of a cropped copy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvlm.data.look import PictureError, look_of
+
+if TYPE_CHECKING:
+    from medvlm.data.sample import Image
+
+Array = np.ndarray[Any, Any]
+
+SIDE = 32
+"""Width and height of the gray copy within a mark."""
+
+MARK_BYTES = 20 + SIDE * SIDE
+"""Two hashes (8 bytes each), the aspect ratio (float32), the gray copy."""
+
+RADIUS = 7
+"""Hashes that differ in so many of their 64 bits are candidates."""
+
+MIN_CONTRAST = 8
+"""Standard deviation of gray values below which nothing can be told."""
+
+MIN_TOLD = 6
+"""Of 16 fields of a picture, so many must show something."""
+
+MIN_FIT = 0.95
+"""Share of the variance of one picture that the other explains."""
+
+MAX_LEFT = 0.5
+"""In each of the fields, what is left over relative to what it shows."""
+
+MAX_ASPECT = 0.10
+"""Aspect ratios differ by this share at most: what cropping by 5 % of one side leaves."""
+
+_BANDS = 4
+_BAND_BITS = 16
+_CROWD = 1024
+"""A bucket with more hashes than this, and than 16 times its fair share, is crowded: only neighbors are compared."""
+_NEIGHBORS = 64
+_AT_ONCE = 1 << 20
+_RIM = 1 / 40
+_STEPS = 10
+_EDGE = 2
+_FIELD = 7
+
+
+def mark(image: Image) -> bytes:
+    """Return what `near_pairs` needs to know of a picture: `MARK_BYTES` bytes, or none where it cannot be told."""
+    try:
+        look = look_of(image)
+    except PictureError:
+        return b""
+    gray = _gray(look.thumb)
+    if not _telling(gray):
+        return b""
+    aspect = np.float32(np.log(look.width / look.height))
+    return b"".join((_hash(gray), _hash(_without_rim(look.thumb)), aspect.tobytes(), gray.astype(np.uint8).tobytes()))
+
+
+def _luma(thumb: Array) -> Array:
+    """Return int64 [64, 64]: 1000 times the gray value (ITU-R BT.601)."""
+    return thumb.astype(np.int64) @ np.array([299, 587, 114])
+
+
+def _gray(thumb: Array) -> Array:
+    """Return int64 [SIDE, SIDE], 0 to 255, of a thumb uint8 [64, 64, 3]."""
+    return (_luma(thumb).reshape(SIDE, 2, SIDE, 2).sum(axis=(1, 3)) + 2000) // 4000
+
+
+def _telling(gray: Array) -> bool:
+    fields = gray[_EDGE:-_EDGE, _EDGE:-_EDGE].reshape(4, _FIELD, 4, _FIELD).std(axis=(1, 3))
+    return bool(gray.std() >= MIN_CONTRAST and (fields > 0.2 * gray.std()).sum() >= MIN_TOLD)
+
+
+@functools.cache
+def _cosines() -> Array:
+    """Return int64 [9, SIDE]: the lowest cosines, times 1024."""
+    frequency, place = np.arange(9)[:, None], np.arange(SIDE)[None]
+    return np.rint(1024 * np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE))).astype(np.int64)
+
+
+@functools.cache
+def _shrinking() -> Array:
+    """Return int64 [SIDE, 64]: how much of each pixel of a thumb without its rim goes into each of the gray copy."""
+    edges = 64 * (_RIM + (1 - 2 * _RIM) * np.arange(SIDE + 1) / SIDE)
+    pixels = np.arange(64)[None]
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.rint(512 * np.clip(overlap, 0, 1)).astype(np.int64)
+
+
+def _without_rim(thumb: Array) -> Array:
+    """Return int64 [SIDE, SIDE], to some scale: the gray copy of the picture cropped by `_RIM` on all sides."""
+    return _shrinking() @ (_luma(thumb) // 100) @ _shrinking().T
+
+
+def _hash(gray: Array) -> bytes:
+    waves = _cosines() @ gray @ _cosines().T
+    low = np.append(waves[:8, :8].ravel()[1:], waves[8, 0])
+    return np.packbits(low > np.median(low)).tobytes()
+
+
+def near_pairs(marks: Array, chosen: Array) -> list[tuple[int, int]]:
+    """Return the pairs of pictures that nearly look the same, as rows of `marks`, ordered by the second of each.
+
+    Time for a million pictures: some minutes. Memory: 50 bytes a picture; `marks` may lie on disk.
+
+    Args:
+        marks: uint8 [pictures, MARK_BYTES].
+        chosen: rows to compare, ascending.
+    """
+    count = len(chosen)
+    hashes = np.empty((2, count), np.uint64)
+    aspect = np.empty(count, np.float32)
+    for start in range(0, count, _AT_ONCE):
+        rows = marks[chosen[start : start + _AT_ONCE]][:, :20]
+        hashes[:, start : start + len(rows)] = np.ascontiguousarray(rows[:, :16]).view("<u8").T
+        aspect[start : start + len(rows)] = np.ascontiguousarray(rows[:, 16:20]).view("<f4")[:, 0]
+    found: list[Array] = []
+    for ones, others in candidates(hashes.ravel()):
+        # Two pictures that both lack their rim are told by their whole hashes.
+        whole = (ones < count) | (others < count)
+        ones, others = ones[whole] % count, others[whole] % count
+        fits = (ones != others) & (np.abs(aspect[ones] - aspect[others]) <= MAX_ASPECT)
+        low, high = np.minimum(ones[fits], others[fits]), np.maximum(ones[fits], others[fits])
+        found.append(np.unique(high * count + low))
+    codes = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(codes), 256):
+        block = codes[start : start + 256]
+        low, high = chosen[block % count], chosen[block // count]
+        same = alike(_copies(marks[low]), _copies(marks[high]))
+        pairs += zip(low[same].tolist(), high[same].tolist(), strict=True)
+    return pairs
+
+
+def _copies(marks: Array) -> Array:
+    return marks[:, 20:].reshape(-1, SIDE, SIDE).astype(np.float64)
+
+
+def candidates(hashes: Array, radius: int = RADIUS) -> Iterator[tuple[Array, Array]]:
+    """Yield all pairs of hashes that differ in at most `radius` bits, some more than once; positions as int64 arrays.
+
+    Of two hashes that differ in 7 bits, one of four bands of 16 bits differs in one bit or none (multi-index hashing:
+    Norouzi, Punjani, Fleet, CVPR 2012), so looking into 17 buckets for each band finds every pair. In crowded buckets
+    only neighbors in the order of the whole hash are compared, which may miss pairs and keeps the time in bounds.
+
+    Args:
+        hashes: uint64 [n].
+        radius: at most 7.
+    """
+    limit = max(_CROWD, 16 * len(hashes) >> _BAND_BITS)
+    for band in range(_BANDS):
+        keys = (hashes >> np.uint64(band * _BAND_BITS)).astype(np.uint16).astype(np.int64)
+        order = np.lexsort((hashes, keys))
+        sizes = np.bincount(keys, minlength=1 << _BAND_BITS)
+        ends = np.cumsum(sizes)
+        crowded = sizes > limit
+        for ones, others in _met(keys[order], sizes, ends, crowded):
+            ones, others = order[ones], order[others]
+            near = np.bitwise_count(hashes[ones] ^ hashes[others]) <= radius
+            if near.any():
+                yield ones[near], others[near]
+
+
+def _met(keys: Array, sizes: Array, ends: Array, crowded: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield the places, in the order of the keys, of all that meet in a bucket or in one that differs by one bit."""
+    places = np.flatnonzero(~crowded[keys])
+    yield from _spread(places, places + 1, ends[keys[places]])
+    for bit in range(_BAND_BITS):
+        other = keys ^ (1 << bit)
+        lower = np.flatnonzero((keys < other) & ~crowded[keys] & ~crowded[other])
+        yield from _spread(lower, ends[other[lower]] - sizes[other[lower]], ends[other[lower]])
+    places = np.flatnonzero(crowded[keys])
+    yield from _spread(places, places + 1, np.minimum(places + 1 + _NEIGHBORS, ends[keys[places]]))
+
+
+def _spread(places: Array, starts: Array, stops: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield each of `places` with every place from its start up to its stop, about `_AT_ONCE` at a time."""
+    totals = np.cumsum(stops - starts)
+    first = 0
+    while first < len(places):
+        before = totals[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(totals, before + _AT_ONCE, "right")))
+        counts = (stops - starts)[first:last]
+        if counts.sum():
+            ones = np.repeat(places[first:last], counts)
+            skipped = np.repeat(np.cumsum(counts) - counts, counts)
+            yield ones, np.arange(len(ones)) - skipped + np.repeat(starts[first:last], counts)
+        first = last
+
+
+def alike(ones: Array, others: Array) -> Array:
+    """Return bool [n]: whether each two gray copies (float64 [n, SIDE, SIDE]) show the same picture."""
+    ones, others = _level(_soften(ones)), _level(_soften(others))
+    # Far from one another even before they are laid over one another: most candidates end here.
+    same = (ones * others).mean(axis=(1, 2)) >= 0.5
+    rows = np.flatnonzero(same)
+    if len(rows):
+        same[rows] = _fits(ones[rows], others[rows])
+    return same
+
+
+def _soften(gray: Array) -> Array:
+    """Blur by 1 2 1, so that half a pixel of shift does not tell two copies apart."""
+    padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), "edge")
+    across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    return (across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 16
+
+
+def _level(gray: Array) -> Array:
+    centered = gray - gray.mean(axis=(1, 2), keepdims=True)
+    return centered / (centered.std(axis=(1, 2), keepdims=True) + 1e-9)
+
+
+def _fits(ones: Array, others: Array) -> Array:
+    inner = (slice(None), slice(_EDGE, -_EDGE), slice(_EDGE, -_EDGE))
+    target, laid = ones[inner], _laid_over(ones, others)[inner]
+    target = target - target.mean(axis=(1, 2), keepdims=True)
+    laid = laid - laid.mean(axis=(1, 2), keepdims=True)
+    power = (laid**2).sum(axis=(1, 2), keepdims=True) + 1e-9
+    left = target - (target * laid).sum(axis=(1, 2), keepdims=True) / power * laid
+    explained = 1 - (left**2).sum(axis=(1, 2)) / ((target**2).sum(axis=(1, 2)) + 1e-9)
+    shape = (-1, 4, _FIELD, 4, _FIELD)
+    shown = target.reshape(shape).std(axis=(2, 4)) + 0.1
+    worst = (np.sqrt((left.reshape(shape) ** 2).mean(axis=(2, 4))) / shown).max(axis=(1, 2))
+    fitting: Array = (explained >= MIN_FIT) & (worst <= MAX_LEFT)
+    return fitting
+
+
+def _laid_over(ones: Array, others: Array) -> Array:
+    """Return `others` shifted and scaled to lie over `ones`, by a few steps of Gauss and Newton.
+
+    Lucas and Kanade's registration (1981) with scale and shift along each axis, gain and offset.
+    """
+    warp = np.tile([1.0, 0.0, 1.0, 0.0], (len(ones), 1))
+    across = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    inner = slice(_EDGE, -_EDGE)
+    for _ in range(_STEPS):
+        laid = _warped(others, warp)
+        down, right = (slope * SIDE / 2 for slope in np.gradient(laid, axis=(1, 2)))
+        slopes = [right * across, right, down * across[:, None], down, laid, np.ones_like(laid)]
+        effects = np.stack(slopes, -1)[:, inner, inner].reshape(len(ones), -1, 6)
+        missing = (ones - laid)[:, inner, inner].reshape(len(ones), -1)
+        # Without BLAS, whose rounding depends on its number of threads.
+        squares = np.einsum("nki,nkj->nij", effects, effects) + 1e-3 * missing.shape[1] * np.eye(6)
+        step = np.linalg.solve(squares, np.einsum("nki,nk->ni", effects, missing)[..., None])[:, :4, 0]
+        warp = np.clip(warp + step, [0.88, -0.12, 0.88, -0.12], [1.12, 0.12, 1.12, 0.12])
+    return _warped(others, warp)
+
+
+def _warped(gray: Array, warp: Array) -> Array:
+    """Return gray copies read at scaled and shifted places; `warp` is [n, 4]: scale and shift across, then down."""
+    across = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    rows = np.arange(len(gray))[:, None, None]
+
+    def cells(scale: Array, shift: Array) -> tuple[Array, Array]:
+        places = np.clip((scale[:, None] * across + shift[:, None] + 1) / 2 * SIDE - 0.5, 0, SIDE - 1)
+        lower = np.minimum(places.astype(np.int64), SIDE - 2)
+        return lower, places - lower
+
+    (left, to_right), (top, to_bottom) = cells(warp[:, 0], warp[:, 1]), cells(warp[:, 2], warp[:, 3])
+    left, to_right, top, to_bottom = left[:, None, :], to_right[:, None, :], top[:, :, None], to_bottom[:, :, None]
+    upper = gray[rows, top, left] * (1 - to_right) + gray[rows, top, left + 1] * to_right
+    lower = gray[rows, top + 1, left] * (1 - to_right) + gray[rows, top + 1, left + 1] * to_right
+    blended: Array = upper * (1 - to_bottom) + lower * to_bottom
+    return blended

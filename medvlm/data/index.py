@@ -1,0 +1,275 @@
+"""What must be known of all rows before the first is written: repeated ids, duplicates, the split of every group.
+
+The rows' keys lie in flat files and are taken up a column at a time, as numpy arrays. Peak memory: about 90 bytes a row
+(0.1 GB a million), whatever the rows hold. Keys are 128 bits of a hash: two that are equal by accident do not occur.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from medvlm.data import dedup
+from medvlm.data.chunks import WORK_SCHEMA, Chunk
+from medvlm.data.splits import SPLITS, Clusters, Ratios, split_of
+from medvlm.io import sha256_bytes
+
+Array = np.ndarray[Any, Any]
+
+KEPT, DUPLICATE_ID, DUPLICATE_IMAGE, NEAR_DUPLICATE = range(4)
+REASONS = ("", "duplicate id", "duplicate image", "near duplicate image")
+
+_KEY = 16
+_NO_KEY = bytes(_KEY)
+
+
+def columns(chunk: Chunk, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a work file with only `names` read."""
+    positions = sorted(WORK_SCHEMA.get_field_index(name) for name in names)
+    with pa.memory_map(str(chunk.table)) as source:
+        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=positions))
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def first_of(keys: Array) -> Array:
+    """Return for each row the number of the first row with an equal key.
+
+    Args:
+        keys: uint64 [rows, words].
+    """
+    rows = len(keys)
+    if not rows:
+        return np.zeros(0, np.int64)
+    # Stable: equal keys stay in the order of their rows.
+    order = np.lexsort(keys.T)
+    ranked = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], (ranked[1:] != ranked[:-1]).any(axis=1)]))
+    del ranked
+    first = np.empty(rows, np.int64)
+    first[order] = np.repeat(order[starts], np.diff(np.append(starts, rows)))
+    return first
+
+
+class _File:
+    """A column on disk, written in order and read as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb", buffering=1 << 18)
+
+    def add(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def load(self, kind: Any, words: int = 1) -> Array:
+        """Return the column as `kind` [rows] or [rows, words]."""
+        self._file.close()
+        values = np.fromfile(self.path, kind)
+        return values if words == 1 else values.reshape(-1, words)
+
+    def mapped(self, width: int) -> Array:
+        """Return the column as uint8 [rows, width] that stays on disk."""
+        self._file.close()
+        if not self.path.stat().st_size:
+            return np.zeros((0, width), np.uint8)
+        return np.memmap(self.path, np.uint8, "r").reshape(-1, width)
+
+
+@dataclasses.dataclass(slots=True)
+class Verdict:
+    """What becomes of each row."""
+
+    starts: list[int]
+    """Number of the first row of each chunk, and of all rows."""
+    drop: Array
+    """uint8 [rows]: `KEPT`, or why not."""
+    side: Array
+    """uint8 [rows]: position in `SPLITS`."""
+    leads: Array
+    """bool [rows]: the first kept row of its group."""
+    group_rows: Array
+    """int32 [rows]: for the first row of each group, how many of the group's rows are kept."""
+    group: Array
+    """int64 [rows]: the first row of the row's group; -1 where the id is repeated."""
+    originals: dict[int, int]
+    """Row -> the row of another group that had the same or nearly the same picture first."""
+    ids: dict[int, str]
+    """Row -> id, for all values of `originals`."""
+    duplicate_images: int
+    near_duplicates: int
+    groups: Counter[str]
+    """Groups with kept rows, by split."""
+    split_hash: str
+
+
+class Index:
+    """The keys of all rows, in files below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        names = ("ids", "groups", "dois", "pictures", "places", "marks", "marked")
+        self._files = {name: _File(folder / name) for name in names}
+        self._chunks: list[Chunk] = []
+        self._starts = [0]
+        self._pictures = 0
+
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Take in the rows of one work file; chunks come in order."""
+        row = self._starts[-1]
+        for batch in columns(chunk, ["id", "group", "doi", "sha256", "_views", "_marks"]):
+            values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+            self._files["ids"].add(b"".join(map(_key, values["id"])))
+            self._files["groups"].add(b"".join(map(_key, values["group"])))
+            # An article can be there twice: as PMC's copy, grouped by PMCID, and as its publisher's, grouped by DOI.
+            self._files["dois"].add(b"".join(_key(doi.lower()) if doi else _NO_KEY for doi in values["doi"]))
+            for own, views, marks in zip(values["sha256"], values["_views"], values["_marks"], strict=True):
+                self._add_pictures(row, [own, *views], marks)
+                row += 1
+        self._chunks.append(chunk)
+        self._starts.append(row)
+
+    def _add_pictures(self, row: int, hashes: list[str], marks: list[bytes]) -> None:
+        for place, (digest, mark) in enumerate(zip(hashes, marks, strict=True)):
+            self._files["pictures"].add(bytes.fromhex(digest)[:_KEY])
+            self._files["places"].add((2 * row + bool(place)).to_bytes(8, "little"))
+            if mark:
+                self._files["marks"].add(mark)
+                self._files["marked"].add(self._pictures.to_bytes(8, "little"))
+            self._pictures += 1
+
+    def resolve(self, seed: int, ratios: Ratios, drop_duplicates: bool) -> Verdict:
+        """Decide what becomes of each row; groups that share an image (nearly) or a DOI get the same split."""
+        rows = self._starts[-1]
+        drop = np.zeros(rows, np.uint8)
+        drop[first_of(self._load("ids")) != np.arange(rows)] = DUPLICATE_ID
+        kept = np.flatnonzero(drop == KEPT)
+        keys = self._load("groups")
+        group = np.full(rows, -1, np.int64)
+        group[kept] = kept[first_of(keys[kept])]
+        del keys
+        clusters = Clusters(rows)
+        self._join_articles(kept, group, clusters)
+        originals, near, studies = self._join_pictures(group, clusters)
+        if drop_duplicates:
+            # A study is more than its first picture: it stays.
+            for row in originals.keys() - studies:
+                drop[row] = NEAR_DUPLICATE if row in near else DUPLICATE_IMAGE
+        roots = clusters.roots()
+        side_of, ids = self._name(group, roots, set(originals.values()), seed, ratios)
+        return self._verdict(drop, group, side_of, originals, near, ids)
+
+    def _load(self, name: str) -> Array:
+        return self._files[name].load("<u8", _KEY // 8)
+
+    def _join_articles(self, kept: Array, group: Array, clusters: Clusters) -> None:
+        keys = self._load("dois")[kept]
+        stated = keys.any(axis=1)
+        rows, keys = kept[stated], keys[stated]
+        clusters.join_all(group[rows], group[rows[first_of(keys)]])
+
+    def _join_pictures(self, group: Array, clusters: Clusters) -> tuple[dict[int, int], set[int], set[int]]:
+        """Join the groups that share a picture.
+
+        Return row -> row of the original, which of them are only near, and the rows that hold several pictures.
+        """
+        places = self._files["places"].load("<i8")
+        rows, main = places >> 1, places & 1 == 0
+        known = np.flatnonzero(group[rows] >= 0)
+        picture = np.full(len(rows), -1, np.int64)
+        picture[known] = known[first_of(self._load("pictures")[known])]
+        clusters.join_all(group[rows[known]], group[rows[picture[known]]])
+        leader = np.arange(len(rows))
+        for one, other in self._near_pairs(picture):
+            mine, others = group[rows[one]], group[rows[other]]
+            if mine != others:
+                clusters.join(int(mine), int(others))
+                # The original of a picture is no near duplicate itself; pairs come ordered by their second.
+                if leader[one] == one and leader[other] == other:
+                    leader[other] = one
+        shown = known[main[known]]
+        first = leader[picture[shown]]
+        elsewhere = group[rows[first]] != group[rows[shown]]
+        shown, first = shown[elsewhere], first[elsewhere]
+        originals = dict(zip(rows[shown].tolist(), rows[first].tolist(), strict=True))
+        near = set(rows[shown[first != picture[shown]]].tolist())
+        return originals, near, originals.keys() & set(rows[~main].tolist())
+
+    def _near_pairs(self, picture: Array) -> list[tuple[int, int]]:
+        """Return the pairs of pictures (each by its first place) that nearly look the same, ordered by the second."""
+        marked = self._files["marked"].load("<i8")
+        own = np.flatnonzero(picture[marked] == marked)
+        pairs = dedup.near_pairs(self._files["marks"].mapped(dedup.MARK_BYTES), own)
+        return [(int(marked[one]), int(marked[other])) for one, other in pairs]
+
+    def _name(
+        self, group: Array, roots: Array, wanted: set[int], seed: int, ratios: Ratios
+    ) -> tuple[Array, dict[int, str]]:
+        """Return the split of each group at its first row, and the ids of the rows `wanted`.
+
+        A cluster goes by the smallest of its groups' names, so that its split does not depend on their order.
+        """
+        sizes = np.bincount(roots[group == np.arange(len(group))], minlength=len(group))
+        side = np.zeros(len(group), np.uint8)
+        names: dict[int, str] = {}
+        ids: dict[int, str] = {}
+        for row, batch in self._batches(["id", "group"]):
+            own = batch.column("group")
+            for at in np.flatnonzero(group[row : row + len(own)] == np.arange(row, row + len(own))).tolist():
+                name, root = own[at].as_py(), int(roots[row + at])
+                if sizes[root] == 1:
+                    side[row + at] = SPLITS.index(split_of(name, seed, ratios))
+                else:
+                    names[root] = min(name, names.get(root, name))
+            for at in wanted.intersection(range(row, row + len(own))):
+                ids[at] = batch.column("id")[at - row].as_py()
+        joined = np.flatnonzero((group == np.arange(len(group))) & (sizes[roots] > 1))
+        sides = {root: SPLITS.index(split_of(name, seed, ratios)) for root, name in names.items()}
+        side[joined] = [sides[root] for root in roots[joined].tolist()]
+        return side, ids
+
+    def _batches(self, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        for start, chunk in zip(self._starts, self._chunks, strict=False):
+            row = start
+            for batch in columns(chunk, names):
+                yield row, batch
+                row += batch.num_rows
+
+    def _verdict(
+        self, drop: Array, group: Array, side_of: Array, originals: dict[int, int], near: set[int], ids: dict[int, str]
+    ) -> Verdict:
+        kept = np.flatnonzero(drop == KEPT)
+        named, first = np.unique(group[kept], return_index=True)
+        leads = np.zeros(len(drop), bool)
+        leads[kept[first]] = True
+        counts = np.bincount(side_of[named], minlength=len(SPLITS))
+        return Verdict(
+            starts=self._starts,
+            drop=drop,
+            side=side_of[group],
+            leads=leads,
+            group_rows=np.bincount(group[kept], minlength=len(drop)).astype(np.int32),
+            group=group,
+            originals=originals,
+            ids=ids,
+            duplicate_images=len(originals) - len(near),
+            near_duplicates=len(near),
+            groups=Counter({split: int(count) for split, count in zip(SPLITS, counts, strict=True) if count}),
+            split_hash=_split_hash(self._load("groups")[named], side_of[named]),
+        )
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=_KEY).digest()
+
+
+def _split_hash(keys: Array, sides: Array) -> str:
+    """Return a hash of which group is on which side, whatever their order."""
+    order = np.lexsort(keys.T)
+    return sha256_bytes(keys[order].tobytes() + sides[order].tobytes())
