@@ -133,7 +133,7 @@ def _authors(meta: etree._Element) -> Iterator[str]:
     for contrib in meta.iterfind("contrib-group/contrib"):
         if contrib.get("contrib-type", "author") != "author":
             continue
-        for element in contrib.iterfind("*"):
+        for element in contrib.iter("name", "name-alternatives", "collab", "string-name", "collab-name"):
             found = element.find("*") if element.tag == "name-alternatives" else element
             name = _name(found) if found is not None else ""
             if name:
@@ -143,8 +143,8 @@ def _authors(meta: etree._Element) -> Iterator[str]:
 
 def _name(element: etree._Element) -> str:
     if element.tag == "name":
-        parts = [element.find(part) for part in ("given-names", "surname", "suffix")]
-        return " ".join(text for part in parts if part is not None and (text := plain(part)))
+        parts = {child.tag: plain(child) for child in element}
+        return " ".join(text for part in ("given-names", "surname", "suffix") if (text := parts.get(part)))
     if element.tag == "collab":
         inside = [element.text or ""]
         for child in element:

@@ -50,7 +50,7 @@ _UNASKED = {
 }
 _SUPPLEMENT = re.compile(r"supplement|^\W*(?:fig(?:ure|\.)?|appendix|image)?\s*\.?S\d", re.IGNORECASE)
 _AFTER_LETTER = re.compile(r"[).:,-](?<=[\s.;:,(][A-Ha-h].)")
-_PANEL_ROWS = (frozenset("abcdefgh"), frozenset("ABCDEFGH"))
+_PANELS = "abcdefghABCDEFGH"
 _RANGE_SIGNS = ("-", " - ", " to ", " and ", "&", " & ")
 _LANGUAGES = {
     "eng": "en",
@@ -397,7 +397,8 @@ def _ranges(text: str) -> Iterator[tuple[str, str]]:
         while place > 0:
             end = place + len(sign)
             first, last = text[place - 1], text[end : end + 1]
-            if last and any({first, last} <= row for row in _PANEL_ROWS) and _is_mark(text, place - 1, end + 1):
+            alike = first in _PANELS and last and last in _PANELS and first.islower() == last.islower()
+            if alike and _is_mark(text, place - 1, end + 1):
                 yield first, last
             place = text.find(sign, end)
 

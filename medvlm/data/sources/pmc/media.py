@@ -50,6 +50,8 @@ class MediaIndex:
         base = base_name(href)
         if not base:
             raise MediaError("no image reference", href[:200])
+        if not self._by_stem:
+            raise MediaError("no image file", href[:200])
         unsupported = ""
         for stem, wanted in self._stems(href, base):
             there = self._by_stem.get(stem.lower())

@@ -51,9 +51,15 @@ class Mentions:
 
 def _citations(scope: etree._Element) -> Iterator[tuple[etree._Element, list[str]]]:
     """Yield the paragraphs that hold references to figures, and the ids that each reference means."""
-    shelf = _Shelf(scope)
+    shelf = _Shelf()
+    xrefs = []
+    for element in scope.iter("xref", *_CITED):
+        if element.tag == "xref":
+            xrefs.append(element)
+        elif _inside(element, scope):
+            shelf.add(element)
     previous: tuple[etree._Element, str] | None = None
-    for xref in scope.iter("xref"):
+    for xref in xrefs:
         named = xref.get("rid") or ""
         rids = [rid for rid in named.split() if rid in shelf.places] if " " in named else [named]
         if not rids or rids[0] not in shelf.places:
@@ -68,17 +74,19 @@ def _citations(scope: etree._Element) -> Iterator[tuple[etree._Element, list[str
 class _Shelf:
     """The figures, and the tables, of a scope in their order."""
 
-    def __init__(self, scope: etree._Element) -> None:
+    def __init__(self) -> None:
         self.places: dict[str, tuple[str, int]] = {}
         """Id -> kind and place in its row."""
         self._rows: dict[str, list[etree._Element]] = {}
         self._numbers: dict[str, list[tuple[str, int]]] = {}
-        for element in scope.iter(*_CITED):
-            name = element.get("id")
-            if name and _inside(element, scope):
-                row = self._rows.setdefault(element.tag.removesuffix("-group"), [])
-                self.places.setdefault(name, (element.tag.removesuffix("-group"), len(row)))
-                row.append(element)
+
+    def add(self, element: etree._Element) -> None:
+        """Add the next one, if it has an id."""
+        if name := element.get("id"):
+            kind = element.tag.removesuffix("-group")
+            row = self._rows.setdefault(kind, [])
+            self.places.setdefault(name, (kind, len(row)))
+            row.append(element)
 
     def between(self, first: str, last: str) -> list[str]:
         """Return the ids of what lies between two of a kind."""

@@ -17,11 +17,11 @@ _NAME = r"(?-i:[A-Z])[\w&.'’-]*"
 _SOURCE = rf"(?:\[|\(?(?:ref|https?:)|{_NAME}|the\b[^.;]{{0,60}}?\b(?:website|database|atlas|archive|collection)\b)"
 # Each pattern with the words of which a text that it matches holds one: most captions hold none, and are done with
 # cheaply.
-_Clued = tuple[tuple[str, ...], re.Pattern[str]]
+_Clued = tuple[frozenset[str], re.Pattern[str]]
 
 
 def _clued(clues: str, pattern: str) -> _Clued:
-    return tuple(clues.split("|")), re.compile(pattern, re.IGNORECASE)
+    return frozenset(clues.split("|")), re.compile(pattern, re.IGNORECASE)
 
 
 # Words by which somebody else claims the picture.
@@ -33,11 +33,11 @@ _OWNED = (
         r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?"
         r"\bpermission\b|\bpermission\s+(?:from|of|by)\b",
     ),
-    _clued("reproduced|reprinted|republished", r"\b(?:reproduced|reprinted|republished)\s+from\b"),
-    _clued("reproduzid|reproducid", r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b"),
+    _clued("reprodu|reprinted|republished", r"\b(?:reproduced|reprinted|republished)\s+from\b"),
+    _clued("reprodu", r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b"),
     _clued("reserved", r"\ball rights reserved\b"),
     _clued(
-        "creative commons|cc by|cc-by|ccby|licen",
+        "commons|cc by|cc-by|licen",
         r"\bnot\s+(?:included|covered|available|licensed|part)\b[^.;]{0,60}?"
         r"\b(?:creative commons|cc[ -]?by|licen[cs]e)",
     ),
@@ -50,10 +50,10 @@ _OWNED = (
 # Words by which the authors credit somebody else's work.
 _BORROWED = (
     _clued("adapted", r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b"),
-    _clued("redrawn|adapted|modified", r"\b(?:redrawn|adapted|modified)\s+(?:after|from)\b"),
-    _clued("tado|tada|modificad|extraid|extraíd", r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b"),
+    _clued("redrawn|adapted|modifi", r"\b(?:redrawn|adapted|modified)\s+(?:after|from)\b"),
+    _clued("tad|modifi|extraid|extraíd", r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b"),
     _clued(
-        "taken from|obtained from|downloaded from|redrawn from",
+        "taken from|obtained from|downloaded from|redrawn",
         r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic)s?\s+"
         rf"(?:(?:is|are|was|were|has|been|have)\s+){{0,2}}(?:taken|obtained|downloaded|redrawn)\s+from\s+{_SOURCE}",
     ),
@@ -66,9 +66,9 @@ _CREDITED = (
         "photo|illustration|drawing|artwork",
         rf"\b(?:photo|photograph|illustration|drawing|artwork)s?\s*(?::|by\s+(?={_NAME}))",
     ),
-    _clued("wikimedia|wikipedia commons", r"\bwikimedia\b|\bwikipedia commons\b"),
+    _clued("wiki", r"\bwikimedia\b|\bwikipedia commons\b"),
 )
-_ALL_CLUES = tuple(dict.fromkeys(c for kind in (_OWNED, _BORROWED, _CREDITED) for clues, _ in kind for c in clues))
+_ALL_CLUES = sorted({clue for kind in (_OWNED, _BORROWED, _CREDITED) for clues, _ in kind for clue in clues})
 _NOT_PICTURES = re.compile(
     r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
@@ -102,11 +102,12 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     families or a board of ethics are no such words.
     """
     lower = text.lower()
-    if not [clue for clue in _ALL_CLUES if clue in lower]:
+    clues = {clue for clue in _ALL_CLUES if clue in lower}
+    if not clues:
         return None
     masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text) if "permission" in lower else text
     for kind in (_OWNED, _BORROWED, _CREDITED):
-        for match in _matches(kind, masked, lower):
+        for match in _matches(kind, masked, clues):
             if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):
                 continue
             if kind is _BORROWED and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
@@ -117,9 +118,9 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     return None
 
 
-def _matches(kind: tuple[_Clued, ...], text: str, lower: str) -> list[re.Match[str]]:
-    """Return where the patterns of a kind match, in the order of the text."""
-    likely = [pattern for clues, pattern in kind if any(clue in lower for clue in clues)]
+def _matches(kind: tuple[_Clued, ...], text: str, there: set[str]) -> list[re.Match[str]]:
+    """Return where the patterns of a kind match, in the order of the text; `there`: the clues that it holds."""
+    likely = [pattern for clues, pattern in kind if not clues.isdisjoint(there)]
     return sorted((m for pattern in likely for m in pattern.finditer(text)), key=lambda match: match.start())
 
 
