@@ -29,5 +29,5 @@ def reasons(items: list[Item]) -> dict[str, int]:
 
 
 def sums(source: CloudSource, phase: str) -> dict[str, Any]:
-    found: dict[str, Any] = source.traffic()[phase]
+    found: dict[str, Any] = source.store.traffic()[phase]
     return found

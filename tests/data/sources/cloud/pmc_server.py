@@ -24,6 +24,7 @@ import PIL.Image
 
 BUCKET = "pmc-oa-opendata"
 CC_BY = "https://creativecommons.org/licenses/by/4.0/"
+_COUNTING = threading.Lock()
 _LISTING = '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
 
 
@@ -168,7 +169,10 @@ class Server:
         self._thread.join()
 
     def forget(self) -> None:
-        """Empty the logs."""
+        """Empty the logs, once the requests of clients that have gone are all in them."""
+        until = time.monotonic() + 2
+        while self._http.open and time.monotonic() < until:
+            time.sleep(0.005)
         with self.lock:
             self.log.clear()
             self.conditional.clear()
@@ -202,6 +206,20 @@ def serving(world: World) -> Iterator[Server]:
 class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    open = 0
+    """Connections that are being served."""
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with _COUNTING:
+            self.open += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with _COUNTING:
+                self.open -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of connections that a client gave up."""

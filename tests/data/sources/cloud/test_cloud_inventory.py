@@ -38,7 +38,7 @@ def test_the_newest_version_of_each_article(world: World, server: Server, cloud:
     assert [unit.name for unit in source.units()] == sorted(expected)
     assert len(server.log) == 2 + files
     assert server.asked("metadata/PMC") == []
-    assert not list(source.store.root.glob("plans/*.gz"))
+    assert not list(source.store.root.rglob("*.gz"))
 
 
 def test_articles_are_read_and_excluded(world: World, server: Server, cloud: Make) -> None:

@@ -291,6 +291,7 @@ def test_traffic_is_counted(world: World, server: Server, cloud: Make) -> None:
     assert fetched["bytes"] == whole
     assert fetched["seconds"] > 0
     assert planned["seconds"] > 0
+    assert source.traffic == {name: fetched[name] + planned[name] for name in fetched}
 
 
 def test_a_damaged_store_is_mended(world: World, server: Server, cloud: Make) -> None:

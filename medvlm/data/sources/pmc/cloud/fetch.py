@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc.cloud import eutils, protocol
-from medvlm.data.sources.pmc.cloud.http import TOO_LARGE, Absent, FetchError, Http
+from medvlm.data.sources.pmc.cloud.http import TOO_LARGE, Absent, FetchError, Http, Traffic
 from medvlm.data.sources.pmc.cloud.planning import Service, all_of, metadata
 from medvlm.data.sources.pmc.cloud.store import Record, Store
 from medvlm.data.sources.pmc.options import PmcOptions
@@ -67,19 +67,15 @@ def refusal(said: protocol.Metadata, license_policy: str) -> tuple[str, str] | N
     return (reason, f"PMC metadata: {code}") if reason else None
 
 
-async def fetch(units: Sequence[Unit], request: Request, store: Store, service: Service) -> None:
-    """Fetch what the units need and is not there yet, and leave a record of each.
+async def fetch(units: Sequence[Unit], request: Request, store: Store, service: Service, traffic: Traffic) -> None:
+    """Fetch what the units need and is not there yet, and leave a record of each; `traffic` is added to.
 
     Raises:
         AccessError: an article cannot be fetched (unless such are allowed); what came so far is kept.
     """
-    http = Http(service.concurrency, service.retries)
-    try:
-        async with http:
-            worker = _Worker(request, store, service, http)
-            await all_of(worker.settle(unit) for unit in units)
-    finally:
-        store.log("fetch", http.traffic)
+    async with Http(service.concurrency, service.retries, traffic=traffic) as http:
+        worker = _Worker(request, store, service, http)
+        await all_of(worker.settle(unit) for unit in units)
 
 
 class _Worker:

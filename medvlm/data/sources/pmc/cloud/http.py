@@ -112,6 +112,7 @@ class Http:
     Args:
         concurrency: requests at a time.
         retries: see `Retries`.
+        traffic: where to count; a new one where none is given.
         follow: whether redirects are followed (a mirror may send to its own store).
         sleep: how waits are waited.
     """
@@ -121,10 +122,11 @@ class Http:
         concurrency: int,
         retries: Retries,
         *,
+        traffic: Traffic | None = None,
         follow: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.traffic = Traffic()
+        self.traffic = traffic if traffic is not None else Traffic()
         self._retries = retries
         self._sleep = sleep
         self._gate = asyncio.Semaphore(concurrency)

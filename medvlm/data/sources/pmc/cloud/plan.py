@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ class PlanFile:
         self.folder = folder
         self.path = folder / f"{key}.sqlite"
         self.building = folder / f"{key}.building"
+        self.inventory = folder / f"{key}.inventory"
         self._lock = folder / f"{key}.lock"
         self._failed = folder / f"{key}.failed"
         self._salt = folder / f"{key}.salt"
@@ -105,7 +107,12 @@ class PlanFile:
         """Forget the plan, so that the next run makes it anew."""
         with self.locked():
             self.path.unlink(missing_ok=True)
-            self.building.unlink(missing_ok=True)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what was needed to make the plan."""
+        self.building.unlink(missing_ok=True)
+        shutil.rmtree(self.inventory, ignore_errors=True)
 
     def failed(self) -> str:
         """Return the name, within the store, of the file that lists articles left out because they failed."""
@@ -134,7 +141,7 @@ class PlanFile:
             db.commit()
         work.close()
         os.replace(part, self.path)
-        self.building.unlink(missing_ok=True)
+        self._tidy()
 
     def _salted(self) -> str:
         """Return what sets this plan apart from the last one where that left articles out that failed, else the same.

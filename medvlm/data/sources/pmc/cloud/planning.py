@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from medvlm.data.sources.pmc.cloud import eutils, inventory, protocol
-from medvlm.data.sources.pmc.cloud.http import Absent, FetchError, Http, Retries
+from medvlm.data.sources.pmc.cloud.http import Absent, FetchError, Http, Retries, Traffic
 from medvlm.data.sources.pmc.cloud.plan import PlanFile, Row, WorkTable
 from medvlm.data.sources.pmc.cloud.selection import Selection, split_id
 from medvlm.data.sources.pmc.cloud.store import Store
@@ -39,82 +39,85 @@ class Service:
     api_key: str | None
 
 
-async def make(
-    selection: Selection, term: str, limit: int | None, file: PlanFile, store: Store, service: Service
-) -> None:
-    """Make the plan, or go on with one that was stopped while it was made. The caller holds its lock.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes the plan of one selection.
 
     Args:
         term: the selection's query with its filters; "" for other selections.
         limit: at most so many articles, the first by name.
-
-    Raises:
-        AccessError: the service cannot be reached or gives no proper answer.
-        InputError: a search finds nothing.
-        UsageError: a search cannot be understood.
+        file: where the plan goes; the caller holds its lock.
+        traffic: is added to.
     """
-    work = WorkTable(file.building)
-    http = Http(service.concurrency, service.retries)
-    try:
-        async with http:
-            if work.origin() is None:
-                await _choose(selection, term, limit, work, file, http, service)
-            while batch := work.unresolved(_BATCH):
-                work.resolve(await all_of(_resolved(*article, store, http, service.endpoint) for article in batch))
-        file.finish(work, work.origin() or {})
-    finally:
-        work.close()
-        store.log("plan", http.traffic)
-    for path in file.folder.glob("*.csv.gz"):
-        path.unlink()
 
+    selection: Selection
+    term: str
+    limit: int | None
+    file: PlanFile
+    store: Store
+    service: Service
+    traffic: Traffic
 
-async def _choose(
-    selection: Selection,
-    term: str,
-    limit: int | None,
-    work: WorkTable,
-    file: PlanFile,
-    http: Http,
-    service: Service,
-) -> None:
-    work.clear()
-    origin: dict[str, Any] = {}
-    if selection.inventory:
-        key, columns, paths = await inventory.fetch(http, service.endpoint, file.folder)
+    async def make(self) -> None:
+        """Make the plan, or go on with one that was stopped while it was made.
+
+        Raises:
+            AccessError: the service cannot be reached or gives no proper answer.
+            InputError: a search finds nothing.
+            UsageError: a search cannot be understood.
+        """
+        work = WorkTable(self.file.building)
+        endpoint = self.service.endpoint
+        try:
+            async with Http(self.service.concurrency, self.service.retries, traffic=self.traffic) as http:
+                if work.origin() is None:
+                    work.clear()
+                    work.chosen(self.limit, await self._choose(work, http))
+                while batch := work.unresolved(_BATCH):
+                    work.resolve(await all_of(_resolved(*article, self.store, http, endpoint) for article in batch))
+            self.file.finish(work, work.origin() or {})
+        finally:
+            work.close()
+
+    async def _choose(self, work: WorkTable, http: Http) -> dict[str, Any]:
+        """Fill the work table; return where the choice came from."""
+        if self.selection.inventory:
+            return {"inventory": await self._all(work, http)}
+        if self.selection.query:
+            await self._search(work)
+            return {"search": self.term}
+        work.choose(split_id(name) for name in self.selection.ids)
+        return {}
+
+    async def _all(self, work: WorkTable, http: Http) -> str:
+        endpoint = self.service.endpoint
+        key, columns, paths = await inventory.fetch(http, endpoint, self.file.inventory)
         for path in paths:
             rows = inventory.rows(path, columns)
             while part := list(itertools.islice(rows, _INSERTS)):
                 work.take_newest(part)
-        origin = {"inventory": key}
-    elif selection.query:
-        await _search(term, work, service, http)
-        origin = {"search": term}
-    else:
-        work.choose(split_id(name) for name in selection.ids)
-    if not work.count():
-        raise AccessError(f"the inventory of {service.endpoint} lists no article; check --endpoint")
-    work.chosen(limit, origin)
+        if not work.count():
+            raise AccessError(f"the inventory of {endpoint} lists no article; check --endpoint")
+        return key
 
-
-async def _search(term: str, work: WorkTable, service: Service, outer: Http) -> None:
-    """Gather the ids of a search; begin anew where the result changed between two pages."""
-    pace = eutils.Pace(10 if service.api_key else 3)
-    async with Http(1, service.retries, follow=False) as http:
-        http.traffic = outer.traffic
-        for _ in range(eutils.ROUNDS):
-            work.clear()
-            search = eutils.Search(http, service.eutils, term, pace, service.api_key)
-            totals = set()
-            async for ids in search.pages():
-                work.choose((name, None) for name in ids)
-                totals.add(search.total)
-            if totals == {work.count()}:
-                return
-    raise AccessError(
-        f"{service.eutils}: the search gives other ids each time ({work.count()} of {search.total}); narrow --query, "
-        "or choose from --inventory"
-    )
+    async def _search(self, work: WorkTable) -> None:
+        """Gather the ids of a search; begin anew where the result changed between two pages."""
+        service = self.service
+        pace = eutils.Pace(10 if service.api_key else 3)
+        async with Http(1, service.retries, traffic=self.traffic, follow=False) as http:
+            for _ in range(eutils.ROUNDS):
+                work.clear()
+                search = eutils.Search(http, service.eutils, self.term, pace, service.api_key)
+                totals = set()
+                async for ids in search.pages():
+                    work.choose((name, None) for name in ids)
+                    totals.add(search.total)
+                if totals == {work.count()}:
+                    return
+        raise AccessError(
+            f"{service.eutils}: the search gives other ids each time ({work.count()} of {search.total}); narrow "
+            "--query, or choose from --inventory"
+        )
 
 
 async def _resolved(article: str, wanted: int | None, store: Store, http: Http, endpoint: str) -> Row:

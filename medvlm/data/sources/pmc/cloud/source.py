@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc import reader
-from medvlm.data.sources.pmc.cloud import eutils, planning
+from medvlm.data.sources.pmc.cloud import eutils
 from medvlm.data.sources.pmc.cloud.fetch import NOT_ADMITTED, Request, fetch
-from medvlm.data.sources.pmc.cloud.http import Retries
+from medvlm.data.sources.pmc.cloud.http import Retries, Traffic
 from medvlm.data.sources.pmc.cloud.plan import PlanFile, PlannedUnits
-from medvlm.data.sources.pmc.cloud.planning import Service
+from medvlm.data.sources.pmc.cloud.planning import Planner, Service
 from medvlm.data.sources.pmc.cloud.selection import Selection
 from medvlm.data.sources.pmc.cloud.store import Record, Store
 from medvlm.data.sources.pmc.options import PmcOptions
@@ -74,6 +74,8 @@ class CloudSource:
         self.allow_failed = allow_failed
         self.service = Service(endpoint.rstrip("/"), eutils.rstrip("/"), concurrency, retries, api_key)
         self.store = Store(Path(store))
+        self.traffic: dict[str, float] = dict.fromkeys(dataclasses.asdict(Traffic()), 0)
+        """Requests, retries, bytes, objects, reused and seconds of this process; `store.traffic()` has all."""
 
     @property
     def lineage(self) -> str:
@@ -104,10 +106,6 @@ class CloudSource:
         """Forget the plan, as its data set is finished: the next run asks the service anew for what has changed."""
         self._plan_file().drop()
 
-    def traffic(self) -> dict[str, Any]:
-        """Return requests, retries, bytes, objects, reused and seconds so far, of planning and of fetching."""
-        return self.store.traffic()
-
     def prefetch(self, units: Sequence[Unit]) -> None:
         """Fetch what the units need and the store does not hold.
 
@@ -116,7 +114,17 @@ class CloudSource:
         """
         failed = self._plan_file().failed()
         request = Request(self._request_key(), self.license, self.options, self.allow_failed, failed)
-        asyncio.run(fetch(units, request, self.store, self.service))
+        traffic = Traffic()
+        self._counted("fetch", traffic, fetch(units, request, self.store, self.service, traffic))
+
+    def _counted(self, phase: str, traffic: Traffic, work: Coroutine[Any, Any, None]) -> None:
+        """Do work on the network and count it, whether it succeeds or not."""
+        try:
+            asyncio.run(work)
+        finally:
+            self.store.log(phase, traffic)
+            for name, value in dataclasses.asdict(traffic).items():
+                self.traffic[name] += value
 
     def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
         """Yield what one article holds, from the store alone.
@@ -158,10 +166,10 @@ class CloudSource:
         if not file.path.exists():
             with file.locked():
                 if not file.path.exists():
-                    work = planning.make(
-                        self.selection, self._term(), self.options.limit, file, self.store, self.service
-                    )
-                    asyncio.run(work)
+                    traffic = Traffic()
+                    term, limit = self._term(), self.options.limit
+                    planner = Planner(self.selection, term, limit, file, self.store, self.service, traffic)
+                    self._counted("plan", traffic, planner.make())
         return file
 
     def _term(self) -> str:
