@@ -18,7 +18,7 @@ from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
-from medvlm.data.sources.pmc.text import fold_hyphens, local, plain
+from medvlm.data.sources.pmc.text import fold_hyphens, plain
 from medvlm.data.sources.pmc.xml import Document
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -334,7 +334,7 @@ def _caption(element: etree._Element) -> tuple[str, etree._Element]:
 
 def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
     """Return the text of an element's captions in the language of the article, else in that of the first caption."""
-    parts = [c for c in element if local(c) == "caption"]
+    parts = [c for c in element if c.tag == "caption"]
     holder = parts[0] if parts and parts[0].get(XML_LANG) else element
     if len(parts) == 1 and any(part.get(XML_LANG) for part in parts[0]):
         parts = list(parts[0])
@@ -350,12 +350,12 @@ def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
 def _notes(element: etree._Element, caption: str) -> list[str]:
     """Return the texts of a figure and of the groups around it that may name an owner or a license."""
     notes = [caption, *(plain(e) for e in element.iter("attrib"))]
-    captions = [e for e in element if local(e) == "caption"]
+    captions = [e for e in element if e.tag == "caption"]
     if len(captions) > 1 or any(e.get(XML_LANG) for c in captions for e in c):
         notes += [plain(e) for e in captions]  # in other languages as well
-    notes += [plain(e) for e in element if local(e) in ("p", "table-wrap-foot")]
+    notes += [plain(e) for e in element if e.tag in ("p", "table-wrap-foot")]
     for group in element.iterancestors(*_GROUPS):
-        notes += [plain(e) for e in group if local(e) in ("caption", "attrib", "p")]
+        notes += [plain(e) for e in group if e.tag in ("caption", "attrib", "p")]
     return notes
 
 

@@ -8,7 +8,7 @@ import re
 from lxml import etree
 
 from medvlm.data.sources.pmc.media import bare_stem
-from medvlm.data.sources.pmc.text import local, plain
+from medvlm.data.sources.pmc.text import plain
 
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 
@@ -39,7 +39,7 @@ def pictures(graphics: list[etree._Element]) -> tuple[list[Picture], list[Pictur
     groups: dict[object, list[etree._Element]] = {}
     for graphic in graphics:
         parent = graphic.getparent()
-        alternative = parent is not None and local(parent) == "alternatives"
+        alternative = parent is not None and parent.tag == "alternatives"
         groups.setdefault(parent if alternative else (_stem(graphic) or graphic), []).append(graphic)
     whole = [g for g in groups.values() if not all(_is_thumbnail(e, stems) for e in g)] or list(groups.values())
     small = [g for g in groups.values() if g not in whole]
