@@ -66,9 +66,9 @@ _SIDE_STYLES = (
 )
 # What stands before "(A)" where it is a name or points elsewhere.
 _NO_MARKER = re.compile(
-    r"(?:\b(?:fig(?:ure)?s?\.?\s*(?:S?\d+\s*)?|panels?|tables?|eqs?\.?|equations?|see|see also|as in|shown in|seen in|same as"
-    r"|groups?|vitamins?|hepatitis|influenza|types?|class|stages?|grades?|patients?|cases?|arms?|sites?|cohorts?"
-    r"|factors?|proteins?|poly|subunits?|chains?|strains?|compounds?|than|from|ref\.?)\s*)$",
+    r"(?:\b(?:fig(?:ure)?s?\.?\s*(?:S?\d+\s*)?|panels?|tables?|eqs?\.?|equations?|see|see also|as in|shown in"
+    r"|seen in|same as|groups?|vitamins?|hepatitis|influenza|types?|class|stages?|grades?|patients?|cases?|arms?"
+    r"|sites?|cohorts?|factors?|proteins?|poly|subunits?|chains?|strains?|compounds?|than|from|ref\.?)\s*)$",
     re.IGNORECASE,
 )
 _BEFORE_TEXT = re.compile(r"(?:^|[.;:!?)\n]|[,;]\s*and)\s*$")
@@ -148,7 +148,7 @@ def _all_labels(markers: list[_Marker]) -> set[str]:
 
 
 def _counting_up(text: str, candidates: list[_Marker]) -> list[_Marker]:
-    """Return the candidates that mark panels: each goes on where the last one ended, or starts a sentence on known ones."""
+    """Return the candidates that mark panels: each counts on from the last, or starts a sentence on known panels."""
     romans = any(len(label) > 1 for marker in candidates for label in marker.labels)
     order: Sequence[str] = _ROMANS if romans else _LETTERS
     seen: set[str] = set()
@@ -204,7 +204,7 @@ def _cut_before(caption: str, folded: str, markers: list[_Marker]) -> Panels:
 
 
 def _cut_behind(caption: str, folded: str, markers: list[_Marker]) -> Panels:
-    """Cut where the text stands before its marker; whole sentences before the first and all after the last are shared."""
+    """Cut where the text stands before its marker; what precedes its first sentence or follows the last is shared."""
     start = max((m.end() for m in _SENTENCE_END.finditer(folded, 0, markers[0].start)), default=0)
     starts = [start, *(marker.end for marker in markers[:-1])]
     parts = [(m.labels, caption[s : m.start].strip(_EDGES + ".")) for m, s in zip(markers, starts, strict=True)]

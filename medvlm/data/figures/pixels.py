@@ -1,10 +1,18 @@
-"""Cheap statistics of a picture's small copy: can it be a scan, or is it plainly drawn?"""
+"""A picture's pixels: cheap statistics of its small copy (can it be a scan? is it drawn?), and shrinking it."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
+from pathlib import PurePosixPath
 
 import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageOps
+
+from medvlm.data.images import to_rgb
+from medvlm.data.look import examine, look_of
+from medvlm.data.sample import Image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,3 +52,38 @@ def traits(thumb: np.ndarray) -> Traits:
         middle=float((gray & ~white & ~black).mean()),
         colors=int(np.unique(coarse).size),
     )
+
+
+def shrink(image: Image, max_side: int) -> Image:
+    """Return the picture with its longer side at most `max_side` pixels (Lanczos), or as it is where it fits.
+
+    JPEG stays JPEG, with quality 95 and full color resolution; all other formats become PNG. 16-bit gray stays so, CMYK
+    becomes RGB. The name tells that the bytes are not the article's: `f1.jpg` -> `f1.max512.jpg`.
+    """
+    look = look_of(image)
+    if max(look.width, look.height) <= max_side:
+        return image
+    with PILImage.open(io.BytesIO(image.data)) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        jpeg = look.format == "JPEG"
+        smaller = _resized(picture, max_side)
+    buffer = io.BytesIO()
+    smaller.info = {}
+    if jpeg:
+        smaller.save(buffer, "JPEG", quality=95, subsampling=0)
+    else:
+        smaller.save(buffer, "PNG")
+    stem = PurePosixPath(image.name).stem
+    data = buffer.getvalue()
+    return Image(data, f"{stem}.max{max_side}.{'jpg' if jpeg else 'png'}", examine(data))
+
+
+def _resized(picture: PILImage.Image, max_side: int) -> PILImage.Image:
+    scale = max_side / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    if picture.mode.startswith("I;16"):
+        values = PILImage.fromarray(np.asarray(picture).astype(np.float32))
+        resized = np.asarray(values.resize((width, height), PILImage.Resampling.LANCZOS))
+        return PILImage.fromarray(resized.round().clip(0, 65535).astype(np.uint16))
+    plain = picture if picture.mode in ("L", "RGB") and "transparency" not in picture.info else to_rgb(picture)
+    return plain.resize((width, height), PILImage.Resampling.LANCZOS)
