@@ -23,8 +23,8 @@ from typing import IO, cast
 
 from medvlm.data.sources.pmc.media import MediaIndex
 
-MAX_MEMBERS = 200_000
-"""Files in one archive; the largest `oa_bulk` archives held about 100,000."""
+MAX_MEMBERS = 1_000_000
+"""Files in one archive: an `oa_bulk` archive covers the articles of a million PMC ids."""
 MAX_MEMBER_BYTES = 1 << 30
 """Uncompressed size of one file: 1 GiB, far beyond any figure."""
 MAX_ARCHIVE_BYTES = 32 << 30
@@ -191,47 +191,58 @@ class ZipPackage(Package):
 
 
 class TarPackage(Package):
-    """A tar archive. A compressed one is unpacked once into a temporary file, for random access."""
+    """A tar archive. A compressed one is unpacked once into a temporary file, for random access.
+
+    Of each member only its place is kept, so that archives of a whole collection fit into memory.
+    """
 
     def __init__(self, name: str, file: IO[bytes], size: int) -> None:
         super().__init__(name)
         try:
-            plain = _unpacked(file, size)
-            weakref.finalize(self, plain.close)
-            self._tar = tarfile.open(fileobj=plain, mode="r:", errorlevel=1)  # noqa: SIM115
+            self._file = _unpacked(file, size)
+            weakref.finalize(self, self._file.close)
             self._members = self._checked()
         except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError) as error:
             raise PackageError("archive cannot be read", str(error)) from error
         self._names = sorted(self._members)
 
-    def _checked(self) -> dict[str, tarfile.TarInfo]:
-        members: dict[str, tarfile.TarInfo] = {}
+    def _checked(self) -> dict[str, tuple[int, int]]:
+        """Return name -> place and size of each file."""
+        members: dict[str, tuple[int, int]] = {}
         total = 0
-        for info in self._tar:
-            check_name(info.name)
-            if info.isdir():
-                continue
-            if not info.isfile() or info.issparse():
-                raise PackageError("unsafe archive member", f"{info.name} is a link or device")
-            check_size(info.name, info.size, info.size)
-            total += info.size
-            members[info.name.removeprefix("./")] = info
-            check_total(len(members), total, total)
+        with tarfile.open(fileobj=self._file, mode="r:", errorlevel=1) as tar:
+            while info := tar.next():
+                tar.members = []  # type: ignore[attr-defined]  # else every header is kept
+                check_name(info.name)
+                if info.isdir():
+                    continue
+                if not info.isfile() or info.issparse():
+                    raise PackageError("unsafe archive member", f"{info.name} is a link or device")
+                check_size(info.name, info.size, info.size)
+                total += info.size
+                members[info.name.removeprefix("./")] = info.offset_data, info.size
+                check_total(len(members), total, total)
         return members
 
     def names(self) -> list[str]:
         return self._names
 
     def read(self, name: str) -> bytes:
+        return self._read(name, MAX_MEMBER_BYTES)
+
+    def head(self, name: str) -> bytes:
+        return self._read(name, HEAD_BYTES)
+
+    def _read(self, name: str, most: int) -> bytes:
         if name not in self._members:
             raise PackageError("file cannot be read", name)
-        info = self._members[name]
+        place, size = self._members[name]
         try:
-            file = self._tar.extractfile(info)
-            data = file.read() if file else b""
-        except (OSError, tarfile.TarError, ValueError) as error:
+            self._file.seek(place)
+            data = self._file.read(min(size, most))
+        except (OSError, ValueError) as error:
             raise PackageError("archive cannot be read", f"{name}: {error}") from error
-        if len(data) != info.size:
+        if len(data) != min(size, most):
             raise PackageError("archive cannot be read", f"{name}: cut short")
         return data
 

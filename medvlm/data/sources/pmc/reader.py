@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import re
 from collections.abc import Iterator, Sequence
@@ -23,11 +24,18 @@ MAX_DEPTH = 1
 """An archive may hold archives (a zip of PMC packages); those may hold none."""
 
 DEFAULTS = PmcOptions()
+_INDEXES_KEPT = 64
 
 Item = Sample | Reject | Credit
 
 
-def read_package(package: Package, source_name: str, options: PmcOptions = DEFAULTS, depth: int = 0) -> Iterator[Item]:
+def read_package(
+    package: Package,
+    source_name: str,
+    options: PmcOptions = DEFAULTS,
+    depth: int = 0,
+    fallback: Rights | None = None,
+) -> Iterator[Item]:
     """Yield the samples, rejects and credit of every article in a package. Damage never raises; it becomes a `Reject`.
 
     Args:
@@ -35,6 +43,7 @@ def read_package(package: Package, source_name: str, options: PmcOptions = DEFAU
         source_name: what samples carry as their `source`.
         options: which articles and figures, and what is made of them.
         depth: how many archives this one lies in.
+        fallback: as `read_xml` takes it.
     """
     try:
         articles = article_names(package)
@@ -50,9 +59,9 @@ def read_package(package: Package, source_name: str, options: PmcOptions = DEFAU
         if name in older:
             yield older_version(source_name, f"{package.name}/{name}", older[name])
         elif name in nested:
-            yield from read_nested(package, name, source_name, options, depth + 1)
+            yield from read_nested(package, name, source_name, options, depth + 1, fallback)
         else:
-            yield from read_xml(package, name, source_name, seen, options)
+            yield from read_xml(package, name, source_name, seen, options, fallback)
 
 
 def older_version(source_name: str, where: str, newest: str) -> Reject:
@@ -66,11 +75,17 @@ def article_names(package: Package) -> list[str]:
     Raises:
         PackageError: one of them cannot be read.
     """
-    return [n for n in package.names() if packages.is_xml(n) and xml.is_article(n, package.head(n))]
+    names = [n for n in package.names() if packages.is_xml(n)]
+    return [n for n in names if n.lower().endswith(".nxml") or xml.is_article(n, package.head(n))]
 
 
 def read_nested(
-    package: Package, name: str, source_name: str, options: PmcOptions = DEFAULTS, depth: int = 1
+    package: Package,
+    name: str,
+    source_name: str,
+    options: PmcOptions = DEFAULTS,
+    depth: int = 1,
+    fallback: Rights | None = None,
 ) -> Iterator[Item]:
     """Yield what an archive within a package holds."""
     where = f"{package.name}/{name}"
@@ -82,7 +97,7 @@ def read_nested(
     except PackageError as error:
         yield _reject(source_name, where, error.reason, error.detail)
         return
-    yield from read_package(inner, source_name, options, depth)
+    yield from read_package(inner, source_name, options, depth, fallback)
 
 
 def read_xml(
@@ -190,10 +205,15 @@ def _index(package: Package, folder: str) -> MediaIndex:
     """Return the pictures in a folder of a package and in the folders below it that are no packages of their own."""
     if folder not in package.indexes:
         prefix = f"{folder}/" if folder else ""
-        names = [n[len(prefix) :] for n in package.names() if n.startswith(prefix)]
+        # The names are sorted, and a collection has many folders.
+        names = package.names()
+        start, end = bisect.bisect_left(names, prefix), bisect.bisect_left(names, f"{prefix}\U0010ffff")
+        names = [n[len(prefix) :] for n in names[start:end]]
         packaged = {n.rpartition("/")[0] for n in names if packages.is_xml(n)} - {""}
         near = [n for n in names if n.count("/") < 2 and n.rpartition("/")[0] not in packaged]
         sole = sum(packages.is_xml(n) for n in near) == 1
+        if len(package.indexes) >= _INDEXES_KEPT:
+            package.indexes.clear()
         package.indexes[folder] = MediaIndex(near, prefix, sole)
     return package.indexes[folder]
 

@@ -60,10 +60,10 @@ def article_rights(front: etree._Element | None, inherited: Rights = NONE_STATED
     return Rights(*found) if found else inherited
 
 
-def metadata_rights(code: str | None) -> Rights | None:
+def metadata_rights(code: str | None, told_by: str = "PMC metadata") -> Rights | None:
     """Return the rights that PMC's metadata or file lists name by a code ("CC BY"); None for a code that is none."""
     found = code_license(code) if code else None
-    return Rights(found, "article", f"PMC metadata: {code}") if found else None
+    return Rights(found, "article", f"{told_by}: {code}") if found else None
 
 
 def license_address(front: etree._Element, rights: Rights) -> str | None:

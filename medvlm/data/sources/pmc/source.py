@@ -12,13 +12,17 @@ from typing import Any
 
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
-from medvlm.data.sources.pmc import media, packages, reader, xml
+from medvlm.data.sources.pmc import filelists, media, packages, reader, xml
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import FolderPackage, Package, PackageError
+from medvlm.data.sources.pmc.rights import Rights
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
 
 LOOKED_FOR = "JATS articles (.nxml, .xml) and PMC packages (.tar.gz, .tgz, .tar, .zip)"
+
+BULK_BYTES = 64 << 20
+"""A tar of this size or more (`oa_bulk`) is taken for a collection: each of its articles is a unit of its own."""
 
 
 class PmcSource:
@@ -50,7 +54,7 @@ class PmcSource:
         return entries
 
     def units(self) -> list[Unit]:
-        """Return one unit for each article's XML, and for each tar archive, sorted by name.
+        """Return one unit for each article's XML, and for each small tar archive, sorted by name.
 
         Of several versions of an article (`PMC7.1/`, `PMC7.2/`) all but the newest are units of one reject. Versions
         that only the XML tells (`article-version`) are not known here.
@@ -100,12 +104,22 @@ class PmcSource:
         except PackageError as error:
             yield Reject(self.name, unit.name, error.reason, packages.printable(error.detail))
             return
+        fallback = self._listed(unit.name, Path(path), members)
         if not members:
-            yield from reader.read_package(package, self.name, self.options)
+            yield from reader.read_package(package, self.name, self.options, fallback=fallback)
         elif packages.is_archive(members[0]):
-            yield from reader.read_nested(package, members[0], self.name, self.options)
+            yield from reader.read_nested(package, members[0], self.name, self.options, fallback=fallback)
         else:
-            yield from reader.read_xml(package, members[0], self.name, set(), self.options)
+            yield from reader.read_xml(package, members[0], self.name, set(), self.options, fallback)
+
+    def _listed(self, name: str, path: Path, members: list[str]) -> Rights | None:
+        """Return the rights that a list of PMC's gives an article, by the PMC id in the unit's name."""
+        file = path / members[0] if members and path.is_dir() else path
+        roots = [p.resolve() for p in self.inputs]
+        try:
+            return filelists.rights(name, file, [root for root in roots if root in file.parents])
+        except OSError:
+            return None
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card."""
@@ -173,9 +187,9 @@ def _is_article(file: Path) -> bool:
 
 
 def _archive_units(file: Path, name: str) -> list[Unit]:
-    """Return the units of an archive: a zip's articles and packages; a tar itself, as listing it means reading it."""
+    """Return the units of an archive: its articles and packages; a small tar itself, as listing it means reading it."""
     whole = [Unit(name, ("archive", str(file)))]
-    if not file.name.lower().endswith(".zip"):
+    if not file.name.lower().endswith(".zip") and file.stat().st_size < BULK_BYTES:
         return whole
     try:
         package = packages.open_archive(name, file)
@@ -218,7 +232,7 @@ def _used_files(path: Path) -> dict[Path, list[str]]:
     """Return folder -> names of the files in it (and one below) that reading `path` may use."""
     if not path.is_dir():
         names = [path.name] if packages.is_archive(path.name) else [path.name, *_pictures(path.parent)]
-        return {path.parent: names}
+        return {path.parent: names + [found.name for found in filelists.beside(path, ())]}
     used: dict[Path, list[str]] = {}
     with_articles: set[Path] = set()
     for file in _files(path):
@@ -227,6 +241,10 @@ def _used_files(path: Path) -> dict[Path, list[str]]:
         elif _is_article(file):
             used.setdefault(file.parent, []).append(file.name)
             with_articles.add(file.parent)
+        else:
+            continue
+        for found in filelists.beside(file, [path]):
+            used.setdefault(found.parent, []).append(found.name)
     for folder in with_articles:
         used[folder] += _pictures(folder)
     return used
