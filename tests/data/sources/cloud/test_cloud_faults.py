@@ -16,7 +16,7 @@ from pmc_server import Server, World, md5, picture
 from medvlm.data.sources.pmc.cloud import CloudSource
 from medvlm.data.sources.pmc.cloud.http import Absent, Exhausted, Http, Refused, Retries, retry_after
 from medvlm.data.sources.pmc.cloud.protocol import object_url
-from medvlm.errors import AccessError
+from medvlm.errors import AccessError, UsageError
 
 Make = Callable[..., CloudSource]
 PASSING = ["429", "500", "503", "408", "reset", "short", "flip", "cut", "slow:0.4", "text:<html>captive portal</html>"]
@@ -105,6 +105,35 @@ def test_failures_can_be_counted_instead(world: World, server: Server, cloud: Ma
     mended = source.describe()
     source.complete()
     assert source.describe() == mended
+
+
+def test_a_server_that_fails_everything_is_not_counted(world: World, server: Server, cloud: Make) -> None:
+    for number in range(1, 9):
+        world.add(f"PMC{number}")
+    source = cloud(",".join(f"PMC{number}" for number in range(1, 9)), allow_failed=True)
+    units = source.units()
+    server.always["PMC"] = "503"
+    with pytest.raises(AccessError, match="all 8 articles asked for failed, so the server does"):
+        read(source, units)
+    server.always.clear()
+    assert len(samples(read(source, units))) == 8
+
+
+@pytest.mark.parametrize("fault", ["403", "404"])
+def test_a_server_that_is_no_bucket(server: Server, cloud: Make, fault: str) -> None:
+    server.always["list-type"] = fault
+    with pytest.raises(AccessError, match=rf"HTTP {fault}: no bucket of PMC answers at \S+; check --endpoint"):
+        cloud("PMC1").units()
+
+
+@pytest.mark.parametrize(
+    "address", ["pmc", "s3://pmc-oa-opendata", "ftp://h/", "http://", "http://h/?x=1", "file:///x"]
+)
+def test_a_server_has_an_http_address(cloud: Make, address: str) -> None:
+    with pytest.raises(UsageError, match=r"--endpoint .* is no address of a server"):
+        cloud("PMC1", endpoint=address)
+    with pytest.raises(UsageError, match=r"--eutils .* is no address of a server"):
+        cloud("PMC1", eutils=address)
 
 
 def test_an_object_of_absurd_size_is_left_out(

@@ -26,6 +26,8 @@ from medvlm.licenses.expressions import commercial_use
 from medvlm.licenses.policy import admit, parse_policy
 
 FAILED = "fetch failed"
+MANY_FAILED = 8
+"""So many failures of a chunk, and nothing else, are no longer counted even where failures are allowed."""
 NOT_ADMITTED = "license not admitted"
 
 
@@ -76,6 +78,11 @@ async def fetch(units: Sequence[Unit], request: Request, store: Store, service: 
     async with Http(service.concurrency, service.retries, traffic=traffic) as http:
         worker = _Worker(request, store, service, http)
         await all_of(worker.settle(unit) for unit in units)
+    if worker.failed >= MANY_FAILED and not worker.fetched:
+        raise AccessError(
+            f"{service.endpoint}: all {worker.failed} articles asked for failed, so the server does; run the same "
+            "command again later"
+        )
 
 
 class _Worker:
@@ -86,7 +93,10 @@ class _Worker:
         self._store = store
         self._service = service
         self._http = http
+        self.fetched = self.failed = 0
         self._articles = asyncio.Semaphore(service.concurrency)
+        # An article may be large, and its tree many times as large.
+        self._parsing = asyncio.Semaphore(2)
         self._on_the_way: dict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
 
     async def settle(self, unit: Unit) -> None:
@@ -97,16 +107,17 @@ class _Worker:
             return
         async with self._articles:
             record = await self._record(unit, article, version)
-        failed = record.reason == FAILED or any(reason == FAILED for reason, _ in record.absent.values())
-        if failed:
+        if record.reason == FAILED:
+            self.failed += 1
+        else:
+            self.fetched += 1
+        if _has_failed(record):
             self._store.append(self._request.failed, f"{article}\n")
         self._store.put_record(self._request.key, article, record)
 
     def _settled(self, unit: Unit) -> bool:
         record = self._store.record(self._request.key, unit.locator[0])
-        if record is None or not unit.version or record.planned != unit.version or record.reason == FAILED:
-            return False
-        if any(reason == FAILED for reason, _ in record.absent.values()):
+        if record is None or not unit.version or record.planned != unit.version or _has_failed(record):
             return False
         needed = [md5 for md5 in (record.xml[1], *record.media.values()) if md5]
         return all(self._store.holds(md5) for md5 in needed)
@@ -166,7 +177,8 @@ class _Worker:
         failed = await self._object(said.xml, MAX_XML_BYTES)
         if failed:
             return blank, {"": failed}
-        names = await asyncio.to_thread(self._wanted, said, said.xml.md5)
+        async with self._parsing:
+            names = await asyncio.to_thread(self._wanted, said, said.xml.md5)
         results = await all_of(self._object(said.media[name], MAX_MEMBER_BYTES) for name in names)
         errors = {name: error for name, error in zip(names, results, strict=True) if error}
         others = dict.fromkeys(sorted(said.media.keys() - set(names)), (NOT_ADMITTED, ""))
@@ -200,3 +212,7 @@ class _Worker:
             except FetchError as error:
                 return error
         return None
+
+
+def _has_failed(record: Record) -> bool:
+    return record.reason == FAILED or any(reason == FAILED for reason, _ in record.absent.values())

@@ -141,7 +141,11 @@ async def _resolved(article: str, wanted: int | None, store: Store, http: Http, 
 
 
 async def _newest(article: str, http: Http, endpoint: str) -> int:
-    prefixes = await inventory.list_prefixes(http, endpoint, f"{article}.")
+    try:
+        prefixes = await inventory.list_prefixes(http, endpoint, f"{article}.")
+    except Absent as error:
+        # A bucket lists nothing under an unknown name; it does not deny the listing.
+        raise AccessError(f"{error}: no bucket of PMC answers at {endpoint}; check --endpoint") from error
     return max(protocol.versions_in(prefixes, article), default=0)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import urllib.parse
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvlm import __version__
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc import reader
@@ -22,7 +24,7 @@ from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import Package, PackageError, printable
 from medvlm.data.sources.pmc.prose import strictness
 from medvlm.data.sources.pmc.rights import Rights, metadata_rights
-from medvlm.errors import AccessError
+from medvlm.errors import AccessError, UsageError
 from medvlm.io import stable_hash
 from medvlm.licenses.expressions import commercial_use
 from medvlm.licenses.policy import parse_policy
@@ -50,6 +52,9 @@ class CloudSource:
         api_key: NCBI's, for 10 searches a second in place of 3.
         allow_failed: count what cannot be fetched as "fetch failed" and go on.
         retries: how patiently.
+
+    Raises:
+        UsageError: a server is no http address.
     """
 
     name = "pmc"
@@ -72,7 +77,8 @@ class CloudSource:
         self.options = options
         self.license = license
         self.allow_failed = allow_failed
-        self.service = Service(endpoint.rstrip("/"), eutils.rstrip("/"), concurrency, retries, api_key)
+        servers = _address("--endpoint", endpoint), _address("--eutils", eutils)
+        self.service = Service(*servers, concurrency, retries, api_key)
         self.store = Store(Path(store))
         self.traffic: dict[str, float] = dict.fromkeys(dataclasses.asdict(Traffic()), 0)
         """Requests, retries, bytes, objects, reused and seconds of this process; `store.traffic()` has all."""
@@ -179,7 +185,15 @@ class CloudSource:
     def _request_key(self) -> str:
         allowed = parse_policy(self.license)
         policy = allowed if isinstance(allowed, str) else sorted(allowed)
-        return stable_hash([policy, self.options.as_json()])[:16]
+        # Another release may want other files of the same article.
+        return stable_hash([__version__, policy, self.options.as_json()])[:16]
+
+
+def _address(option: str, text: str) -> str:
+    parts = urllib.parse.urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f'{option} "{text[:200]}" is no address of a server; give one like {DEFAULT_ENDPOINT}')
+    return text.rstrip("/")
 
 
 class _StoredPackage(Package):
