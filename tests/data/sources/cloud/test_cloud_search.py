@@ -176,6 +176,15 @@ def test_metadata_decides_whatever_the_filter_found(world: World, server: Server
     assert server.asked("PMC1.1/") == server.asked("PMC2.1/") == []
 
 
+def test_words_that_were_passed_over_are_told(world: World, server: Server, cloud: Make) -> None:
+    world.add("PMC1")
+    world.found = ["1"]
+    warned = {"phrasesignored": ["of"], "quotedphrasesnotfound": ['"hart lung"'], "outputmessages": []}
+    server.search_answers = [{"esearchresult": {"count": "1", "idlist": ["1"], "warninglist": warned}}]
+    assert cloud(query="hart lung").notes() == ['the search knows no "hart lung", of; it was made without them']
+    assert cloud(query="heart").notes() == cloud("PMC1").notes() == []
+
+
 @pytest.mark.parametrize("rate", [3, 10])
 def test_no_second_sees_more_requests_than_allowed(rate: int) -> None:
     now = 100.0

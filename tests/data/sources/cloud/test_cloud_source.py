@@ -279,6 +279,22 @@ def test_another_policy_asks_only_for_what_is_missing(world: World, server: Serv
     assert server.log == []
 
 
+def test_what_is_kept_does_not_depend_on_the_concurrency(world: World, cloud: Make, tmp_path: Path) -> None:
+    kept = []
+    for number in range(1, 13):
+        world.add(f"PMC{number}", media={"a.png": picture(number % 3), "b.png": picture(number)})
+    for concurrency in (1, 16):
+        source = cloud(
+            ",".join(f"PMC{n}" for n in range(1, 13)), store=tmp_path / str(concurrency), concurrency=concurrency
+        )
+        read(source)
+        files = [path for kind in ("objects", "metadata", "records") for path in (source.store.root / kind).rglob("*")]
+        kept.append({path.relative_to(source.store.root): path.read_bytes() for path in files if path.is_file()})
+        kept[-1]["plan"] = source.describe()[0]["sha256"]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 12 + 12 + 12 + 13 + 1  # metadata, records, XML, pictures, plan
+
+
 def test_traffic_is_counted(world: World, server: Server, cloud: Make) -> None:
     world.add("PMC1", media={"f1.png": picture(1), "f2.png": picture(2)})
     server.faults["f2.png"] = ["500"]

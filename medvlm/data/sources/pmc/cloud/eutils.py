@@ -39,6 +39,12 @@ FILTERS = {
 }
 """License family -> the filter of PubMed Central's user guide."""
 
+_UNKNOWN = (
+    ("errorlist", "phrasesnotfound"),
+    ("warninglist", "phrasesignored"),
+    ("warninglist", "quotedphrasesnotfound"),
+)
+
 
 class Pace:
     """Lets requests through at even distances, so that no second sees more than `per_second` of them."""
@@ -113,6 +119,8 @@ class Search:
         self._pace = pace
         self._key = api_key
         self.total = 0
+        self.ignored: set[str] = set()
+        """Words of the query that the service does not know and passed over."""
 
     async def pages(self) -> AsyncIterator[list[str]]:
         """Yield the ids ("PMC123") page by page; a page may repeat ids of one before.
@@ -127,7 +135,8 @@ class Search:
             answer = await self._ask(start)
             self.total = _count(answer, self._url)
             if not self.total:
-                raise InputError(f"--query: nothing found{_unknown_words(answer)}; the search was {self._term}")
+                unknown = f" (unknown words: {', '.join(sorted(self.ignored))})" if self.ignored else ""
+                raise InputError(f"--query: nothing found{unknown}; the search was {self._term}")
             ids = [f"PMC{int(text)}" for text in answer.get("idlist") or () if str(text).isdecimal()]
             if not ids:
                 raise AccessError(f"{self._url}: ids {start} to {self.total} of the search do not come; narrow --query")
@@ -152,6 +161,7 @@ class Search:
         answer: dict[str, Any] = _result(body)
         listed = answer.get("errorlist")
         errors: dict[str, Any] = listed if isinstance(listed, dict) else {}
+        self.ignored |= _passed_over(answer)
         if fields := errors.get("fieldsnotfound"):
             raise UsageError(f"--query: the search knows no field {', '.join(map(str, fields))[:200]}")
         return answer
@@ -184,7 +194,7 @@ def _count(answer: dict[str, Any], url: str) -> int:
     return int(text)
 
 
-def _unknown_words(answer: dict[str, Any]) -> str:
-    listed = answer.get("errorlist")
-    words = listed.get("phrasesnotfound") if isinstance(listed, dict) else None
-    return f" (unknown words: {', '.join(map(str, words))[:200]})" if words else ""
+def _passed_over(answer: dict[str, Any]) -> set[str]:
+    """Return the words that a search was made without."""
+    lists = [(answer.get(part), name) for part, name in _UNKNOWN]
+    return {str(word)[:100] for said, name in lists if isinstance(said, dict) for word in said.get(name) or ()}

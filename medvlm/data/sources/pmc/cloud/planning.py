@@ -84,8 +84,7 @@ class Planner:
         if self.selection.inventory:
             return {"inventory": await self._all(work, http)}
         if self.selection.query:
-            await self._search(work)
-            return {"search": self.term}
+            return {"search": self.term, "ignored": await self._search(work)}
         work.choose(split_id(name) for name in self.selection.ids)
         return {}
 
@@ -100,8 +99,12 @@ class Planner:
             raise AccessError(f"the inventory of {endpoint} lists no article; check --endpoint")
         return key
 
-    async def _search(self, work: WorkTable) -> None:
-        """Gather the ids of a search; begin anew where the result changed between two pages."""
+    async def _search(self, work: WorkTable) -> list[str]:
+        """Gather the ids of a search, begun anew where the result changed between two pages.
+
+        Returns:
+            The words that the service passed over.
+        """
         service = self.service
         pace = eutils.Pace(10 if service.api_key else 3)
         async with Http(1, service.retries, traffic=self.traffic, follow=False) as http:
@@ -113,7 +116,7 @@ class Planner:
                     work.choose((name, None) for name in ids)
                     totals.add(search.total)
                 if totals == {work.count()}:
-                    return
+                    return sorted(search.ignored)
         raise AccessError(
             f"{service.eutils}: the search gives other ids each time ({work.count()} of {search.total}); narrow "
             "--query, or choose from --inventory"

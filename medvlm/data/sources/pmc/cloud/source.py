@@ -108,6 +108,11 @@ class CloudSource:
         """
         return self._planned().units()
 
+    def notes(self) -> list[str]:
+        """Return what a person should know of the plan: words of a search that the service passed over."""
+        ignored = self._planned().facts().get("ignored")
+        return [f"the search knows no {', '.join(ignored)}; it was made without them"] if ignored else []
+
     def complete(self) -> None:
         """Forget the plan, as its data set is finished: the next run asks the service anew for what has changed."""
         self._plan_file().drop()
