@@ -26,9 +26,11 @@ MIN_PANEL = 32
 _TOLERANCE = 20  # JPEG rings about so far into a gutter, in gray levels
 _PURE = 0.015  # share of other pixels in a line of a gutter
 _LOOSE = 0.12  # the same where a label stands in the gutter
-_FILLED = 0.4  # share of other pixels in the lines beside a gutter
+_FILLED = 0.5  # share of other pixels in the lines beside a gutter
 _DEPTH = 8  # how many lines beside a gutter are looked at
 _MAX_CUTS = 64
+_EMPTY = 0.55  # share of the gutter's color from which a piece is no picture but drawn on that color
+_FLAT = 0.95  # share of one of 16 gray levels from which a piece is a bar
 
 
 def find_panels(image: PILImage.Image) -> list[Box]:
@@ -53,7 +55,7 @@ def _cut(gray: np.ndarray, box: Box, least: tuple[int, int]) -> Iterator[Box]:
         other = _differs(region, color)
         for axis in (0, 1):
             pieces = _pieces(other.mean(axis=1 - axis), least[axis])
-            if len(pieces) < 2:
+            if len(pieces) < 2 or not all(_is_picture(region, other, axis, piece) for piece in pieces):
                 continue
             for start, end in pieces:
                 inner = (x0, y0 + start, x1, y0 + end) if axis == 0 else (x0 + start, y0, x0 + end, y1)
@@ -62,11 +64,22 @@ def _cut(gray: np.ndarray, box: Box, least: tuple[int, int]) -> Iterator[Box]:
     yield box
 
 
+def _is_picture(region: np.ndarray, other: np.ndarray, axis: int, piece: tuple[int, int]) -> bool:
+    """Tell whether a piece is filled with more than one shade, as photographs and scans are, and plots are not."""
+    part = (slice(*piece), slice(None)) if axis == 0 else (slice(None), slice(*piece))
+    levels = np.bincount((region[part] >> 4).reshape(-1), minlength=16)
+    return bool(other[part].mean() > 1 - _EMPTY and levels.max() < _FLAT * levels.sum())
+
+
 def _colors(region: np.ndarray) -> list[int]:
-    """Return the gray levels that gutters may have: white, black and the most common one."""
-    if not region.size:
-        return []
-    return list(dict.fromkeys([255, 0, int(np.bincount(region.reshape(-1), minlength=256).argmax())]))
+    """Return the gray levels that gutters may have: white, black, and that of the most lines of one color."""
+    levels = [255, 0]
+    for axis in (0, 1):
+        lines = region if axis == 0 else region.T
+        even = lines[np.ptp(lines, axis=1) <= 2 * _TOLERANCE] if lines.size else lines
+        if even.size:
+            levels.append(int(np.bincount(np.median(even, axis=1).astype(int), minlength=256)[26:230].argmax()) + 26)
+    return list(dict.fromkeys(levels))
 
 
 def _differs(region: np.ndarray, color: int) -> np.ndarray:
