@@ -81,13 +81,16 @@ def second_reading(data: bytes) -> SecondArticle:
             groups.setdefault(group, set()).add(element.get(HREF) or "")
 
     held: dict[ET.Element, list[set[str]]] = {}
+    alone: dict[ET.Element, list[set[str]]] = {}
     outside = 0
     for group, hrefs in groups.items():
         holder = holder_of(group, above(group))
         if holder is None:
             outside += 1
-        else:
+        elif name(group) == "alternatives" or hrefs not in alone.setdefault(holder, []):
+            # One file named twice by a figure is one picture.
             held.setdefault(holder, []).append(hrefs)
+            alone.setdefault(holder, []).extend([hrefs] if name(group) != "alternatives" and hrefs != {""} else [])
 
     main_has_figures = any(
         name(e) == "fig" and not any(name(a) in ("sub-article", "response") for a in above(e)) for e in root.iter()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import copy
 import gzip
 import io
 import random
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
+from second_reader import second_reading
 
 from medvlm.data.look import PictureError, examine
 from medvlm.data.sample import Credit, Reject, Sample
@@ -30,6 +33,7 @@ article front article-meta article-id permissions license body sec p fig fig-gro
 inline-graphic alternatives xref sup sub sub-article table-wrap disp-formula inline-formula supplementary-material
 """
 ALL_KINDS = PmcOptions(kinds=KINDS)
+OF_FIGURES = ("translated copy", "figure without image", "caption in another language")
 XLINK = "http://www.w3.org/1999/xlink"
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 
@@ -108,20 +112,20 @@ def mutations(data: bytes, seed: int, count: int) -> list[bytes]:
     rng = random.Random(seed)
     copies = []
     for _ in range(count):
-        copy = bytearray(data)
+        changed = bytearray(data)
         for _ in range(rng.randint(1, 4)):
-            start = rng.randrange(len(copy))
-            end = min(len(copy), start + rng.randint(1, 200))
+            start = rng.randrange(len(changed))
+            end = min(len(changed), start + rng.randint(1, 200))
             kind = rng.randrange(4)
             if kind == 0:
-                copy[start] = rng.randrange(256)
+                changed[start] = rng.randrange(256)
             elif kind == 1:
-                del copy[start:end]
+                del changed[start:end]
             elif kind == 2:
-                copy[start:start] = copy[start:end]
+                changed[start:start] = changed[start:end]
             else:
-                del copy[max(start, 100) :]
-        copies.append(bytes(copy))
+                del changed[max(start, 100) :]
+        copies.append(bytes(changed))
     return copies
 
 
@@ -139,9 +143,60 @@ def test_mutated_articles(realdata: Path, name: str) -> None:
     data = (realdata / name).read_bytes()
     whole = {r.target for r in consume(MemoryPackage("m", {"a.xml": data})) if isinstance(r, Sample)}
     start = time.monotonic()
-    for copy in mutations(data, seed=7, count=40):
-        assert consume(MemoryPackage("m", {"a.xml": copy})) or not whole
+    for mutant in mutations(data, seed=7, count=40):
+        assert consume(MemoryPackage("m", {"a.xml": mutant})) or not whole
     assert time.monotonic() - start < 30
+
+
+def shared_articles(realdata: Path) -> list[Path]:
+    return sorted(p for p in realdata.glob("jats_*/**/*") if p.suffix in (".xml", ".nxml"))
+
+
+@pytest.mark.realdata
+def test_every_shared_article_with_bytes_flipped_cut_and_doubled(realdata: Path) -> None:
+    for seed, path in enumerate(shared_articles(realdata)):
+        for mutant in mutations(path.read_bytes(), seed, count=3):
+            start = time.monotonic()
+            assert consume(MemoryPackage("m", {"a.xml": mutant, "g.png": b""})) is not None
+            assert time.monotonic() - start < 5, path.name
+
+
+def shuffled(data: bytes, seed: int) -> bytes:
+    """Return an article with elements deleted, doubled, renamed, moved into others, and their ids taken away."""
+    rng = random.Random(seed)
+    root = etree.fromstring(data, etree.XMLParser(remove_comments=True, remove_pis=True))
+    for _ in range(40):
+        elements = [e for e in root.iter(*TAGS.split(), "label", "attrib") if e is not root]
+        if not elements:
+            break
+        element, other = rng.choice(elements), rng.choice(elements)
+        parent = element.getparent()
+        assert parent is not None
+        kind = rng.randrange(5)
+        small = len(etree.tostring(element)) < 20_000
+        if kind == 0 and small:
+            parent.remove(element)
+        elif kind == 1 and small:
+            parent.insert(parent.index(element), copy.deepcopy(element))
+        elif kind == 2:
+            element.tag = rng.choice(TAGS.split())
+        elif kind == 3 and element not in other.iterancestors() and element is not other:
+            other.append(element)
+        else:
+            element.attrib.pop("id", None)
+    return etree.tostring(root)
+
+
+@pytest.mark.realdata
+def test_shared_articles_with_elements_shuffled_lose_no_figure(realdata: Path) -> None:
+    for seed, path in enumerate(shared_articles(realdata)):
+        data = shuffled(path.read_bytes(), seed)
+        results = consume(MemoryPackage("m", {"a.xml": data}))
+        reasons = collections.Counter(r.reason for r in results if isinstance(r, Reject))
+        second = second_reading(data)
+        told = sum(count for reason, count in reasons.items() if reason not in OF_FIGURES)
+        there = second.outside + sum(len(f.pictures) for f in second.figures if not f.translated)
+        assert told == there, (path.name, reasons)
 
 
 @pytest.mark.realdata
@@ -174,9 +229,9 @@ def test_mutated_archives(tmp_path: Path, kind: str) -> None:
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     packed = gzip.compress(out.getvalue()) if kind == "tar.gz" else out.getvalue()
-    for index, copy in enumerate(mutations(packed, seed=3, count=150)):
+    for index, mutant in enumerate(mutations(packed, seed=3, count=150)):
         path = tmp_path / f"{index}.{kind}"
-        path.write_bytes(copy)
+        path.write_bytes(mutant)
     source = PmcSource([tmp_path])
     for unit in source.units():
         for item in source.read(unit):

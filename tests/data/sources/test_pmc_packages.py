@@ -392,6 +392,31 @@ def test_older_versions_in_every_kind_of_package(tmp_path: Path, files: dict[str
     assert ("7.1" in rejects[0].where) or ("v1" in rejects[0].where)
 
 
+def stated(number: int, form: str) -> bytes:
+    data = jats("g1.png", 7)
+    if form == "id":
+        return data.replace(b">7</article-id>", b">PMC7.%d</article-id>" % number)
+    version = b"<article-version article-version-type='number'>%d</article-version>" % number
+    if form == "doi":
+        data = data.replace(b'"pmc">7<', b'"doi">10.1/X<')
+    return data.replace(b"</article-meta>", version + b"</article-meta>")
+
+
+@pytest.mark.parametrize("form", ["id", "version", "doi"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_versions_that_only_the_xml_states(tmp_path: Path, form: str, kind: str) -> None:
+    files = {"b.xml": stated(1, form), "a.xml": stated(10, form), "c.xml": stated(9, form), "g1.png": PNG}
+    if kind == "folder":
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+    else:
+        (tmp_path / f"all.{kind}").write_bytes(zipped(files) if kind == "zip" else tar(files))
+    samples, rejects = read_all(tmp_path)
+    assert len(samples) == 1
+    assert reasons(rejects) == ["older version"] * 2
+    assert all("a.xml is newer" in reject.detail for reject in rejects)
+
+
 def test_numbers_in_other_names_are_no_versions() -> None:
     names = [
         "release-2024-v1/a.xml",

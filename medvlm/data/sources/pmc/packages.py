@@ -320,15 +320,21 @@ _VERSIONED = re.compile(r"(PMC\d+)\.(\d+)(?=\.|$)", re.IGNORECASE)
 _REVISED = re.compile(r"([\w.-]*\d{4}[\w.-]*)-v(\d+)(?=\.|$)", re.IGNORECASE)
 
 
-def older_versions(names: Iterable[str]) -> dict[str, str]:
-    """Return older version -> newest version among files that carry one in their names.
+def older_versions(names: Iterable[str], declared: Mapping[str, tuple[str, int]] | None = None) -> dict[str, str]:
+    """Return older version -> newest version among files that carry one in their names, or declare one.
 
     PMC numbers the versions of an article in the names of its file, folder or package (`PMC7.1/`, `PMC7.2.tar.gz`);
     publishers number those in one folder (`elife-30274-v1.xml`). Copies of one version are no versions of each other.
+
+    Args:
+        names: the files.
+        declared: file -> article and version, as the XML of files states it whose names do not.
     """
     versions: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for name in names:
-        if found := _version_of(name):
+        stated = (declared or {}).get(name)
+        found = _version_of(name) or (stated and (("", stated[0]), stated[1]))
+        if found:
             versions.setdefault(found[0], []).append((found[1], name))
     older: dict[str, str] = {}
     for numbered in versions.values():

@@ -53,7 +53,7 @@ def read_package(
     nested = [n for n in package.names() if packages.is_archive(n)]
     if not articles and not nested:
         yield _reject(source_name, package.name, "no article in package", f"{len(package.names())} files")
-    older = packages.older_versions(articles + nested)
+    older = packages.older_versions(articles + nested, declared_versions(package, articles))
     seen: set[str] = set()
     for name in articles + nested:
         if name in older:
@@ -77,6 +77,12 @@ def article_names(package: Package) -> list[str]:
     """
     names = [n for n in package.names() if packages.is_xml(n)]
     return [n for n in names if n.lower().endswith(".nxml") or xml.is_article(n, package.head(n))]
+
+
+def declared_versions(package: Package, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Return name -> article and version of those XML files that state one; nothing where there is only one file."""
+    found = ((name, xml.declared_version(package.head(name))) for name in names if len(names) > 1)
+    return {name: version for name, version in found if version}
 
 
 def read_nested(

@@ -56,23 +56,24 @@ class PmcSource:
     def units(self) -> list[Unit]:
         """Return one unit for each article's XML, and for each small tar archive, sorted by name.
 
-        Of several versions of an article (`PMC7.1/`, `PMC7.2/`) all but the newest are units of one reject. Versions
-        that only the XML tells (`article-version`) are not known here.
+        Of several versions of an article (`PMC7.1/`, `PMC7.2/`, or `article-version` in the XML) all but the newest are
+        units of one reject.
 
         Raises:
             InputError: an input is missing, of an unknown kind, or holds no article.
         """
         locators: dict[tuple[str, ...], str] = {}
+        declared: dict[str, tuple[str, int]] = {}
         for path in self.inputs:
             with _input_errors(path):
                 _check_kind(path)
-                found = list(_units(path))
+                found = list(_units(path, declared))
             if not found:
                 raise InputError(f"{path}: no article found; looked for {LOOKED_FOR}")
             for unit in found:
                 locators.setdefault(unit.locator, unit.name)
         taken: set[str] = set()
-        older = packages.older_versions(locators.values())
+        older = packages.older_versions(locators.values(), declared)
         units = []
         for locator, name in locators.items():
             known = ("older", older[name], *locator) if name in older else locator
@@ -155,19 +156,26 @@ def _check_kind(path: Path) -> None:
         raise InputError(f"{path}: unknown kind of file; --input takes a folder, {LOOKED_FOR}")
 
 
-def _units(path: Path) -> Iterator[Unit]:
+def _units(path: Path, declared: dict[str, tuple[str, int]]) -> Iterator[Unit]:
+    """Yield the units of an input; `declared` gets the versions that their XML states."""
     real = path.resolve()
     if real.is_dir():
         for file in _files(real):
             name = f"{real.name}/{file.relative_to(real).as_posix()}"
             if packages.is_archive(file.name):
-                yield from _archive_units(file, name) or [Unit(name, ("archive", str(file)))]
-            elif _is_article(file):
-                yield Unit(name, ("xml", str(file.parent), file.name))
+                yield from _archive_units(file, name, declared) or [Unit(name, ("archive", str(file)))]
+            elif xml.is_article(file.name, head := _head(file)):
+                yield _xml_unit(file, name, head, declared)
     elif packages.is_archive(real.name):
-        yield from _archive_units(real, real.name)
-    elif _is_article(real):
-        yield Unit(f"{real.parent.name}/{real.name}", ("xml", str(real.parent), real.name))
+        yield from _archive_units(real, real.name, declared)
+    elif xml.is_article(real.name, head := _head(real)):
+        yield _xml_unit(real, f"{real.parent.name}/{real.name}", head, declared)
+
+
+def _xml_unit(file: Path, name: str, head: bytes, declared: dict[str, tuple[str, int]]) -> Unit:
+    if version := xml.declared_version(head):
+        declared[name] = version
+    return Unit(name, ("xml", str(file.parent), file.name))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -182,20 +190,27 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_article(file: Path) -> bool:
+    return xml.is_article(file.name, _head(file))
+
+
+def _head(file: Path) -> bytes:
     with open(file, "rb") as opened:
-        return xml.is_article(file.name, opened.read(packages.HEAD_BYTES))
+        return opened.read(packages.HEAD_BYTES)
 
 
-def _archive_units(file: Path, name: str) -> list[Unit]:
+def _archive_units(file: Path, name: str, declared: dict[str, tuple[str, int]]) -> list[Unit]:
     """Return the units of an archive: its articles and packages; a small tar itself, as listing it means reading it."""
     whole = [Unit(name, ("archive", str(file)))]
     if not file.name.lower().endswith(".zip") and file.stat().st_size < BULK_BYTES:
         return whole
     try:
         package = packages.open_archive(name, file)
-        members = reader.article_names(package) + [n for n in package.names() if packages.is_archive(n)]
+        articles = reader.article_names(package)
+        versions = reader.declared_versions(package, articles)
     except PackageError:
         return whole  # reading it says what is wrong, and counts it
+    declared.update({f"{name}/{member}": version for member, version in versions.items()})
+    members = articles + [n for n in package.names() if packages.is_archive(n)]
     return [Unit(f"{name}/{member}", ("archive", str(file), member)) for member in members]
 
 

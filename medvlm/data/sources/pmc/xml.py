@@ -40,6 +40,10 @@ _SNIFF_BYTES = 65536
 _ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
 
 
+_ID = re.compile(rb"<article-id\s[^<>]{0,200}?pub-id-type=[\"'](pmc|pmcid|doi)[\"'][^<>]{0,200}>([^<]{1,200})<")
+_STATED_VERSION = re.compile(rb"<article-version(?:\s[^<>]{0,300})?>\s*v?(\d{1,4})(?:\.\d+)?\s*<", re.IGNORECASE)
+
+
 class XmlError(Exception):
     """An XML file gives no article; `reason` is the key that is counted."""
 
@@ -69,6 +73,17 @@ def is_jats(head: bytes) -> bool:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:4]:
         head = head.replace(b"\0", b"")
     return bool(_ARTICLE_START.search(head[:_SNIFF_BYTES]))
+
+
+def declared_version(head: bytes) -> tuple[str, int] | None:
+    """Return the article's id and the version that its first bytes state, or None where they state no version."""
+    ids = {match[1].lower(): match[2] for match in reversed(list(_ID.finditer(head[:_SNIFF_BYTES])))}
+    pmc = re.fullmatch(rb"\s*(?:PMC)?(\d+)(?:\.(\d+))?\s*", ids.get(b"pmc") or ids.get(b"pmcid") or b"", re.IGNORECASE)
+    stated = _STATED_VERSION.search(head[:_SNIFF_BYTES])
+    number = int((pmc and pmc[2]) or (stated and stated[1]) or 0)
+    if not number or not (pmc or ids.get(b"doi")):
+        return None
+    return (f"PMC{pmc[1].decode()}" if pmc else ids[b"doi"].strip().lower().decode("utf-8", "replace")), number
 
 
 def is_article(name: str, head: bytes) -> bool:
