@@ -43,7 +43,7 @@ def _in_parentheses(item: str) -> str:
 
 
 _START = r"(?:^|(?<=[.;:!?)\n])|(?<=[.;:!?\n)]\s)|(?<=[,;]\sand\s)|(?<=,\s))"
-_SENTENCE_START = r"(?:^|(?<=[.;!?\n])|(?<=[.;!?\n]\s))"
+_SENTENCE_START = r"(?:^|(?<=[.;!?\n])|(?<=[.;!?\n]\s)|(?<=;\sand\s))"
 
 
 def _styles() -> list[re.Pattern[str]]:
@@ -68,7 +68,7 @@ _SIDE_STYLES = (
 _NO_MARKER = re.compile(
     r"(?:\b(?:fig(?:ure)?s?\.?\s*(?:S?\d+\s*)?|panels?|tables?|eqs?\.?|equations?|see|see also|as in|shown in"
     r"|seen in|same as|groups?|vitamins?|hepatitis|influenza|types?|class|stages?|grades?|patients?|cases?|arms?"
-    r"|sites?|cohorts?|factors?|proteins?|poly|subunits?|chains?|strains?|compounds?|than|from|ref\.?)\s*)$",
+    r"|sites?|cohorts?|factors?|proteins?|poly|subunits?|chains?|strains?|compounds?|than|ref\.?)\s*)$",
     re.IGNORECASE,
 )
 _BEFORE_TEXT = re.compile(r"(?:^|[.;:!?)\n]|[,;]\s*and)\s*$")
@@ -187,7 +187,7 @@ def _cut(caption: str, folded: str, markers: list[_Marker]) -> Panels | None:
         cutter = _cut_behind
     elif _one_a_sentence(folded, markers) and not all(leads_in):
         cutter = _cut_sentences
-    elif all(a or b for a, b in zip(before, leads_in, strict=True)):
+    elif not any(behind):
         cutter = _cut_before
     else:
         return None
