@@ -12,7 +12,7 @@ from pmc_server import Server, World, serving
 from medvlm.data.sources.pmc.cloud import CloudSource, Retries, Selection, parse_ids
 from medvlm.data.sources.pmc.options import PmcOptions
 
-HASTY = Retries(attempts=4, base=0.01, longest=0.1, connect=2.0, read=0.25, whole=2.0)
+HASTY = Retries(attempts=4, base=0.01, longest=0.1, connect=2.0, read=0.8, whole=5.0)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from medvlm.data.sources.pmc.cloud.protocol import object_url
 from medvlm.errors import AccessError, UsageError
 
 Make = Callable[..., CloudSource]
-PASSING = ["429", "500", "503", "408", "reset", "short", "flip", "cut", "slow:0.4", "text:<html>captive portal</html>"]
+PASSING = ["429", "500", "503", "408", "reset", "short", "flip", "cut", "slow:1.1", "text:<html>captive portal</html>"]
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -34,7 +34,7 @@ def test_what_passes_is_tried_again(world: World, server: Server, cloud: Make, f
     assert not list(source.store.root.rglob(".part-*"))
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "reset", "short", "slow:0.4"])
+@pytest.mark.parametrize("fault", ["429", "500", "reset", "short", "slow:1.1"])
 @pytest.mark.parametrize("where", ["list-type", "metadata/"])
 def test_planning_is_as_patient(world: World, server: Server, cloud: Make, fault: str, where: str) -> None:
     world.add("PMC5")
@@ -92,7 +92,7 @@ def test_failures_can_be_counted_instead(world: World, server: Server, cloud: Ma
         source.units()
     del server.always["metadata/PMC3"]
     source.units()
-    server.always["PMC3.1.xml"] = "slow:0.4"
+    server.always["PMC3.1.xml"] = "reset"
     items = read(source)
     assert [sample.file_name for sample in samples(items)] == ["f2.png"]
     assert reasons(items) == {"fetch failed": 3}
