@@ -80,6 +80,7 @@ _LEADS_IN = re.compile(
 _SENTENCE_END = re.compile(r"[.;!?](?:\s+|$)(?=[^a-z]|$)")
 _WORD = re.compile(r"\w")
 _EDGES = " \t\n\r,;:"
+_TAIL = " \t\n\r,;"
 
 
 class Panels(NamedTuple):
@@ -198,7 +199,8 @@ def _cut(caption: str, folded: str, markers: list[_Marker]) -> Panels | None:
 def _cut_before(caption: str, folded: str, markers: list[_Marker]) -> Panels:
     ends = [*(marker.start for marker in markers[1:]), len(caption)]
     parts = [
-        (m.labels, caption[m.end : end].strip(_EDGES).removeprefix(". ")) for m, end in zip(markers, ends, strict=True)
+        (m.labels, caption[m.end : end].rstrip(_TAIL).lstrip(_EDGES).removeprefix(". "))
+        for m, end in zip(markers, ends, strict=True)
     ]
     return Panels(caption[: markers[0].start].strip(_EDGES), parts)
 

@@ -39,20 +39,26 @@ STYLES: list[tuple[str, str, dict[str, str]]] = [
 # Words of the shared articles; the expectations were read off the captions.
 REAL: list[tuple[str, str, dict[str, str]]] = [
     (
-        "Diagram showing a thresher shark's position relative to the bait ball during (A) overhead; and (B) sideways "
-        "tail-slaps.",
+        (
+            "Diagram showing a thresher shark's position relative to the bait ball during (A) overhead; and (B) sideways "
+            "tail-slaps."
+        ),
         "Diagram showing a thresher shark's position relative to the bait ball during",
         {"a": "overhead; and", "b": "sideways tail-slaps."},
     ),
     (
-        "Forest plot for the association between p16INK4a expression and clinicopathological markers(A) FIGO stage."
-        "(B) LN metastasis. (C) Patient's age.",
+        (
+            "Forest plot for the association between p16INK4a expression and clinicopathological markers(A) FIGO stage."
+            "(B) LN metastasis. (C) Patient's age."
+        ),
         "Forest plot for the association between p16INK4a expression and clinicopathological markers",
         {"a": "FIGO stage.", "b": "LN metastasis.", "c": "Patient's age."},
     ),
     (
-        "Jackknife variable contribution test for Calotropis procera ( a), Prosopis cineraria ( b) and Ziziphus "
-        "spina-christi ( c).",
+        (
+            "Jackknife variable contribution test for Calotropis procera ( a), Prosopis cineraria ( b) and Ziziphus "
+            "spina-christi ( c)."
+        ),
         "",
         {
             "a": "Jackknife variable contribution test for Calotropis procera",
@@ -61,8 +67,10 @@ REAL: list[tuple[str, str, dict[str, str]]] = [
         },
     ),
     (
-        "Osteoderm fragments. A, external; and B, internal views, UA 9620. C, external; and D, internal views, FMNH PR "
-        "2512.",
+        (
+            "Osteoderm fragments. A, external; and B, internal views, UA 9620. C, external; and D, internal views, FMNH PR "
+            "2512."
+        ),
         "Osteoderm fragments.",
         {
             "a": "external; and",
@@ -77,8 +85,10 @@ REAL: list[tuple[str, str, dict[str, str]]] = [
         {"a": "Genetically variant peptides were identified.", "b": "Probabilities."},
     ),
     (
-        "Separation of Rhodobacter species. Subnetworks constructed from (a) 3-way best edge Network (b) 3-way best "
-        "edge Czekanowski Network (c) Gene family enrichment network.",
+        (
+            "Separation of Rhodobacter species. Subnetworks constructed from (a) 3-way best edge Network (b) 3-way best "
+            "edge Czekanowski Network (c) Gene family enrichment network."
+        ),
         "Separation of Rhodobacter species. Subnetworks constructed from",
         {
             "a": "3-way best edge Network",
