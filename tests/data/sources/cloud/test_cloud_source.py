@@ -128,6 +128,18 @@ def test_the_license_of_metadata_and_xml(
     assert [sample.commercial_use for sample in samples(items)] == [use]
 
 
+@pytest.mark.parametrize(
+    ("code", "policy"),
+    [("TDM", "LicenseRef-public-domain"), ("CC BY-NC", "CC-BY-4.0"), ("CC BY", "CC0-1.0,CC-BY-SA-4.0")],
+)
+def test_a_code_outside_the_list_costs_no_xml(
+    world: World, server: Server, cloud: Make, code: str, policy: str
+) -> None:
+    world.add("PMC5", code=code)
+    assert reasons(read(cloud("PMC5", license=policy))) == {"license not in the list": 1}
+    assert server.asked("PMC5.1/") == []
+
+
 def test_the_evidence_names_the_metadata(world: World, cloud: Make) -> None:
     world.add("PMC5", address=None)
     world.add("PMC6", code="CC BY-NC")

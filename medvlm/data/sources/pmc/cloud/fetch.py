@@ -62,8 +62,8 @@ def refusal(said: protocol.Metadata, license_policy: str) -> tuple[str, str] | N
     rights = metadata_rights(said.license_code)
     if rights is None or rights.license is None:
         return None
-    allowed = parse_policy(license_policy)
-    if isinstance(allowed, frozenset) and eutils.family(rights.license) in {eutils.family(name) for name in allowed}:
+    allowed, family = parse_policy(license_policy), eutils.family(rights.license)
+    if family and isinstance(allowed, frozenset) and family in {eutils.family(name) for name in allowed}:
         return None
     reason = admit(license_policy, rights.license, commercial_use(rights.license))
     return (reason, f"PMC metadata: {code}") if reason else None
