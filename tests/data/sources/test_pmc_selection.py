@@ -110,6 +110,15 @@ def test_ids_do_not_depend_on_the_kinds() -> None:
     assert ids == [["PMC7/fig-1/-/caption/0"], ["PMC7/table-1/-/caption/0", "PMC7/fig-1/-/caption/0"]]
 
 
+def test_alternatives_outside_a_figure_are_one_picture() -> None:
+    caption = "<caption><p>Scheme.</p></caption>"
+    forms = f'<graphic xlink:href="g1.tif">{caption}</graphic><graphic xlink:href="g1.png"/>'
+    samples, rejects = read(PmcOptions(kinds=("graphic",)), article(f"<p><alternatives>{forms}</alternatives></p>"))
+    assert (samples, rejects) == ({"g1": "graphic"}, {})
+    samples, rejects = read(PmcOptions(), article(f"<p><alternatives>{forms}</alternatives></p>"))
+    assert (samples, rejects) == ({}, {"g1": "graphic outside a figure"})
+
+
 def test_a_table_has_its_own_rights_and_mentions() -> None:
     owned = captioned("table-wrap", "t1").replace(
         "</table-wrap>",

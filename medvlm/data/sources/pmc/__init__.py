@@ -6,6 +6,7 @@ jats       one XML file -> articles, figures, graphics
 text       captions and paragraphs as plain text
 rights     whose figure it is and what may be done with it
 filelists  the licenses in the lists that PMC gave out with its packages
+marks      whether a caption marks panels
 media      from a graphic's reference to a checked image file
 mentions   the paragraphs that cite a figure
 options    what is asked for: `PmcOptions`

@@ -9,16 +9,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from lxml import etree
 
 from medvlm.data.sources.pmc.front import Front, read_front
+from medvlm.data.sources.pmc.marks import marks_panels
 from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
-from medvlm.data.sources.pmc.text import fold_hyphens, plain
+from medvlm.data.sources.pmc.text import plain
 from medvlm.data.sources.pmc.xml import Document
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -49,9 +50,6 @@ _UNASKED = {
     "graphic": "graphic outside a figure",
 }
 _SUPPLEMENT = re.compile(r"supplement|^\W*(?:fig(?:ure|\.)?|appendix|image)?\s*\.?S\d", re.IGNORECASE)
-_AFTER_LETTER = re.compile(r"[).:,-](?<=[\s.;:,(][A-Ha-h].)")
-_PANELS = "abcdefghABCDEFGH"
-_RANGE_SIGNS = ("-", " - ", " to ", " and ", "&", " & ")
 _LANGUAGES = {
     "eng": "en",
     "por": "pt",
@@ -220,7 +218,7 @@ class _Reader:
             pictures=found,
             rights=figure_rights(element, _notes(element, caption), scope.rights, self.authors),
             mentions=scope.mentions().of([e.get("id") for e in (element, *element.iterancestors(*_GROUPS))]),
-            compound=len(found) > 1 or _marks_panels(caption),
+            compound=len(found) > 1 or marks_panels(caption),
         )
         self.article.figures.append(figure)
 
@@ -280,14 +278,20 @@ def _tells_a_sibling(element: etree._Element) -> bool:
 
 
 def _holder(graphic: etree._Element) -> tuple[etree._Element, str]:
-    """Return the nearest element that a graphic belongs to (itself, outside of any) and that element's kind."""
+    """Return the nearest element that a graphic belongs to, and that element's kind.
+
+    Outside of any that is the graphic itself, or the first of its alternatives.
+    """
     for above in graphic.iterancestors():
         kind = _OWNERS.get(above.tag)
         if kind:
             return above, kind
         if above.tag in _ALONE:
             break
-    return graphic, "graphic"
+    parent = graphic.getparent()
+    if parent is None or parent.tag != "alternatives":
+        return graphic, "graphic"
+    return next(parent.iter(*_PICTURES)), "graphic"
 
 
 def _in_cell(graphic: etree._Element, table: etree._Element) -> bool:
@@ -374,43 +378,6 @@ def _finer(element: etree._Element, kind: str, label: str | None) -> str:
     if _SUPPLEMENT.search(label or "") or next(element.iterancestors("supplementary-material"), None) is not None:
         return "supplementary"
     return "figure"
-
-
-def _marks_panels(caption: str) -> bool:
-    """Tell whether a caption marks at least the panels A and B, each at the start of a part or in parentheses.
-
-    A range ("(A-C) CT.") marks all from its first to its last.
-    """
-    folded = f" {fold_hyphens(caption)}"
-    places = [match.start() for match in _AFTER_LETTER.finditer(folded)]
-    marks = {folded[place - 1].lower() for place in places if _is_mark(folded, place - 1, place)}
-    if not {"a", "b"} <= marks:
-        for first, last in _ranges(folded):
-            marks |= set("abcdefgh"["abcdefgh".index(first.lower()) : "abcdefgh".index(last.lower()) + 1])
-    return {"a", "b"} <= marks
-
-
-def _ranges(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the first and last letter of each range of panels."""
-    for sign in _RANGE_SIGNS:
-        place = text.find(sign, 1)
-        while place > 0:
-            end = place + len(sign)
-            first, last = text[place - 1], text[end : end + 1]
-            alike = first in _PANELS and last and last in _PANELS and first.islower() == last.islower()
-            if alike and _is_mark(text, place - 1, end + 1):
-                yield first, last
-            place = text.find(sign, end)
-
-
-def _is_mark(text: str, start: int, end: int) -> bool:
-    """Tell whether a letter or a range is set off as a mark: "(A)", "(A,", "A) ", ". B, "."""
-    before, after, next_after = text[start - 1], text[end : end + 1], text[end + 1 : end + 2]
-    if before == "(" and after in ("-", ","):
-        return True
-    return (before in ".;:,(" or before.isspace()) and (
-        after == ")" or (after in (".", ":", ",") and next_after.isspace())
-    )
 
 
 def _where(element: etree._Element) -> str:
