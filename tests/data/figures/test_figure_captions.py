@@ -40,8 +40,8 @@ STYLES: list[tuple[str, str, dict[str, str]]] = [
 REAL: list[tuple[str, str, dict[str, str]]] = [
     (
         (
-            "Diagram showing a thresher shark's position relative to the bait ball during (A) overhead; and (B) sideways "
-            "tail-slaps."
+            "Diagram showing a thresher shark's position relative to the bait ball during (A) overhead; and "
+            "(B) sideways tail-slaps."
         ),
         "Diagram showing a thresher shark's position relative to the bait ball during",
         {"a": "overhead; and", "b": "sideways tail-slaps."},
@@ -67,10 +67,7 @@ REAL: list[tuple[str, str, dict[str, str]]] = [
         },
     ),
     (
-        (
-            "Osteoderm fragments. A, external; and B, internal views, UA 9620. C, external; and D, internal views, FMNH PR "
-            "2512."
-        ),
+        ("Osteoderm fragments. A, external; and B, internal views, UA 9620. C, external; and D, internal 2512."),
         "Osteoderm fragments.",
         {
             "a": "external; and",
@@ -86,8 +83,8 @@ REAL: list[tuple[str, str, dict[str, str]]] = [
     ),
     (
         (
-            "Separation of Rhodobacter species. Subnetworks constructed from (a) 3-way best edge Network (b) 3-way best "
-            "edge Czekanowski Network (c) Gene family enrichment network."
+            "Separation of Rhodobacter species. Subnetworks constructed from (a) 3-way best edge Network (b) 3-way "
+            "best edge Czekanowski Network (c) Gene family enrichment network."
         ),
         "Separation of Rhodobacter species. Subnetworks constructed from",
         {
@@ -162,8 +159,8 @@ def _lost(caption: str) -> set[str]:
 
 
 _PIECES = st.sampled_from(
-    ["(A)", "(B)", "(c)", "(A, B)", "(a-c)", "A,", "B.", "A)", "Left:", "(right)", ".", ";", ",", "and", "Axial CT", "mass",
-     "Fig", "shows", "（B）", "(i)", "(ii)", "–", "\n", "Ωμ", "x^2"]
+    ["(A)", "(B)", "(c)", "(A, B)", "(a-c)", "A,", "B.", "A)", "Left:", "(right)", ".", ";", ",", "and", "Axial CT",
+     "mass", "Fig", "shows", "（B）", "(i)", "(ii)", "–", "\n", "Ωμ", "x^2"]
 )  # fmt: skip
 
 
