@@ -342,7 +342,7 @@ def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
     holder = parts[0] if parts and parts[0].get(XML_LANG) else element
     if len(parts) == 1 and any(part.get(XML_LANG) for part in parts[0]):
         parts = list(parts[0])
-    spoken = [language(part) for part in parts]
+    spoken = [language(part) for part in parts] if len(parts) > 1 else []
     if len(set(spoken)) > 1:
         main = language(element)
         kept = main if main in spoken else spoken[0]
@@ -388,8 +388,8 @@ def _where(element: etree._Element) -> str:
 def language(element: etree._Element) -> str:
     """Return the ISO 639-1 code that holds at an element. JATS declares "en" as the default of `article/@xml:lang`."""
     for above in (element, *element.iterancestors()):
-        value = (above.get(XML_LANG) or "").strip().lower()
-        if value:
+        stated = above.get(XML_LANG)
+        if stated and (value := stated.strip().lower()):
             code = re.split(r"[-_]", value)[0]
             return _LANGUAGES.get(code, code)
     return "en"
