@@ -68,14 +68,14 @@ class Chunk:
         """The counts, units, rejects and credits; its presence says that the chunk is done."""
         return Path(f"{self.stem}.jsonl")
 
-    def head(self) -> dict[str, int] | None:
-        """Return the counts {"bytes", "units", "read", "samples"} if both files lie there whole, else None.
+    def head(self) -> dict[str, Any] | None:
+        """Return {"bytes", "units", "samples", "rejected", "drops"} if both files lie there whole, else None.
 
         A power cut can leave a file of another size.
         """
         try:
             with open(self.note, encoding="utf-8") as file:
-                head: dict[str, int] = json.loads(file.readline())
+                head: dict[str, Any] = json.loads(file.readline())
             return head if head["bytes"] == self.table.stat().st_size else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -253,7 +253,7 @@ class _Note:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
-        self.read = self.samples = 0
+        self.samples = 0
 
     def add_unit(self, unit: Unit, samples: int, rejects: Counter[str]) -> None:
         told = _printable(unit)
@@ -262,7 +262,15 @@ class _Note:
         self.lines.append((UNIT, record))
 
     def write(self, task: Task, size: int) -> None:
-        head = {"bytes": size, "units": len(task.units), "read": self.read, "samples": self.samples}
+        units = [record for kind, record in self.lines if kind == UNIT]
+        drops = sum((Counter(record["rejects"]) for record in units), Counter[str]())
+        head = {
+            "bytes": size,
+            "units": len(units),
+            "samples": self.samples,
+            "rejected": sum(1 for record in units if record["rejects"] and not record["samples"]),
+            "drops": dict(sorted(drops.items())),
+        }
         with atomic_write(task.note) as file:
             for line in (head, *self.lines):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -296,7 +304,6 @@ def _read_unit(source: Source, unit: Unit, license: str, writer: _ChunkWriter, n
         if isinstance(item, Credit):
             note.lines.append((CREDIT, _printable(item)))
             continue
-        note.read += 1
         judged = _judge(item, unit, license)
         if isinstance(judged, Sample):
             samples += 1

@@ -335,7 +335,8 @@ def _publish(folder: OutputFolder, journal: Journal, resumed: int) -> Outcome:
 def _samples(chunk: Chunk) -> int:
     head = chunk.head()
     assert head is not None
-    return head["samples"]
+    samples: int = head["samples"]
+    return samples
 
 
 def _nothing(chunks: Sequence[Chunk], asked: Request) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +41,8 @@ def _connect(ray: Any, workers: int, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without a GPU task Ray is about to leave the variable for devices alone, and says so.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is not None:
+        _knock(address)
     quiet = {"include_dashboard": False, "num_cpus": workers} if address is None else {"address": address}
     try:
         ray.init(**quiet, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
@@ -46,6 +50,19 @@ def _connect(ray: Any, workers: int, address: str | None) -> None:
         place = f"no Ray cluster answers at {address}" if address else "Ray cannot be started here"
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise AccessError(f"{place} ({first}); start one with ray start --head, or use --engine local") from error
+
+
+def _knock(address: str) -> None:
+    """Make sure that something listens at `address`: Ray itself would try for many minutes."""
+    match = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise AccessError(
+            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or use --engine local"
+        ) from error
 
 
 def _read(ray: Any, source: Source, tasks: Iterator[Task], workers: int) -> Iterator[Done]:
