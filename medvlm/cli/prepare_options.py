@@ -1,0 +1,96 @@
+"""The options that the sources of `medvlm prepare` share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+READ = "What to read"
+CHOOSE = "Which figures, as what"
+DATA_SET = "The data set"
+RUN = "How it runs (the result is the same)"
+
+RATIO = "0.8,0.1,0.1"
+
+Input = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="PATH",
+        help="What to read: repeat it for several.",
+        show_default=False,
+        rich_help_panel=READ,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the data set.", rich_help_panel=DATA_SET)]
+License = Annotated[
+    str,
+    typer.Option(
+        "--license",
+        help="What to admit: commercial, any, or SPDX ids separated by commas.",
+        rich_help_panel=DATA_SET,
+    ),
+]
+Ratio = Annotated[
+    str, typer.Option("--split-ratio", help="Shares of train, validation and test.", rich_help_panel=DATA_SET)
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", help="Decides the split and, for phantoms, the pictures.", rich_help_panel=DATA_SET),
+]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--drop-duplicates",
+        help="Leave out exact and near duplicates of an earlier picture; without it they are marked.",
+        rich_help_panel=DATA_SET,
+    ),
+]
+Push = Annotated[
+    str | None,
+    typer.Option(
+        "--push",
+        metavar="REPO",
+        help="Upload the finished set to this dataset repository of the Hugging Face Hub (private).",
+        show_default=False,
+        rich_help_panel=DATA_SET,
+    ),
+]
+Public = Annotated[bool, typer.Option("--public", help="Make the pushed repository public.", rich_help_panel=DATA_SET)]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes; 0 is one for each core.", rich_help_panel=RUN)
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="local (processes here) or ray (extra medvlm[ray]).", rich_help_panel=RUN)
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A running Ray cluster; without it Ray starts here.",
+        show_default=False,
+        rich_help_panel=RUN,
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Read only part I of N (Slurm arrays: $SLURM_ARRAY_TASK_ID/N, from 0); then: medvlm prepare merge OUT.",
+        show_default=False,
+        rich_help_panel=RUN,
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace another data set that lies in --out.", rich_help_panel=RUN)
+]
+
+
+def words(option: str, *values: Any) -> list[str]:
+    """Return an option and each of its values as words of a command line."""
+    return [word for value in values for word in (option, str(value))]

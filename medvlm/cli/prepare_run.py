@@ -1,0 +1,148 @@
+"""What every source of `medvlm prepare` ends in: build the data set, show progress, print what was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvlm.cli.common import progress, say, warn
+from medvlm.cli.prepare_options import RATIO, words
+from medvlm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medvlm.data.prepare import Outcome
+    from medvlm.data.sources.base import Source
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """The options that all sources share."""
+
+    out: Path
+    license: str
+    split_ratio: str = RATIO
+    seed: int = 0
+    drop_duplicates: bool = False
+    workers: int = 0
+    engine: str = "local"
+    ray_address: str | None = None
+    shard: str | None = None
+    overwrite: bool = False
+    quiet: bool = False
+
+    def command(self, source_words: list[str]) -> str:
+        """Return the command line with all that decides the result, and nothing else: the same set, the same card."""
+        line = [*source_words, *words("--license", self.license), *words("--split-ratio", self.split_ratio)]
+        line += words("--seed", self.seed) + (["--drop-duplicates"] if self.drop_duplicates else [])
+        return shlex.join(["medvlm", "prepare", *line])
+
+
+def source_named(name: str, **settings: Any) -> Source:
+    """Return the source of that name, made with its settings; only its own modules are loaded.
+
+    Raises:
+        UsageError: no such source.
+    """
+    from medvlm.data.sources import SOURCES
+
+    return SOURCES.get(name)(**settings)
+
+
+def build(
+    source: Source,
+    job: Job,
+    source_words: list[str],
+    options: Mapping[str, Any],
+) -> Outcome:
+    """Prepare the data set and print what was made; return the outcome. Uploading is for the caller.
+
+    Args:
+        source_words: the command line up to the options of `Job`.
+        options: the source's own settings, for the manifest.
+    """
+    from medvlm.data.prepare import Settings, prepare
+    from medvlm.data.splits import parse_ratios
+
+    settings = Settings(job.license, parse_ratios(job.split_ratio), job.seed, options, job.drop_duplicates)
+    with progress("prepare", job.quiet) as bar:
+        outcome = prepare(
+            source,
+            job.out,
+            settings,
+            command=job.command(source_words),
+            workers=job.workers,
+            overwrite=job.overwrite,
+            advance=bar.update,
+            engine=job.engine,
+            address=job.ray_address,
+            shard=_shard(job.shard),
+        )
+    report(outcome, job.out, job.quiet)
+    return outcome
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """Return (i, n) of "i/n".
+
+    Raises:
+        UsageError: it is not of that form, or i is not below n.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UsageError(f'--shard "{text}" is not I/N with I from 0 to N-1; write it as 0/8')
+    return int(match[1]), int(match[2])
+
+
+def report(outcome: Outcome, out: Path, quiet: bool) -> None:
+    """Print what was made, what changed, what is wrong with it and what to do next."""
+    if outcome.left is not None:
+        say(f"{out}: this shard is done, {outcome.left} chunks of all are left; then: medvlm prepare merge {out}")
+    elif outcome.up_to_date:
+        say(f"{out}: up to date ({outcome.manifest['counts']['samples']} samples)")
+    else:
+        _report_new(outcome, out, quiet)
+
+
+def upload(out: Path, repo: str | None, public: bool) -> None:
+    """Push a finished data set to the Hub, if a repository is named."""
+    if repo:
+        from medvlm.data.push import push
+
+        say(f"pushed to {push(out, repo, private=not public)}")
+
+
+def _report_new(outcome: Outcome, out: Path, quiet: bool) -> None:
+    from medvlm.data.cards import known_problems, summary
+
+    if outcome.chunks_resumed:
+        say(f"went on from an earlier run: {outcome.chunks_resumed} chunks were done", quiet)
+    if outcome.update is not None:
+        say("since the last run: " + ", ".join(f"{count} {what}" for what, count in outcome.update.items()))
+    for line in summary(outcome.manifest, str(out)):
+        say(line)
+    for problem in known_problems(outcome.manifest["card"]):
+        say(f"note: {problem}", quiet)
+    _warn_of_empty_splits(outcome.manifest)
+    recipe = "tiny" if outcome.manifest["synthetic"] else "paligemma448"
+    place = "" if out == Path("data/pmc") else f" data.0.path={shlex.quote(str(out))}"
+    say(f"next: medvlm finetune recipes/{recipe}.yaml{place}", quiet)
+
+
+def _warn_of_empty_splits(manifest: Mapping[str, Any]) -> None:
+    """Say which splits were to have a share and got no sample."""
+    from medvlm.data.splits import SPLITS
+
+    counts = manifest["counts"]["split"]
+    filled = " or ".join(split for split in ("test", "validation", "train") if counts.get(split))
+    for split, share in zip(SPLITS, manifest["settings"]["split_ratio"], strict=True):
+        if share and not counts.get(split):
+            warn(
+                f"no sample fell into {split}: more groups, another --seed or another --split-ratio would change that; "
+                f"medvlm eval --split takes {filled}"
+            )
