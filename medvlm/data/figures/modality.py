@@ -84,8 +84,11 @@ def detect(
     """Return the modality (one of `MODALITIES`) and what told it, or (None, None).
 
     The caption is asked first, panel by panel where it marks panels; then the sentences of `mentions` that point at a
-    figure; then `keywords`, which count only for a picture that can be a scan. `look` confirms weak words and vetoes
-    photographic modalities of pictures that are plainly drawn.
+    figure; then `keywords`, which count only for a picture that can be a scan. `look` vetoes scans
+    that are plainly drawn and plots without a white ground.
+
+    Measured on the labelled figures of `tests/data/figures/README.md`: 71 of 100 answers are right, and 41 of 100
+    figures of a known kind get theirs. Clinical pictures are all but absent there.
     """
     traits = pixels.traits(look.thumb) if look is not None else None
     for source, told in (
@@ -101,7 +104,9 @@ def detect(
 def _checked(told: tuple[str, str], source: str, traits: pixels.Traits | None) -> tuple[str | None, str | None]:
     """Return the answer unless the picture speaks against it."""
     modality, words = told
-    if traits is not None and traits.drawn and modality in GROUPS["radiology"]:
+    if traits is not None and traits.drawn and modality in (*GROUPS["radiology"], "fluorescence"):
+        return None, None
+    if traits is not None and traits.filled and modality in ("plot", "diagram", "table"):
         return None, None
     return modality, f"{source}: {words}"
 
@@ -144,6 +149,8 @@ def _of_text(text: str) -> tuple[str, str] | None:
         return None
     (name, weight), *rest = weights.most_common()
     if weight < _ENOUGH or (rest and weight / (weight + rest[0][1]) < _MAJORITY):
+        return None
+    if firsts[name].strength < _ENOUGH:  # many weak words are no strong one
         return None
     return name, firsts[name].words
 

@@ -33,6 +33,11 @@ class Traits:
         return self.white > 0.6 and self.black < 0.15
 
     @property
+    def filled(self) -> bool:
+        """True for pictures with hardly any white ground, as photographs are and drawings are not."""
+        return self.white < 0.25
+
+    @property
     def scan(self) -> bool:
         """True for gray pictures that are mostly shades on dark, as scans are."""
         return self.gray > 0.97 and self.white < 0.3 and self.middle > 0.2

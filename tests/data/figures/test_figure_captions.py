@@ -67,11 +67,11 @@ REAL: list[tuple[str, str, dict[str, str]]] = [
         },
     ),
     (
-        ("Osteoderm fragments. A, external; and B, internal views, UA 9620. C, external; and D, internal 2512."),
+        "Osteoderm fragments. A, external; and B, internal views. C, external; and D, internal views, FMNH PR 2512.",
         "Osteoderm fragments.",
         {
             "a": "external; and",
-            "b": "internal views, UA 9620.",
+            "b": "internal views.",
             "c": "external; and",
             "d": "internal views, FMNH PR 2512.",
         },
