@@ -392,6 +392,26 @@ def test_older_versions_in_every_kind_of_package(tmp_path: Path, files: dict[str
     assert ("7.1" in rejects[0].where) or ("v1" in rejects[0].where)
 
 
+@pytest.mark.parametrize("damage", [b"", b"<article >", b"\0\1<article x"])
+def test_a_newest_version_without_an_article_gives_way_to_the_one_before(tmp_path: Path, damage: bytes) -> None:
+    for number in (1, 2, 3):
+        version(tmp_path, f"PMC7.{number}", number)
+    (tmp_path / "PMC7.3" / "PMC7.3.xml").write_bytes(damage)
+    samples, rejects = read_all(tmp_path)
+    assert [s.image.data for s in samples] == [picture(size=(8, 2))]
+    assert [r.where for r in rejects if r.reason == "older version"] == [f"{tmp_path.name}/PMC7.1/PMC7.1.xml"]
+
+
+def test_a_newest_version_that_is_cut_short_is_used_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    for number in (1, 2):
+        version(tmp_path, f"PMC7.{number}", number)
+    newest = tmp_path / "PMC7.2" / "PMC7.2.xml"
+    newest.write_bytes(newest.read_bytes()[:-30])
+    samples, rejects = read_all(tmp_path)
+    assert {s.image.data for s in samples} <= {picture(size=(8, 2))}
+    assert "older version" in reasons(rejects)
+
+
 def stated(number: int, form: str) -> bytes:
     data = jats("g1.png", 7)
     if form == "id":

@@ -316,11 +316,14 @@ def is_xml(name: str) -> bool:
     return name.lower().endswith(XML_SUFFIXES) and not name.rpartition("/")[2].startswith("._")
 
 
+Declared = Mapping[str, tuple[str, int]]
+"""File -> article and number of the version."""
+
 _VERSIONED = re.compile(r"(PMC\d+)\.(\d+)(?=\.|$)", re.IGNORECASE)
 _REVISED = re.compile(r"([\w.-]*\d{4}[\w.-]*)-v(\d+)(?=\.|$)", re.IGNORECASE)
 
 
-def older_versions(names: Iterable[str], declared: Mapping[str, tuple[str, int]] | None = None) -> dict[str, str]:
+def older_versions(names: Iterable[str], declared: Declared | None = None) -> dict[str, str]:
     """Return older version -> newest version among files that carry one in their names, or declare one.
 
     PMC numbers the versions of an article in the names of its file, folder or package (`PMC7.1/`, `PMC7.2.tar.gz`);
@@ -330,17 +333,26 @@ def older_versions(names: Iterable[str], declared: Mapping[str, tuple[str, int]]
         names: the files.
         declared: file -> article and version, as the XML of files states it whose names do not.
     """
+    older: dict[str, str] = {}
+    for numbered in _by_article(names, declared).values():
+        newest = max(numbered)
+        older |= {name: newest[1] for number, name in numbered if number < newest[0]}
+    return older
+
+
+def spare_versions(older: Mapping[str, str], declared: Declared | None = None) -> set[str]:
+    """Return, of the older versions of each article, the newest: what is read where the newest of all cannot be."""
+    return {max(numbered)[1] for numbered in _by_article(older, declared).values()}
+
+
+def _by_article(names: Iterable[str], declared: Declared | None) -> dict[tuple[str, str], list[tuple[int, str]]]:
     versions: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for name in names:
         stated = (declared or {}).get(name)
         found = _version_of(name) or (stated and (("", stated[0]), stated[1]))
         if found:
             versions.setdefault(found[0], []).append((found[1], name))
-    older: dict[str, str] = {}
-    for numbered in versions.values():
-        newest = max(numbered)
-        older |= {name: newest[1] for number, name in numbered if number < newest[0]}
-    return older
+    return versions
 
 
 def _version_of(name: str) -> tuple[tuple[str, str], int] | None:

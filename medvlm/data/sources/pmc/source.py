@@ -57,7 +57,7 @@ class PmcSource:
         """Return one unit for each article's XML, and for each small tar archive, sorted by name.
 
         Of several versions of an article (`PMC7.1/`, `PMC7.2/`, or `article-version` in the XML) all but the newest are
-        units of one reject.
+        units of one reject; the second newest is read where the newest is damaged.
 
         Raises:
             InputError: an input is missing, of an unknown kind, or holds no article.
@@ -74,10 +74,15 @@ class PmcSource:
                 locators.setdefault(unit.locator, unit.name)
         taken: set[str] = set()
         older = packages.older_versions(locators.values(), declared)
+        spare = packages.spare_versions(older, declared)
+        places = {name: locator for locator, name in locators.items()}
         units = []
         for locator, name in locators.items():
-            known = ("older", older[name], *locator) if name in older else locator
-            units.append(Unit(_free_name(name, taken), known))
+            newest = older.get(name)
+            if newest:
+                instead = (str(len(locator)), *locator, *places[newest]) if name in spare else ()
+                locator = ("older", newest, *instead)
+            units.append(Unit(_free_name(name, taken), locator))
         return self._limited(sorted(units, key=lambda unit: unit.name))
 
     def _limited(self, units: list[Unit]) -> list[Unit]:
@@ -92,16 +97,18 @@ class PmcSource:
 
     def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
         """Yield the samples, rejects and credits of one unit."""
-        kind, path, *members = unit.locator
-        if kind == "older":
-            yield reader.older_version(self.name, unit.name, path)
-            return
+        locator = unit.locator
+        if locator[0] == "older":
+            _, newest, *instead = locator
+            own, of_newest = _parted(instead)
+            if not own or self._readable(of_newest):
+                yield reader.older_version(self.name, unit.name, newest)
+                return
+            locator = own
+        kind, path, *members = locator
         where = unit.name.removesuffix(f"/{packages.printable(members[0])}") if members else unit.name
         try:
-            if kind == "xml":
-                package = _folder(path, _changed(path), where)
-            else:
-                package = _archive(path, _changed(path), where, os.getpid())
+            package = _opened(kind, path, where)
         except PackageError as error:
             yield Reject(self.name, unit.name, error.reason, packages.printable(error.detail))
             return
@@ -112,6 +119,20 @@ class PmcSource:
             yield from reader.read_nested(package, members[0], self.name, self.options, fallback=fallback)
         else:
             yield from reader.read_xml(package, members[0], self.name, set(), self.options, fallback)
+
+    @staticmethod
+    def _readable(locator: Sequence[str]) -> bool:
+        """Tell whether a unit gives an article: one that is whole, or a damaged one with figures."""
+        kind, path, *members = locator
+        try:
+            package = _opened(kind, path, path)
+            names = members or reader.article_names(package)
+            if any(packages.is_archive(name) for name in names):
+                return True
+            documents = (document for name in names for document in xml.read_documents(package.read(name)))
+            return any(not d.damage or next(d.root.iter("fig"), None) is not None for d in documents)
+        except (PackageError, xml.XmlError):
+            return False
 
     def _listed(self, name: str, path: Path, members: list[str]) -> Rights | None:
         """Return the rights that a list of PMC's gives an article, by the PMC id in the unit's name."""
@@ -137,6 +158,23 @@ class PmcSource:
             ],
             "synthetic": False,
         }
+
+
+def _parted(locators: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the two locators that lie one after the other, the first with its length before it; two empty ones."""
+    if not locators:
+        return (), ()
+    size = int(locators[0])
+    return tuple(locators[1 : size + 1]), tuple(locators[size + 1 :])
+
+
+def _opened(kind: str, path: str, name: str) -> Package:
+    """Return a unit's folder or archive.
+
+    Raises:
+        PackageError: it cannot be read.
+    """
+    return _folder(path, _changed(path), name) if kind == "xml" else _archive(path, _changed(path), name, os.getpid())
 
 
 @contextlib.contextmanager
