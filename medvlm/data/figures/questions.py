@@ -29,7 +29,9 @@ from medvlm.data.sample import Sample
 _SENTENCE = re.compile(r"(?<=[.;!?])\s+|\n")
 _SIDES = re.compile(r"(?<![\w-])(left|right)(?![\w-])", re.IGNORECASE)
 _NO_SIDE = re.compile(
-    r"\b(?:left|right)(?: panels?| image| column| arrow|ward|:|\))|\b(?:on|at) the (?:left|right)\b", re.IGNORECASE
+    r"\b(?:left|right)(?: panels?| image| column| arrow|ward|:|\))"
+    r"|\b(?:on|at|to) the (?:left|right)(?=\s*(?:[.,;:)]|$))",
+    re.IGNORECASE,
 )
 
 

@@ -15,7 +15,7 @@ ORGANS: dict[str, str] = {
     "pancreas": r"pancreas|pancreatic",
     "stomach": r"stomach|gastric",
     "bowel": r"bowel|intestin(?:e|al)|colon|colonic|sigmoid|jejun(?:um|al)|ile(?:um|al)|duoden(?:um|al)",
-    "bladder": r"urinary bladder|bladder wall|vesical",
+    "bladder": r"(?<!gall )bladder|vesical",
     "prostate": r"prostat(?:e|ic)",
     "uterus": r"uter(?:us|ine)|endometri(?:al|um)|myometri(?:al|um)",
     "ovary": r"ovar(?:y|ies|ian)|adnexal",
