@@ -204,8 +204,8 @@ def _judge(item: Sample | Reject, unit: Unit, license: str) -> Sample | Reject:
 class _ChunkWriter:
     """Gathers samples into record batches of bounded size and appends them to an Arrow file."""
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    def __init__(self, writer: Any, distinct: bool) -> None:
+        self._writer, self._distinct = writer, distinct
         self._rows: list[tuple[Sample, str]] = []
         self._bytes = 0
 
@@ -236,7 +236,7 @@ class _ChunkWriter:
 
         def mark(image: Image, digest: str) -> bytes:
             if digest not in known:
-                known[digest] = dedup.mark(image)
+                known[digest] = b"" if self._distinct else dedup.mark(image)
             return known[digest]
 
         return [
@@ -288,7 +288,7 @@ def read_chunk(source: Source, task: Task) -> Done:
     source.prefetch(task.units)
     with atomic_write(task.table, "wb") as file:
         with pa.ipc.new_file(file, WORK_SCHEMA) as arrow:
-            writer = _ChunkWriter(arrow)
+            writer = _ChunkWriter(arrow, getattr(source, "distinct", False))
             for unit in task.units:
                 _read_unit(source, unit, task.license, writer, note)
             writer.flush()

@@ -8,6 +8,10 @@ in them (blank, one curve on white) have no mark and are never paired.
 The hash is the sign of 64 low frequencies of a cosine transform against their median, as in pHash (Zauner,
 "Implementation and benchmarking of perceptual image hash functions", 2010), in whole numbers, so that every machine
 agrees on it. A second one, of the picture without its rim, meets the hash of a cropped copy.
+
+Measured on 402 real pictures (VQA-RAD, SLAKE, figures of articles): of their copies at half the size 94 % are found, at
+256 pixels and JPEG quality 75 91 %, at JPEG quality 40 97 %, in gray 98 %, brighter 91 %, cropped by 1 to 3 % a side 76
+to 82 %; no false pair among all 80,601. Drawn radiographs of one body that differ in ribs and lungs stay apart too.
 """
 
 from __future__ import annotations
@@ -40,10 +44,10 @@ MIN_CONTRAST = 8
 MIN_TOLD = 6
 """Of 16 fields of a picture, so many must show something."""
 
-MIN_FIT = 0.95
+MIN_FIT = 0.98
 """Share of the variance of one picture that the other explains."""
 
-MAX_LEFT = 0.5
+MAX_LEFT = 0.35
 """In each of the fields, what is left over relative to what it shows."""
 
 MAX_ASPECT = 0.10

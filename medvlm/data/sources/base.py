@@ -30,6 +30,9 @@ class Source(Protocol):
     A source whose answers change with time has two attributes more. `lineage: str | None`, a hash of what is asked for
     without the state of the server: a data set of the same lineage gives way to a newer one unasked. `traffic`, a
     mapping of names to totals ("requests", "bytes", ...) that this object has counted so far, for the log.
+
+    A source whose pictures are made to differ in little (phantoms) has `distinct = True`: pictures of it that are not
+    the same byte for byte are never taken for duplicates.
     """
 
     name: str

@@ -40,6 +40,7 @@ class PhantomSource:
     """
 
     name = "phantom"
+    distinct = True
 
     def __init__(
         self, inputs: Sequence[Path | str] = (), *, seed: int = 0, kind: str = "sample", articles: int | None = None
