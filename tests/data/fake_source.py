@@ -11,6 +11,7 @@ import PIL.Image
 
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources.base import Unit
+from medvlm.errors import AccessError
 from medvlm.io import stable_hash
 
 
@@ -87,3 +88,28 @@ class FakeSource:
             "known_problems": ["It is not real."],
             "synthetic": True,
         }
+
+
+class Served(FakeSource):
+    """Articles on a server that may change: `versions` holds each one's, by number."""
+
+    lineage = "these articles"
+
+    def __init__(self, versions: dict[int, str], fail: int = -1) -> None:
+        super().__init__(len(versions))
+        self.versions, self.fail = versions, fail
+        self.fetched: list[str] = []
+        self.traffic: dict[str, int] = {"requests": 0, "bytes": 0}
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [{"path": "server", "sha256": stable_hash(sorted(self.versions.items())), "bytes": 0}]
+
+    def units(self) -> list[Unit]:
+        return [Unit(f"PMC{number}", (str(number),), self.versions[number]) for number in sorted(self.versions)]
+
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        if any(unit.locator == (str(self.fail),) for unit in units):
+            raise AccessError("the server is away; try again later")
+        self.fetched += [unit.name for unit in units]
+        self.traffic["requests"] += len(units)
+        self.traffic["bytes"] += 10 * len(units)

@@ -9,20 +9,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_source import FakeSource, sample
+from fake_source import FakeSource, Served, sample
 
 from medvlm.data import status
 from medvlm.data.journal import Journal, events
 from medvlm.data.prepare import Settings, merge_shards, prepare
 from medvlm.data.sample import Credit
-from medvlm.data.sources.base import Unit
 from medvlm.errors import AccessError, InputError, MissingExtraError, UsageError
-from medvlm.io import sha256_file, stable_hash
+from medvlm.io import sha256_file
 
 ANY = Settings(license="any")
 
@@ -106,31 +104,6 @@ def test_shards_at_the_same_time(tmp_path: Path, straight: dict[str, str]) -> No
 def test_nothing_to_merge(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no work of shards.*--shard"):
         merge_shards(tmp_path)
-
-
-class Served(FakeSource):
-    """Articles on a server that may change: `versions` holds each one's, by number."""
-
-    lineage = "these articles"
-
-    def __init__(self, versions: dict[int, str], fail: int = -1) -> None:
-        super().__init__(len(versions))
-        self.versions, self.fail = versions, fail
-        self.fetched: list[str] = []
-        self.traffic: dict[str, int] = {"requests": 0, "bytes": 0}
-
-    def describe(self) -> list[dict[str, Any]]:
-        return [{"path": "server", "sha256": stable_hash(sorted(self.versions.items())), "bytes": 0}]
-
-    def units(self) -> list[Unit]:
-        return [Unit(f"PMC{number}", (str(number),), self.versions[number]) for number in sorted(self.versions)]
-
-    def prefetch(self, units: Sequence[Unit]) -> None:
-        if any(unit.locator == (str(self.fail),) for unit in units):
-            raise AccessError("the server is away; try again later")
-        self.fetched += [unit.name for unit in units]
-        self.traffic["requests"] += len(units)
-        self.traffic["bytes"] += 10 * len(units)
 
 
 def test_an_update_replaces_unasked_and_tells_what_is_new(tmp_path: Path) -> None:
