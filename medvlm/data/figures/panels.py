@@ -8,10 +8,10 @@ import itertools
 from pathlib import PurePosixPath
 
 from PIL import Image as PILImage
-from PIL import ImageOps
 
 from medvlm.data.figures.captions import Panels, split_panels
 from medvlm.data.figures.gutters import Box, find_panels
+from medvlm.data.figures.pixels import upright
 from medvlm.data.images import to_rgb
 from medvlm.data.look import examine
 from medvlm.data.sample import Image, Sample
@@ -35,13 +35,11 @@ def split(sample: Sample) -> list[Sample]:
         return [_with_own_text(sample, parts)]
     if parts is None and not sample.compound:
         return [sample]
-    with PILImage.open(io.BytesIO(sample.image.data)) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        boxes = find_panels(picture)
-        matched = match(parts, boxes)
-        if parts is None or matched is None:
-            return [dataclasses.replace(sample, compound=True)]
-        return [_panel(sample, picture, parts, label, box) for label, box in matched]
+    picture = upright(sample.image.data)
+    matched = match(parts, find_panels(picture))
+    if parts is None or matched is None:
+        return [dataclasses.replace(sample, compound=True)]
+    return [_panel(sample, picture, parts, label, box) for label, box in matched]
 
 
 def match(parts: Panels | None, boxes: list[Box]) -> list[tuple[str, Box]] | None:

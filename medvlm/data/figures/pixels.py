@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 
 from medvlm.data.images import to_rgb
-from medvlm.data.look import examine, look_of
+from medvlm.data.look import PictureError, examine, look_of
 from medvlm.data.sample import Image
 
 
@@ -64,14 +65,15 @@ def shrink(image: Image, max_side: int) -> Image:
 
     JPEG stays JPEG, with quality 95 and full color resolution; all other formats become PNG. 16-bit gray stays so, CMYK
     becomes RGB. The name tells that the bytes are not the article's: `f1.jpg` -> `f1.max512.jpg`.
+
+    Raises:
+        PictureError: it cannot be decoded.
     """
     look = look_of(image)
     if max(look.width, look.height) <= max_side:
         return image
-    with PILImage.open(io.BytesIO(image.data)) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        jpeg = look.format == "JPEG"
-        smaller = _resized(picture, max_side)
+    smaller = _resized(upright(image.data), max_side)
+    jpeg = look.format == "JPEG"
     buffer = io.BytesIO()
     smaller.info = {}
     if jpeg:
@@ -81,6 +83,23 @@ def shrink(image: Image, max_side: int) -> Image:
     stem = PurePosixPath(image.name).stem
     data = buffer.getvalue()
     return Image(data, f"{stem}.max{max_side}.{'jpg' if jpeg else 'png'}", examine(data))
+
+
+def upright(data: bytes) -> PILImage.Image:
+    """Return the picture decoded whole and turned as its EXIF data says, in the mode it is stored in.
+
+    Raises:
+        PictureError: it cannot be decoded.
+    """
+    with warnings.catch_warnings():
+        # Of odd tags and large sizes, which were looked at when the file was checked.
+        warnings.simplefilter("ignore")
+        try:
+            with PILImage.open(io.BytesIO(data)) as picture:
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+        except Exception as error:  # damaged tags make it raise nearly anything
+            raise PictureError("image cannot be read", str(error)[:200]) from error
 
 
 def _resized(picture: PILImage.Image, max_side: int) -> PILImage.Image:

@@ -38,8 +38,8 @@ def _of_figure(sample: Sample, options: PmcOptions, keywords: Sequence[str]) -> 
         return
     try:
         pieces = panels.split(sample) if options.panels == "split" else [sample]
-    except (OSError, ValueError, SyntaxError, PictureError) as error:
-        yield _reject(sample, "image cannot be read", str(error)[:200])
+    except PictureError as error:
+        yield _reject(sample, error.reason, error.detail)
         return
     for piece in pieces:
         yield from _of_picture(piece, options, keywords)
@@ -58,8 +58,8 @@ def _of_picture(sample: Sample, options: PmcOptions, keywords: Sequence[str]) ->
             return
         if options.max_side:
             named = _shrunk(named, options.max_side)
-    except (OSError, ValueError, SyntaxError, PictureError) as error:
-        yield _reject(sample, "image cannot be read", str(error)[:200])
+    except PictureError as error:
+        yield _reject(sample, error.reason, error.detail)
         return
     if options.task != "vqa":
         yield named

@@ -9,6 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 from figure_samples import encoded, figure, in_a_row, scan
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medvlm.data.figures import panels, pixels, steps
 from medvlm.data.figures.captions import split_panels
@@ -165,3 +167,16 @@ def test_places_are_matched_by_where_they_lie() -> None:
     assert panels.match(sides, boxes) == [("left", boxes[0]), ("right", boxes[1])]
     assert panels.match(heights, boxes) is None
     assert panels.match(None, boxes) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["PNG", "JPEG", "TIFF"]), st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8)
+)
+def test_damaged_pictures_never_raise(form: str, changes: list[tuple[int, int]]) -> None:
+    data = bytearray(in_a_row(2, form))
+    for place, value in changes:
+        data[place % len(data)] = value
+    for item in made(figure(TWO, bytes(data), compound=True), panels="split", max_side=50):
+        assert isinstance(item, Sample | Reject)
+        assert isinstance(item, Sample) or item.reason.startswith("image ")
