@@ -29,6 +29,7 @@ _LOOSE = 0.12  # the same where a label stands in the gutter
 _FILLED = 0.5  # share of other pixels in the lines beside a gutter
 _DEPTH = 8  # how many lines beside a gutter are looked at
 _MAX_CUTS = 64
+_GUESSES = 3  # how many levels other than white and black are tried along each axis
 _EMPTY = 0.55  # share of the gutter's color from which a piece is no picture but drawn on that color
 _FLAT = 0.95  # share of one of 16 gray levels from which a piece is a bar
 
@@ -72,13 +73,17 @@ def _is_picture(region: np.ndarray, other: np.ndarray, axis: int, piece: tuple[i
 
 
 def _colors(region: np.ndarray) -> list[int]:
-    """Return the gray levels that gutters may have: white, black, and that of the most lines of one color."""
+    """Return the gray levels that gutters may have: white, black, and those of the most even lines."""
     levels = [255, 0]
-    for axis in (0, 1):
-        lines = region if axis == 0 else region.T
-        even = lines[np.ptp(lines, axis=1) <= 2 * _TOLERANCE] if lines.size else lines
+    for lines in (region, region.T):
+        spread = np.ptp(lines, axis=1) if lines.size else np.zeros(0)
+        even = np.flatnonzero(spread <= 2 * _TOLERANCE)
         if even.size:
-            levels.append(int(np.bincount(np.median(even, axis=1).astype(int), minlength=256)[26:230].argmax()) + 26)
+            # In steps of 8: noise moves the lines of one gutter a little apart.
+            steps = np.median(lines[even], axis=1).astype(int) >> 3
+            ranked = steps[np.argsort(spread[even], kind="stable")]
+            between = [step for step in dict.fromkeys(ranked.tolist()) if 2 < step < 29]
+            levels += [step * 8 + 4 for step in between[:_GUESSES]]
     return list(dict.fromkeys(levels))
 
 

@@ -223,7 +223,8 @@ def _findings(sample: Sample) -> list[_Asked]:
     asked = []
     if len(present) == 1 and len(named) == 1:
         asked.append(_Asked("finding", "Which abnormality does the image show?", present[0], "open"))
-    others = [name for name in terms.FINDINGS if name not in named]
+    kin = {name for family in terms.KIN if family & named for name in family}
+    others = [name for name in terms.FINDINGS if name not in named | kin]
     for name, here in told.items():
         question = f"Is there {_some(name)} in the image?"
         if here:

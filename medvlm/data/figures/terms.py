@@ -61,9 +61,18 @@ FINDINGS: dict[str, str] = {
     "polyp": r"polyps?",
     "ulcer": r"ulcers?|ulceration",
     "nodule": r"nodules?",
-    "mass": r"(?<!body )mass|masses|tumou?rs?",
+    "mass": r"(?<!body )mass(?! effect| index)|masses|tumou?rs?",
 }
 """Finding -> the words that name it."""
+
+KIN: tuple[frozenset[str], ...] = (
+    frozenset({"pneumonia", "consolidation", "atelectasis", "pleural effusion"}),
+    frozenset({"hemorrhage", "hematoma"}),
+    frozenset({"infarct", "thrombosis", "stenosis", "edema"}),
+    frozenset({"mass", "nodule", "cyst", "polyp", "metastasis", "abscess", "aneurysm", "hematoma", "lymphadenopathy"}),
+    frozenset({"fracture", "dislocation"}),
+)
+"""Findings that often come together or name the same thing: where one is named, another is not asked as absent."""
 
 NAMES: dict[str, str] = {
     "radiograph": "radiograph",

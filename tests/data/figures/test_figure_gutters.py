@@ -19,8 +19,8 @@ from medvlm.data.figures.gutters import Box, find_panels
 
 def scan(seed: int, width: int, height: int) -> Image.Image:
     """Return a gray picture of soft shades, filled to its edges, another one for each seed."""
-    shades = np.random.default_rng(seed).integers(60, 190, (6, 6), dtype=np.uint8)
-    return Image.fromarray(shades).resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
+    shades = np.random.default_rng(seed).integers(90, 200, (6, 6), dtype=np.uint8)
+    return Image.fromarray(shades).resize((width, height), Image.Resampling.BILINEAR).convert("RGB")
 
 
 def grid(
@@ -62,7 +62,7 @@ def near(found: list[Box], true: list[Box], pixels: int) -> bool:
 @given(
     rows=st.integers(1, 3),
     columns=st.integers(1, 3),
-    gutter=st.integers(4, 30),
+    gutter=st.integers(8, 30),
     border=st.integers(0, 20),
     color=st.sampled_from(["white", "black", "#202020"]),
     quality=st.sampled_from([0, 60, 90]),

@@ -23,6 +23,7 @@ from medvlm.errors import UsageError
 TABLE = Path(__file__).parent / "modality_labels.tsv"
 
 CAPTIONS = [
+    ("histology", "Histology of a normal kidney."),
     ("ct", "Axial CT of the abdomen shows a hypodense lesion in the liver (arrow)."),
     ("ct", "Contrast-enhanced computed tomography scan demonstrating a renal mass."),
     ("ct", "Postoperative CT scan with the drain in place."),

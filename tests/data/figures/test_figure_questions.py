@@ -30,6 +30,7 @@ FINDINGS: list[tuple[str, dict[str, bool]]] = [
     ("CT before removal of the mass.", {}),
     ("A cyst. The cyst is suspected to be old.", {}),
     ("A cyst on the left. No cyst on the right.", {}),
+    ("MRI shows edema but no mass effect.", {"edema": True}),
     ("Body mass index of the patients.", {}),
     ("Massive swelling; the cystic duct.", {}),
 ]
@@ -166,6 +167,26 @@ def test_answers_are_those_of_the_caption(number: int, here: str, gone: str) -> 
                 assert (one.target, gone) == ("yes", asked) or asked in gone
             else:
                 assert one.target == ("yes" if here.endswith(asked) else "no")
+
+
+def test_kin_of_a_finding_is_not_asked_as_absent() -> None:
+    asked = [one.prompt for number in range(200) for one in questions.make(ct("CT with a hematoma.", number))]
+    prompts = {prompt for prompt in asked if prompt.startswith("Is there")}
+    assert len(prompts) > 10
+    assert not prompts & {
+        "Is there hemorrhage in the image?",
+        "Is there a mass in the image?",
+        "Is there a cyst in the image?",
+    }
+
+
+def test_every_finding_has_a_counterpart() -> None:
+    for name in terms.FINDINGS:
+        closed = [one for number in range(20) for one in questions.make(ct(f"CT with {name}.", number))]
+        assert {one.target for one in closed if one.question_type == "finding" and one.answer_type == "closed"} == {
+            "yes",
+            "no",
+        }
 
 
 def test_vocabularies_fit_together() -> None:
