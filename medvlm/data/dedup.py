@@ -32,8 +32,10 @@ Array = np.ndarray[Any, Any]
 SIDE = 32
 """Width and height of the gray copy within a mark."""
 
-MARK_BYTES = 20 + SIDE * SIDE
-"""Two hashes (8 bytes each), the aspect ratio (float32), the gray copy."""
+HEAD_BYTES = 20
+"""Of a mark: two hashes (8 bytes each), the aspect ratio (float32). Its gray copy follows."""
+
+MARK_BYTES = HEAD_BYTES + SIDE * SIDE
 
 RADIUS = 7
 """Hashes that differ in so many of their 64 bits are candidates."""
@@ -58,7 +60,7 @@ _BAND_BITS = 16
 _CROWD = 1024
 """A bucket with more hashes than this, and than 16 times its fair share, is crowded: only neighbors are compared."""
 _NEIGHBORS = 64
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 19
 _RIM = 1 / 40
 _STEPS = 10
 _EDGE = 2
@@ -80,12 +82,14 @@ def mark(image: Image) -> bytes:
 
 def _luma(thumb: Array) -> Array:
     """Return int64 [64, 64]: 1000 times the gray value (ITU-R BT.601)."""
-    return thumb.astype(np.int64) @ np.array([299, 587, 114])
+    made: Array = thumb.astype(np.int64) @ np.array([299, 587, 114])
+    return made
 
 
 def _gray(thumb: Array) -> Array:
     """Return int64 [SIDE, SIDE], 0 to 255, of a thumb uint8 [64, 64, 3]."""
-    return (_luma(thumb).reshape(SIDE, 2, SIDE, 2).sum(axis=(1, 3)) + 2000) // 4000
+    made: Array = (_luma(thumb).reshape(SIDE, 2, SIDE, 2).sum(axis=(1, 3)) + 2000) // 4000
+    return made
 
 
 def _telling(gray: Array) -> bool:
@@ -97,7 +101,8 @@ def _telling(gray: Array) -> bool:
 def _cosines() -> Array:
     """Return int64 [9, SIDE]: the lowest cosines, times 1024."""
     frequency, place = np.arange(9)[:, None], np.arange(SIDE)[None]
-    return np.rint(1024 * np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE))).astype(np.int64)
+    made: Array = np.rint(1024 * np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE))).astype(np.int64)
+    return made
 
 
 @functools.cache
@@ -106,12 +111,14 @@ def _shrinking() -> Array:
     edges = 64 * (_RIM + (1 - 2 * _RIM) * np.arange(SIDE + 1) / SIDE)
     pixels = np.arange(64)[None]
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.rint(512 * np.clip(overlap, 0, 1)).astype(np.int64)
+    made: Array = np.rint(512 * np.clip(overlap, 0, 1)).astype(np.int64)
+    return made
 
 
 def _without_rim(thumb: Array) -> Array:
     """Return int64 [SIDE, SIDE], to some scale: the gray copy of the picture cropped by `_RIM` on all sides."""
-    return _shrinking() @ (_luma(thumb) // 100) @ _shrinking().T
+    made: Array = _shrinking() @ (_luma(thumb) // 100) @ _shrinking().T
+    return made
 
 
 def _hash(gray: Array) -> bytes:
@@ -120,24 +127,22 @@ def _hash(gray: Array) -> bytes:
     return np.packbits(low > np.median(low)).tobytes()
 
 
-def near_pairs(marks: Array, chosen: Array) -> list[tuple[int, int]]:
-    """Return the pairs of pictures that nearly look the same, as rows of `marks`, ordered by the second of each.
+def near_pairs(heads: Array, copies: Array, chosen: Array) -> list[tuple[int, int]]:
+    """Return the pairs of pictures that nearly look the same, as rows of `heads`, ordered by the second of each.
 
-    Time for a million pictures: some minutes. Memory: 50 bytes a picture; `marks` may lie on disk.
+    Half a minute for a million pictures; the time grows nearly with the square of their number. Memory: about 300
+    bytes a picture; `copies` may lie on disk.
 
     Args:
-        marks: uint8 [pictures, MARK_BYTES].
+        heads: uint8 [pictures, HEAD_BYTES], the beginnings of the marks.
+        copies: uint8 [pictures, SIDE * SIDE], the rest of them.
         chosen: rows to compare, ascending.
     """
     count = len(chosen)
-    hashes = np.empty((2, count), np.uint64)
-    aspect = np.empty(count, np.float32)
-    for start in range(0, count, _AT_ONCE):
-        rows = marks[chosen[start : start + _AT_ONCE]][:, :20]
-        hashes[:, start : start + len(rows)] = np.ascontiguousarray(rows[:, :16]).view("<u8").T
-        aspect[start : start + len(rows)] = np.ascontiguousarray(rows[:, 16:20]).view("<f4")[:, 0]
+    hashes = np.ascontiguousarray(heads[chosen, :16]).view("<u8").T.ravel()
+    aspect = np.ascontiguousarray(heads[chosen, 16:]).view("<f4")[:, 0]
     found: list[Array] = []
-    for ones, others in candidates(hashes.ravel()):
+    for ones, others in candidates(hashes):
         # Two pictures that both lack their rim are told by their whole hashes.
         whole = (ones < count) | (others < count)
         ones, others = ones[whole] % count, others[whole] % count
@@ -149,13 +154,13 @@ def near_pairs(marks: Array, chosen: Array) -> list[tuple[int, int]]:
     for start in range(0, len(codes), 256):
         block = codes[start : start + 256]
         low, high = chosen[block % count], chosen[block // count]
-        same = alike(_copies(marks[low]), _copies(marks[high]))
+        same = alike(_pictures(copies[low]), _pictures(copies[high]))
         pairs += zip(low[same].tolist(), high[same].tolist(), strict=True)
     return pairs
 
 
-def _copies(marks: Array) -> Array:
-    return marks[:, 20:].reshape(-1, SIDE, SIDE).astype(np.float64)
+def _pictures(copies: Array) -> Array:
+    return copies.reshape(-1, SIDE, SIDE).astype(np.float64)
 
 
 def candidates(hashes: Array, radius: int = RADIUS) -> Iterator[tuple[Array, Array]]:
@@ -171,7 +176,7 @@ def candidates(hashes: Array, radius: int = RADIUS) -> Iterator[tuple[Array, Arr
     """
     limit = max(_CROWD, 16 * len(hashes) >> _BAND_BITS)
     for band in range(_BANDS):
-        keys = (hashes >> np.uint64(band * _BAND_BITS)).astype(np.uint16).astype(np.int64)
+        keys = (hashes >> np.uint64(band * _BAND_BITS)).astype(np.uint16)
         order = np.lexsort((hashes, keys))
         sizes = np.bincount(keys, minlength=1 << _BAND_BITS)
         ends = np.cumsum(sizes)
@@ -185,14 +190,15 @@ def candidates(hashes: Array, radius: int = RADIUS) -> Iterator[tuple[Array, Arr
 
 def _met(keys: Array, sizes: Array, ends: Array, crowded: Array) -> Iterator[tuple[Array, Array]]:
     """Yield the places, in the order of the keys, of all that meet in a bucket or in one that differs by one bit."""
-    places = np.flatnonzero(~crowded[keys])
-    yield from _spread(places, places + 1, ends[keys[places]])
-    for bit in range(_BAND_BITS):
-        other = keys ^ (1 << bit)
-        lower = np.flatnonzero((keys < other) & ~crowded[keys] & ~crowded[other])
-        yield from _spread(lower, ends[other[lower]] - sizes[other[lower]], ends[other[lower]])
-    places = np.flatnonzero(crowded[keys])
-    yield from _spread(places, places + 1, np.minimum(places + 1 + _NEIGHBORS, ends[keys[places]]))
+    for start in range(0, len(keys), _AT_ONCE):
+        own = keys[start : start + _AT_ONCE].astype(np.int64)
+        places, alone = np.arange(start, start + len(own)), ~crowded[own]
+        last = np.where(alone, ends[own], np.minimum(places + 1 + _NEIGHBORS, ends[own]))
+        yield from _spread(places, places + 1, last)
+        for bit in range(_BAND_BITS):
+            other = own ^ (1 << bit)
+            lower = (own < other) & alone & ~crowded[other]
+            yield from _spread(places[lower], (ends - sizes)[other[lower]], ends[other[lower]])
 
 
 def _spread(places: Array, starts: Array, stops: Array) -> Iterator[tuple[Array, Array]]:
@@ -214,7 +220,7 @@ def alike(ones: Array, others: Array) -> Array:
     """Return bool [n]: whether each two gray copies (float64 [n, SIDE, SIDE]) show the same picture."""
     ones, others = _level(_soften(ones)), _level(_soften(others))
     # Far from one another even before they are laid over one another: most candidates end here.
-    same = (ones * others).mean(axis=(1, 2)) >= 0.5
+    same: Array = (ones * others).mean(axis=(1, 2)) >= 0.5
     rows = np.flatnonzero(same)
     if len(rows):
         same[rows] = _fits(ones[rows], others[rows])
@@ -225,12 +231,14 @@ def _soften(gray: Array) -> Array:
     """Blur by 1 2 1, so that half a pixel of shift does not tell two copies apart."""
     padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), "edge")
     across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-    return (across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 16
+    made: Array = (across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 16
+    return made
 
 
 def _level(gray: Array) -> Array:
     centered = gray - gray.mean(axis=(1, 2), keepdims=True)
-    return centered / (centered.std(axis=(1, 2), keepdims=True) + 1e-9)
+    made: Array = centered / (centered.std(axis=(1, 2), keepdims=True) + 1e-9)
+    return made
 
 
 def _fits(ones: Array, others: Array) -> Array:

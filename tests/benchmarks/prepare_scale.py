@@ -147,8 +147,8 @@ def estimate(whole: dict[str, float], told: dict[str, int], start: float) -> dic
         "requests": round(ALL_ARTICLES * (REQUESTS + FIGURES)),
         "terabytes": round(ALL_ARTICLES * (xml + FIGURES * picture) / 1e12, 2),
         "assumed": (
-            f"{ALL_ARTICLES:,} articles of {FIGURES:.1f} figures ({figures:.1f} pictures in the articles measured, time "
-            f"in proportion), {picture / 1e3:.0f} kB a picture and {xml / 1e3:.0f} kB an XML as measured, every license "
+            f"{ALL_ARTICLES:,} articles of {FIGURES:.1f} figures ({figures:.1f} pictures in those measured, time in "
+            f"proportion), {picture / 1e3:.0f} kB a picture and {xml / 1e3:.0f} kB an XML as measured, all "
             f"admitted, {REQUESTS} requests an article and one a figure, none repeated"
         ),
     }

@@ -48,7 +48,8 @@ def die_at(place, count):
 
 if __name__ == "__main__":
     out, kind, engine, workers, place, count = sys.argv[1:]
-    source = FakeSource(40, delay=0.03) if kind == "plain" else Served(eval(kind))
+    slow = 0.2 if kind == "slow" else 0.03
+    source = FakeSource(40, delay=slow) if kind in ("plain", "slow") else Served(eval(kind))
     if place == "publish":
         from medvlm.data.output import OutputFolder
         real = OutputFolder.publish
@@ -151,11 +152,11 @@ def moments(seed: int, until: float) -> Iterator[float]:
     """Yield seconds to wait before each kill."""
     random.seed(seed)
     while True:
-        yield random.uniform(0.8, until)
+        yield random.uniform(0.5 * until, until)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "workers", "until"), [("local", 1, 3.0), ("local", 2, 4.0), ("ray", 2, 9.0)])
+@pytest.mark.parametrize(("engine", "workers", "until"), [("local", 1, 2.5), ("local", 2, 4.0), ("ray", 2, 5.0)])
 def test_killed_at_random_moments(
     tmp_path: Path, straight: dict[str, str], engine: str, workers: int, until: float
 ) -> None:
@@ -164,7 +165,7 @@ def test_killed_at_random_moments(
     out = tmp_path / "out"
     kills = 0
     for wait in moments(workers, until):
-        process = start(tmp_path, out, "plain", engine, workers, "", 0)
+        process = start(tmp_path, out, "slow", engine, workers, "", 0)
         try:
             process.wait(wait)
         except subprocess.TimeoutExpired:
