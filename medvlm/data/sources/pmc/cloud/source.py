@@ -113,6 +113,10 @@ class CloudSource:
         ignored = self._planned().facts().get("ignored")
         return [f"the search knows no {', '.join(ignored)}; it was made without them"] if ignored else []
 
+    def planned(self) -> bool:
+        """Tell whether an earlier run has left its plan, which this one goes on with."""
+        return self._plan_file().path.exists()
+
     def complete(self) -> None:
         """Forget the plan, as its data set is finished: the next run asks the service anew for what has changed."""
         self._plan_file().drop()
