@@ -119,10 +119,10 @@ def read_article(seed: int, index: int) -> Iterator[Sample | Reject | Credit]:
     notes = _annotations(files[ANNOTATIONS])
     for found in read_package(MemoryPackage(name, files), source_name=PhantomSource.name):
         note = notes.get(found.figure_id or "") if isinstance(found, Sample) else None
-        if isinstance(found, Reject) or note is None:
-            yield found
-        else:
+        if isinstance(found, Sample) and note is not None:
             yield from _with_tasks(found, note)
+        else:
+            yield found
 
 
 def _annotations(data: bytes) -> Mapping[str, dict[str, Any]]:
@@ -133,7 +133,8 @@ def _annotations(data: bytes) -> Mapping[str, dict[str, Any]]:
 
 def _with_tasks(caption: Sample, note: Mapping[str, Any]) -> Iterator[Sample]:
     """Yield a caption with its known facts, then the figure's questions and report: same picture, group and license."""
-    known = dataclasses.replace(caption, modality=note["modality"], organ=note["organ"], finding=note["finding"])
+    facts = {name: note[name] for name in ("modality", "organ", "finding")}
+    known = dataclasses.replace(caption, **facts, modality_evidence="annotation: drawn so")
     yield known
     # An id ends in task/ordinal.
     figure = caption.id.rsplit("/", 2)[0]

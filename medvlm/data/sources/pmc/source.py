@@ -19,6 +19,8 @@ from medvlm.data.sources.pmc.rights import Rights
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
 
+HOMEPAGE = "https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/"
+
 LOOKED_FOR = "JATS articles (.nxml, .xml) and PMC packages (.tar.gz, .tgz, .tar, .zip)"
 
 BULK_BYTES = 64 << 20
@@ -149,11 +151,11 @@ class PmcSource:
             "title": "Figures and captions of open-access articles",
             "description": "Each row is a figure (or one graphic of it) with its whole caption, the paragraphs that "
             "cite it, and the license of the figure or of its article with the words or address that state it.",
-            "homepage": "https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
+            "homepage": HOMEPAGE,
             "citation": "PMC Open Access Subset [Internet]. Bethesda (MD): National Library of Medicine. 2003-.",
             "known_problems": [
                 "A caption may name a third party in words that are not recognized; license_evidence shows what was.",
-                "Compound figures are kept whole; `compound` is true where the caption marks panels.",
+                "What made a picture (`modality`) is told by words of its caption; unsure words tell nothing.",
                 "Captions may hold ages and histories of patients, as their articles published them.",
             ],
             "synthetic": False,

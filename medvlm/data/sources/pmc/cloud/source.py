@@ -32,7 +32,6 @@ from medvlm.licenses.policy import parse_policy
 DEFAULT_ENDPOINT = "https://pmc-oa-opendata.s3.amazonaws.com"
 DEFAULT_EUTILS = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
 PATIENT = Retries()
-HOMEPAGE = "https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/"
 
 
 class CloudSource:
@@ -168,7 +167,7 @@ class CloudSource:
             "An article whose license PMC's metadata and its XML state differently counts under the stricter of them.",
             *facts["known_problems"],
         ]
-        return {**facts, "homepage": HOMEPAGE, "known_problems": problems}
+        return {**facts, "known_problems": problems}
 
     def _plan_file(self) -> PlanFile:
         key = stable_hash([self.lineage, self._term(), self.options.limit])[:16]
