@@ -207,7 +207,7 @@ def render(status: Status) -> list[str]:
         )
         lines.append(f"  left       {status.units - status.units_done:,} units")
     if status.rejected:
-        lines.append(f"  failed     {status.rejected:,} units gave no sample")
+        lines.append(f"  empty      {status.rejected:,} units gave no sample")
     for reason, count in list(status.drops.items())[:TOP]:
         lines.append(f"  left out   {reason}: {count:,}")
     if status.speed is not None:
