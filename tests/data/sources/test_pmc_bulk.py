@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,54 @@ def test_the_own_list_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert credits(tmp_path) == {"PMC1": None, "PMC2": "LicenseRef-CC-BY-SA-unversioned"}
 
 
+def test_each_article_of_a_small_archive_has_its_own_line_in_the_list(tmp_path: Path) -> None:
+    path = tmp_path / "oa_comm_xml.incr.2024-06-19.tar.gz"
+    files = {f"PMC000xxxxxx/PMC{n}.xml": article(n) for n in (1, 2, 3, 4, 5)}
+    unnamed = article(6).replace(b"<article-id pub-id-type='pmc'>6</article-id>", b"")
+    path.write_bytes(gzip.compress(tar({**files, "PMC000xxxxxx/PMC6.xml": unnamed})))
+    licenses = {1: "CC BY-NC", 2: "CC BY", 3: "NO-CC CODE", 5: "CC0", 6: "CC BY-ND"}
+    rows = [f"x/PMC{n}.xml,J,PMC{n},2020-01-01,1,{code},{'yes' if n == 5 else 'no'}\n" for n, code in licenses.items()]
+    (tmp_path / "oa_comm_xml.incr.2024-06-19.filelist.csv").write_text(BULK + "".join(rows))
+    assert credits(path) == {
+        "PMC1": "LicenseRef-CC-BY-NC-unversioned",
+        "PMC2": "LicenseRef-CC-BY-unversioned",
+        "PMC3": None,
+        "PMC4": None,
+        None: "LicenseRef-CC-BY-ND-unversioned",
+    }
+    found = PmcSource([path])
+    told = [i for unit in found.units() for i in found.read(unit) if isinstance(i, Reject)]
+    assert [i.where.rpartition("/")[2] for i in told if i.reason == "retracted article"] == ["PMC5.xml"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+def test_several_packages_in_one_archive_are_asked_for_one_by_one(tmp_path: Path, suffix: str) -> None:
+    files = {f"PMC{n}/a.nxml": article(n) for n in (1, 2)}
+    path = tmp_path / f"PMC1-PMC2{suffix}"
+    path.write_bytes(tar(files))
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    (tmp_path / "oa_file_list.csv").write_text(COMMA + "x,J,PMC1,d,1,CC BY-NC\nx,J,PMC2,d,1,CC BY\n")
+    assert credits(tmp_path) == {"PMC1": "LicenseRef-CC-BY-NC-unversioned", "PMC2": "LicenseRef-CC-BY-unversioned"}
+
+
+@pytest.mark.parametrize(
+    ("package", "member", "expected"),
+    [
+        ("a/PMC1.tar.gz", "PMC1/x.nxml", "PMC1"),
+        ("a/PMC1.tar.gz", "x.nxml", "PMC1"),
+        ("PMC9/PMC1-PMC2.tar", "x.nxml", None),
+        ("PMC9", "PMC1.2/PMC1.2.xml", "PMC1"),
+        ("oa_comm_xml.PMC001xxxxxx.tar", "x.xml", None),
+        ("a", "x.xml", None),
+    ],
+)
+def test_the_id_that_a_name_tells(package: str, member: str, expected: str | None) -> None:
+    assert filelists.named_in(package, member) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -118,6 +167,7 @@ def test_the_own_list_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (COMMA + 'a,"J, 2020, PMC1",PMC13900,x,1,CC BY\n', "CC BY"),
         (BULK + "a,J,PMC13900,x,1,CC0,no\nb,J,PMC139,x,1,CC BY,no\n", "CC0"),
         (BULK + "\n,,,\nPMC13900\n", None),
+        (BULK + "a,J,PMC13900,x,1,CC0\n", "CC0"),
         ("", None),
     ],
 )

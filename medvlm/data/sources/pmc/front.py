@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lxml import etree
 
@@ -61,7 +61,11 @@ class Front:
         )
 
 
-def read_front(root: etree._Element, fallback: Rights | None = None) -> Front:
+Told = Rights | Callable[[str | None], Rights | None] | None
+"""What PMC says of an article: its rights, or what is asked for them with the PMC id that the XML states."""
+
+
+def read_front(root: etree._Element, fallback: Told = None) -> Front:
     """Return the front matter of an `article` element.
 
     Args:
@@ -69,14 +73,15 @@ def read_front(root: etree._Element, fallback: Rights | None = None) -> Front:
         fallback: what holds where the article states no license that is known.
     """
     meta = root.find("front/article-meta")
+    pmcid, version = _pmcid(meta) if meta is not None else (None, 0)
+    told = fallback(pmcid) if callable(fallback) else fallback
     rights = article_rights(meta if meta is not None else root.find("front"))
-    if rights.license is None and fallback is not None:
-        rights = fallback
-    front = Front(article_type=root.get("article-type"), journal=_journal(root), rights=rights)
+    if rights.license is None and told is not None:
+        rights = told
+    front = Front(pmcid, version=version, article_type=root.get("article-type"), journal=_journal(root), rights=rights)
     if meta is None:
         return front
     front.doi = _doi(meta)
-    front.pmcid, front.version = _pmcid(meta)
     front.title = _title(meta)
     front.authors = list(dict.fromkeys(_authors(meta)))
     surnames = (plain(e).lower() for group in meta.iterfind("contrib-group") for e in group.iter("surname"))

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from medvlm.data.look import Look, PictureError, examine
 from medvlm.data.sample import Credit, Image, Reject, Sample
 from medvlm.data.sources.pmc import jats, packages, xml
-from medvlm.data.sources.pmc.front import Front, read_front
+from medvlm.data.sources.pmc.filelists import Lists, named_in
+from medvlm.data.sources.pmc.front import Front, Told, read_front
 from medvlm.data.sources.pmc.media import MediaError, MediaIndex
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import Package, PackageError
@@ -34,7 +35,7 @@ def read_package(
     source_name: str,
     options: PmcOptions = DEFAULTS,
     depth: int = 0,
-    fallback: Rights | None = None,
+    fallback: Rights | Lists | None = None,
 ) -> Iterator[Item]:
     """Yield the samples, rejects and credit of every article in a package. Damage never raises; it becomes a `Reject`.
 
@@ -91,7 +92,7 @@ def read_nested(
     source_name: str,
     options: PmcOptions = DEFAULTS,
     depth: int = 1,
-    fallback: Rights | None = None,
+    fallback: Rights | Lists | None = None,
 ) -> Iterator[Item]:
     """Yield what an archive within a package holds."""
     where = f"{package.name}/{name}"
@@ -112,7 +113,7 @@ def read_xml(
     source_name: str,
     seen: set[str],
     options: PmcOptions = DEFAULTS,
-    fallback: Rights | None = None,
+    fallback: Rights | Lists | None = None,
     license_policy: str = "any",
 ) -> Iterator[Item]:
     """Yield what one XML file of a package holds.
@@ -123,7 +124,7 @@ def read_xml(
         source_name: what samples carry as their `source`.
         seen: the groups of articles read so far; it is added to.
         options: which articles and figures, and what is made of them.
-        fallback: the rights of an article that states no license that is known (`rights.metadata_rights`).
+        fallback: what PMC says of the article (`rights.metadata_rights`), or lists that are asked by its PMC id.
         license_policy: as `wanted` takes it; the files of pictures that it does not admit are not opened.
     """
     where = f"{package.name}/{name}"
@@ -134,7 +135,7 @@ def read_xml(
         return
     index = _index(package, name.rpartition("/")[0])
     for document in documents:
-        front = read_front(document.root, fallback)
+        front = read_front(document.root, _told(fallback, package.name, name))
         group = jats.group_of(front, document)
         if document.damage:
             yield _reject(source_name, where, "xml damaged: what is whole was used", document.damage)
@@ -142,11 +143,22 @@ def read_xml(
             yield _reject(source_name, where, "duplicate article", group)
             continue
         seen.add(group)
+        if isinstance(fallback, Lists) and fallback.retracted(front.pmcid or named_in(package.name, name)):
+            yield _reject(source_name, where, "retracted article", "PMC file list")
+            continue
         if reason := not_asked_for(front, options):
             yield _reject(source_name, where, *reason)
             continue
         article = jats.read_article(document, front, options.kinds)
         yield from _article(article, package, index, where, source_name, options, license_policy)
+
+
+def _told(fallback: Rights | Lists | None, package: str, name: str) -> Told:
+    """Return what PMC says of an article, where it comes from lists as the question to ask with its PMC id."""
+    if not isinstance(fallback, Lists):
+        return fallback
+    lists = fallback
+    return lambda pmcid: lists.rights(pmcid or named_in(package, name))
 
 
 def not_asked_for(front: Front, options: PmcOptions) -> tuple[str, str] | None:

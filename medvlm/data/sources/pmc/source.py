@@ -13,9 +13,9 @@ from typing import Any
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc import filelists, media, packages, reader, xml
+from medvlm.data.sources.pmc.filelists import Lists
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import FolderPackage, Package, PackageError
-from medvlm.data.sources.pmc.rights import Rights
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
 
@@ -114,7 +114,7 @@ class PmcSource:
         except PackageError as error:
             yield Reject(self.name, unit.name, error.reason, packages.printable(error.detail))
             return
-        fallback = self._listed(unit.name, Path(path), members)
+        fallback = self._lists(Path(path), members)
         if not members:
             yield from reader.read_package(package, self.name, self.options, fallback=fallback)
         elif packages.is_archive(members[0]):
@@ -136,12 +136,12 @@ class PmcSource:
         except (PackageError, xml.XmlError):
             return False
 
-    def _listed(self, name: str, path: Path, members: list[str]) -> Rights | None:
-        """Return the rights that a list of PMC's gives an article, by the PMC id in the unit's name."""
+    def _lists(self, path: Path, members: list[str]) -> Lists | None:
+        """Return PMC's lists beside an article or archive, and in the folders of `--input` that hold it."""
         file = path / members[0] if members and path.is_dir() else path
         roots = [p.resolve() for p in self.inputs]
         try:
-            return filelists.rights(name, file, [root for root in roots if root in file.parents])
+            return Lists(filelists.beside(file, [root for root in roots if root in file.parents]))
         except OSError:
             return None
 
