@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +170,49 @@ def test_one_credit_for_each_article() -> None:
     assert [(c.group, c.title) for c in credits] == [("PMC7", ""), ("PMC8", "Two")]
 
 
-@pytest.mark.parametrize(("limit", "names"), [(None, 4), (0, 0), (1, 1), (2, 2), (9, 3)])
+@pytest.mark.parametrize(
+    ("limit", "names"),
+    [(None, "1.1 1.2 2.1 3.1"), (0, ""), (1, "1.1 1.2"), (2, "1.1 1.2 2.1"), (9, "1.1 1.2 2.1 3.1")],
+)
 def test_limit_takes_the_first_by_name_and_counts_no_older_versions(
-    tmp_path: Path, limit: int | None, names: int
+    tmp_path: Path, limit: int | None, names: str
 ) -> None:
     for name in ("PMC1.1", "PMC1.2", "PMC2.1", "PMC3.1"):
         (tmp_path / f"{name}.xml").write_bytes(article("").replace(b">7<", f">{name[3]}<".encode()))
     units = PmcSource([tmp_path], PmcOptions(limit=limit)).units()
-    assert [u.name.rpartition("/")[2] for u in units] == sorted(u.name.rpartition("/")[2] for u in units)
-    assert len(units) == names
-    if limit:
-        assert [u.name.rpartition("/")[2] for u in units] == ["PMC1.2.xml", "PMC2.1.xml", "PMC3.1.xml"][:limit]
+    assert [u.name.rpartition("/PMC")[2].removesuffix(".xml") for u in units] == names.split()
+
+
+def groups(source: PmcSource) -> list[str]:
+    return [item.group for unit in source.units() for item in source.read(unit) if isinstance(item, Credit)]
+
+
+def test_limit_leaves_the_older_version_of_a_damaged_article(tmp_path: Path) -> None:
+    (tmp_path / "PMC7.1.xml").write_bytes(article(captioned("fig", "f1")))
+    (tmp_path / "PMC7.2.xml").write_bytes(b"<article><front>")
+    items = [i for s in [PmcSource([tmp_path], PmcOptions(limit=1))] for unit in s.units() for i in s.read(unit)]
+    assert "PMC7" in [item.group for item in items if isinstance(item, Credit)]
+
+
+def test_limit_counts_the_articles_of_small_archives(tmp_path: Path) -> None:
+    def packed(name: str, *numbers: str) -> None:
+        with tarfile.open(tmp_path / name, "w:gz") as tar:
+            for number in numbers:
+                data = article("").replace(b">7<", f">{number[0]}<".encode())
+                info = tarfile.TarInfo(f"PMC{number}/PMC{number}.xml")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+    packed("a.tar.gz", "1.1", "1.2")
+    packed("b.tar.gz", "2.1", "3.1", "3.2", "4.1")
+    packed("c.tar.gz", "5.1")
+    found = {n: groups(PmcSource([tmp_path], PmcOptions(limit=n))) for n in range(7)}
+    every = [f"PMC{n}" for n in range(1, 6)]
+    assert found == {n: every[:n] for n in range(7)}
+    (tmp_path / "d.tar").write_bytes(b"no tar")
+    assert len(PmcSource([tmp_path], PmcOptions(limit=9)).units()) == 4
+    whole = [u.name.rpartition("/")[2] for u in PmcSource([tmp_path], PmcOptions(limit=4)).units()]
+    assert whole == ["a.tar.gz", "b.tar.gz"]
 
 
 def test_wanted_names_what_reading_opens_and_nothing_else() -> None:

@@ -56,7 +56,7 @@ class PmcSource:
         return entries
 
     def units(self) -> list[Unit]:
-        """Return one unit for each article's XML, and for each small tar archive, sorted by name.
+        """Return one unit for each article's XML, and for each small tar archive, sorted by name; see `_first` for a limit.
 
         Of several versions of an article (`PMC7.1/`, `PMC7.2/`, or `article-version` in the XML) all but the newest are
         units of one reject; the second newest is read where the newest is damaged.
@@ -74,25 +74,12 @@ class PmcSource:
                 raise InputError(f"{path}: no article found; looked for {LOOKED_FOR}")
             for unit in found:
                 locators.setdefault(unit.locator, unit.name)
+        units = _with_versions([(name, locator) for locator, name in locators.items()], declared)
+        if self.options.limit is not None:
+            units = _first(units, self.options.limit)
         taken: set[str] = set()
-        older = packages.older_versions(locators.values(), declared)
-        spare = packages.spare_versions(older, declared)
-        places = {name: locator for locator, name in locators.items()}
-        units = []
-        for locator, name in locators.items():
-            newest = older.get(name)
-            if newest:
-                instead = (str(len(locator)), *locator, *places[newest]) if name in spare else ()
-                locator = ("older", newest, *instead)
-            units.append(Unit(_free_name(name, taken), locator))
-        return self._limited(sorted(units, key=lambda unit: unit.name))
-
-    def _limited(self, units: list[Unit]) -> list[Unit]:
-        """Return the first units by name up to the limit; what is no more than an older version does not count."""
-        if self.options.limit is None:
-            return units
-        newest = [unit for unit in units if unit.locator[0] != "older"]
-        return newest[: self.options.limit]
+        named = [Unit(_free_name(unit.name, taken), unit.locator) for unit in units]
+        return sorted(named, key=lambda unit: unit.name)
 
     def prefetch(self, units: Sequence[Unit]) -> None:
         """Do nothing: the files lie on disk."""
@@ -240,18 +227,69 @@ def _head(file: Path) -> bytes:
 
 def _archive_units(file: Path, name: str, declared: dict[str, tuple[str, int]]) -> list[Unit]:
     """Return the units of an archive: its articles and packages; a small tar itself, as listing it means reading it."""
-    whole = [Unit(name, ("archive", str(file)))]
     if not file.name.lower().endswith(".zip") and file.stat().st_size < BULK_BYTES:
-        return whole
+        return [Unit(name, ("archive", str(file)))]
+    return _member_units(file, name, declared)
+
+
+def _member_units(file: Path, name: str, declared: dict[str, tuple[str, int]]) -> list[Unit]:
+    """Return the articles and packages of an archive as units; an archive that cannot be read is one itself."""
     try:
         package = packages.open_archive(name, file)
         articles = reader.article_names(package)
         versions = reader.declared_versions(package, articles)
     except PackageError:
-        return whole  # reading it says what is wrong, and counts it
+        return [Unit(name, ("archive", str(file)))]  # reading it says what is wrong, and counts it
     declared.update({f"{name}/{member}": version for member, version in versions.items()})
     members = articles + [n for n in package.names() if packages.is_archive(n)]
     return [Unit(f"{name}/{member}", ("archive", str(file), member)) for member in members]
+
+
+def _with_versions(found: list[tuple[str, tuple[str, ...]]], declared: dict[str, tuple[str, int]]) -> list[Unit]:
+    """Return units, those of older versions with the newest's name, and the newest of them with both locators."""
+    older = packages.older_versions((name for name, _ in found), declared)
+    spare = packages.spare_versions(older, declared)
+    places = dict(found)
+    units = []
+    for name, locator in found:
+        if newest := older.get(name):
+            instead = (str(len(locator)), *locator, *places[newest]) if name in spare else ()
+            locator = ("older", newest, *instead)
+        units.append(Unit(name, locator))
+    return units
+
+
+def _first(units: list[Unit], limit: int) -> list[Unit]:
+    """Return the first units by name that hold `limit` articles, and the older versions of those.
+
+    A tar that is one unit counts the articles and packages in it, and is parted where it holds too many. Files count as
+    one article, whatever is in them.
+    """
+    taken: list[Unit] = []
+    left = limit
+    for unit in sorted((unit for unit in units if unit.locator[0] != "older"), key=lambda unit: unit.name):
+        if left <= 0:
+            break
+        parts = _parts(unit)
+        newest = [part for part in parts if part.locator[0] != "older"]
+        taken += [unit] if len(newest) <= left else _with_older(sorted(newest, key=lambda u: u.name)[:left], parts)
+        left -= len(newest)
+    return _with_older(taken, units)
+
+
+def _with_older(taken: list[Unit], units: list[Unit]) -> list[Unit]:
+    names = {unit.name for unit in taken}
+    return taken + [unit for unit in units if unit.locator[0] == "older" and unit.locator[1] in names]
+
+
+def _parts(unit: Unit) -> list[Unit]:
+    """Return the articles and packages in a whole tar as units; of any other unit itself."""
+    kind, path, *members = unit.locator
+    if kind != "archive" or members:
+        return [unit]
+    declared: dict[str, tuple[str, int]] = {}
+    found = _member_units(Path(path), unit.name, declared)
+    return _with_versions([(part.name, part.locator) for part in found], declared) or [unit]
 
 
 def _free_name(name: str, taken: set[str]) -> str:
