@@ -17,6 +17,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ROMANS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
 _PLACES = (("left", "middle", "right"), ("left", "center", "right"), ("left", "centre", "right"), ("left", "right"))
 _HEIGHTS = (("top", "middle", "bottom"), ("top", "bottom"), ("upper", "middle", "lower"), ("upper", "lower"))
+_ENDS = (("left", "right"), ("top", "bottom"), ("upper", "lower"))
 
 # One character each, so that places in the folded text are places in the caption.
 _FOLD = {ord(c): "-" for c in "‐‑‒–—−"} | {
@@ -51,18 +52,18 @@ def _styles() -> list[re.Pattern[str]]:
     for letter in ("[A-Z]", "[a-z]"):
         patterns += [
             re.compile(_in_parentheses(letter)),
-            re.compile(rf"{_START}{_list_of(letter)}\)(?=\s)"),
-            re.compile(rf"{_SENTENCE_START}{_list_of(letter)}[,:.](?=\s)"),
+            re.compile(rf"\b(?={letter}){_START}{_list_of(letter)}\)(?=\s)"),
+            re.compile(rf"\b(?={letter}){_SENTENCE_START}{_list_of(letter)}[,:.](?=\s)"),
         ]
     roman = "(?:" + "|".join(sorted(_ROMANS, key=len, reverse=True)) + ")"
-    return [*patterns, re.compile(_in_parentheses(roman)), re.compile(rf"{_START}{roman}\)(?=\s)")]
+    return [*patterns, re.compile(_in_parentheses(roman)), re.compile(rf"\b(?=[ivx]){_START}{roman}\)(?=\s)")]
 
 
 _STYLES = _styles()
 _SIDE = r"(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re))"
 _SIDE_STYLES = (
     re.compile(rf"\((?:on the )?{_SIDE}(?: (?:panels?|row|column|image))?\)", re.IGNORECASE),
-    re.compile(rf"{_START}(?:the )?{_SIDE}(?: (?:panels?|row|column|image))?[:,](?=\s)", re.IGNORECASE),
+    re.compile(rf"\b(?=[tlrbumc]){_START}(?:the )?{_SIDE}(?: (?:panels?|row|column|image))?[:,](?=\s)", re.IGNORECASE),
 )
 # What stands before "(A)" where it is a name or points elsewhere.
 _NO_MARKER = re.compile(
@@ -118,9 +119,14 @@ def split_panels(caption: str) -> Panels | None:
         found = _counting_up(folded, [_marker(m) for m in style.finditer(folded)])
         if len(_all_labels(found)) > len(_all_labels(best)):
             best = found
-    if not best:
-        best = next((found for style in _SIDE_STYLES if (found := _sides(folded, style))), [])
+    best = best or _places(folded)
     return _cut(caption, folded, best) if best else None
+
+
+def marks_places(caption: str) -> bool:
+    """Tell whether a caption marks panels by their places: "Left, CT. Right, MRI.", "CT (top) and MRI (bottom)"."""
+    lower = caption.lower()
+    return any(first in lower and last in lower for first, last in _ENDS) and bool(_places(caption.translate(_FOLD)))
 
 
 def _marker(match: re.Match[str]) -> _Marker:
@@ -166,6 +172,10 @@ def _counting_up(text: str, candidates: list[_Marker]) -> list[_Marker]:
     whole = len(seen) >= 2 and seen == set(order[: len(seen)])
     alone = len(kept) == 1 and not _BEFORE_TEXT.search(text[: kept[0].start][-8:])
     return kept if whole and not alone else []
+
+
+def _places(text: str) -> list[_Marker]:
+    return next((found for style in _SIDE_STYLES if (found := _sides(text, style))), [])
 
 
 def _sides(text: str, style: re.Pattern[str]) -> list[_Marker]:

@@ -1,29 +1,51 @@
-"""Whether a caption marks panels: "(A) CT. (B) MRI.", "A, CT; B, MRI.", "(A-C) CT."."""
+"""Whether a caption marks panels: "(A) CT. (B) MRI.", "A, CT; B, MRI.", "(A-C) CT.", "Left: CT. Right: MRI."."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from medvlm.data.figures.captions import marks_places, split_panels
 from medvlm.data.sources.pmc.text import fold_hyphens
 
-_AFTER_LETTER = re.compile(r"[).:,-](?<=[\s.;:,(][A-Ha-h].)")
 _PANELS = "abcdefghABCDEFGH"
-_RANGE_SIGNS = ("-", " - ", " to ", " and ", "&", " & ")
+_MARKS = {letter: (f"{letter})", f"{letter},", f"{letter}.", f"{letter}:", f"({letter}-") for letter in "ab"}
+_RARE_SIGNS = ("ii)", "ii,", "\uff08")
+_RANGE_SIGNS = ("-", " - ", " to ", " and ", "&", " & ", "/", ";", "; ")
 
 
 def marks_panels(caption: str) -> bool:
-    """Tell whether a caption marks at least the panels A and B, each at the start of a part or in parentheses.
+    """Tell whether a caption marks at least the panels A and B, or two places: what alone decides on `compound`.
 
-    A range ("(A-C) CT.") marks all from its first to its last.
+    Each letter stands at the start of a part or in parentheses; a range ("(A-C) CT.") marks all from its first to its
+    last. What `split_panels` splits is marked; some of the marked captions it cannot split.
     """
+    if _marks_letters(caption) or marks_places(caption):
+        return True
+    # Roman numbers and wide parentheses are too rare to be looked for everywhere.
+    return any(sign in caption for sign in _RARE_SIGNS) and split_panels(caption) is not None
+
+
+def _marks_letters(caption: str) -> bool:
     folded = f" {fold_hyphens(caption)}"
-    places = [match.start() for match in _AFTER_LETTER.finditer(folded)]
-    marks = {folded[place - 1].lower() for place in places if _is_mark(folded, place - 1, place)}
-    if not {"a", "b"} <= marks:
-        for first, last in _ranges(folded):
-            marks |= set("abcdefgh"["abcdefgh".index(first.lower()) : "abcdefgh".index(last.lower()) + 1])
-    return {"a", "b"} <= marks
+    lower = folded.lower()
+    second = _stands(lower, "b")
+    if second and _stands(lower, "a"):
+        return True
+    found = {"b"} if second else set()
+    for first, last in _ranges(folded):
+        found |= set("abcdefgh"["abcdefgh".index(first.lower()) : "abcdefgh".index(last.lower()) + 1])
+    return "b" in found and ("a" in found or _stands(lower, "a"))
+
+
+def _stands(text: str, letter: str) -> bool:
+    """Tell whether a letter is set off as a mark somewhere in a text in lower case."""
+    for mark in _MARKS[letter]:
+        place = text.find(mark)
+        while place >= 0:
+            if mark[0] == "(" or _is_mark(text, place, place + 1):
+                return True
+            place = text.find(mark, place + 1)
+    return False
 
 
 def _ranges(text: str) -> Iterator[tuple[str, str]]:
