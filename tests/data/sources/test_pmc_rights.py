@@ -373,3 +373,71 @@ def test_permission_of_patients_and_boards_makes_no_owner(caption: str, ours: bo
 def test_evidence_is_the_whole_sentence() -> None:
     (license, evidence) = caption_license("CT. Adapted from Smith et al. 2010, under CC BY 4.0. MRI.") or ("", "")
     assert (license, evidence) == ("CC-BY-4.0", "Adapted from Smith et al. 2010, under CC BY 4.0.")
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Axial CT. (From Smith et al. [12], with permission.)",
+        "Adapted from Smith et al. (2010) with permission.",
+        "Case courtesy Dr Ali, Radiopaedia.org",
+        "Abbildung mit freundlicher Genehmigung von Elsevier.",
+        "Reproduit avec la permission d'Elsevier.",
+        "Avec l'aimable autorisation de Springer.",
+        "Source: Google Earth.",
+        "Modified from A. Smith, Fig. 3, with kind permission.",
+        "Con permiso de Elsevier.",
+        "Reproduzido com permissão de Elsevier.",
+        "Com autorização da editora.",
+        "Per gentile concessione di Elsevier.",
+        "Permission was obtained from Elsevier.",
+        "By kind permission of the publisher.",
+        "Reproduced with the permission of the American College of Radiology.",
+        "With permission of the patient and Elsevier.",
+        "Avec la permission du patient et d'Elsevier.",
+        "Used with permission.",
+    ],
+)
+def test_permission_of_another_takes_the_license_away(caption: str) -> None:
+    assert captioned(f"Axial CT. {caption}") == (None, "figure", True)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Created with BioRender.com",
+        "Image courtesy Dr Smith.",
+        "Imagem cedida por Dr. X",
+        "(From Smith et al. [12])",
+    ],
+)
+def test_credit_to_another_is_marked(caption: str) -> None:
+    assert captioned(f"Axial CT. {caption}") == ("CC-BY-4.0", "article", True)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Used with permission of the patient.",
+        "Shown with the patient's permission.",
+        "Shown with parental permission.",
+        "Avec la permission du patient.",
+        "Con permiso del paciente.",
+        "Con la autorización de los padres.",
+        "Com autorização do paciente.",
+        "Mit Genehmigung der Patientin.",
+        "Mit Genehmigung der Ethikkommission.",
+        "The photograph was used with patient permission.",
+        "Published with the patient's written consent and permission.",
+        "Photograph published with permission to publish from the patient.",
+        "Shown with permission for publication from the patient's parents.",
+        "Permission was obtained from the patient.",
+        "Cases (from January 2010 to 2012).",
+        "All are photographed under UV light.",
+        "Courtesy stigma scores.",
+        "Patients with parental consent and permission.",
+        "Patients with cancer gave permission for photographs.",
+    ],
+)
+def test_permission_of_those_pictured_and_chance_words_are_no_credit(caption: str) -> None:
+    assert captioned(f"Axial CT. {caption}") == ("CC-BY-4.0", "article", False)

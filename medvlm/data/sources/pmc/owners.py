@@ -1,4 +1,7 @@
-"""Words of a caption that name another owner than the article's authors, in English, Portuguese and Spanish."""
+"""Words of a caption that name another owner than the article's authors, in the languages that PMC's articles have.
+
+What is not clear counts as somebody else's: "with permission" says that somebody gave it, whoever it was.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from medvlm.data.sources.pmc.text import fold_hyphens
 
 _NAME = r"(?-i:[A-Z])[\w&.'’-]*"
 _SOURCE = rf"(?:\[|\(?(?:ref|https?:)|{_NAME}|the\b[^.;]{{0,60}}?\b(?:website|database|atlas|archive|collection)\b)"
+_MONTH = r"(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\b"
 # Each pattern with the words of which a text that it matches holds one: most captions hold none, and are done with
 # cheaply.
 _Clued = tuple[frozenset[str], re.Pattern[str]]
@@ -30,8 +34,15 @@ _OWNED = (
     _clued("(c)", rf"\(c\)\s*(?:(?:19|20)\d\d\b|{_NAME}(?:[ ,]+{_NAME}){{0,5}},?\s+(?:19|20)\d\d\b)"),
     _clued(
         "permission",
-        r"\b(?:re)?(?:produced|printed|used|published|adapted|modified)\b[^.;]{0,120}?\b(?:with|by)\b[^.;]{0,30}?"
-        r"\bpermission\b|\bpermission\s+(?:from|of|by)\b",
+        r"\bwith\b(?:(?!\b(?:gave|gives?|granted|had)\b)[^.;]){0,60}?\bpermission\b|\bby\s+(?:[\w'’]+\s+){0,4}?permission\b|"
+        r"\bpermission\s+(?:(?:was|were|is|has been)\s+)?(?:obtained\s+|granted\s+|given\s+|received\s+)?"
+        r"(?:from|of|by)\b",
+    ),
+    _clued("genehmigung", r"\bmit\s+(?:[\w]+\s+){0,3}?genehmigung\b|\bgenehmigung\s+(?:von|de[rs])\b"),
+    _clued(
+        "permis|autori|concession|gentil",
+        r"\b(?:avec|con|com|per|sous|mediante|sob)\s+(?:(?:(?:l|d)['’])?\w+\s+){0,3}?(?:l['’])?"
+        r"(?:aimable\s+)?(?:permission|permiss[aã]o|permiso|permesso|autori[sz]a[tcç][\wãóò]+|concessione)\b",
     ),
     _clued("reprodu|reprinted|republished", r"\b(?:reproduced|reprinted|republished)\s+from\b"),
     _clued("reprodu", r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b"),
@@ -42,9 +53,10 @@ _OWNED = (
         r"\b(?:creative commons|cc[ -]?by|licen[cs]e)",
     ),
     _clued(
-        "getty|stock|alamy|dreamstime|123rf|science photo|depositphotos",
+        "getty|stock|alamy|dreamstime|123rf|science photo|depositphotos|radiop|google",
         r"\bgetty images\b|\bshutterstock\b|\bi\s?stock(?:photos?)?\b|\balamy\b|\badobe stock\b|"
-        r"\bdepositphotos\b|\bdreamstime\b|\b123rf\b|\bscience photo library\b",
+        r"\bdepositphotos\b|\bdreamstime\b|\b123rf\b|\bscience photo library\b|\bradiop(?:a)?edia\b|"
+        r"\bgoogle\s+(?:earth|maps?|street\s+view)\b",
     ),
 )
 # Words by which the authors credit somebody else's work.
@@ -52,6 +64,7 @@ _BORROWED = (
     _clued("adapted", r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b"),
     _clued("redrawn|adapted|modifi", r"\b(?:redrawn|adapted|modified)\s+(?:after|from)\b"),
     _clued("tad|modifi|extraid|extraíd", r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b"),
+    _clued("(from", rf"\(from\s+(?!{_MONTH}){_NAME}[^()]{{0,60}}?(?:\bet al\b|\[\d|\b(?:19|20)\d\d\b)"),
     _clued(
         "taken from|obtained from|downloaded from|redrawn",
         r"\b(?:figure|image|picture|photo|photograph|diagram|map|drawing|illustration|schematic)s?\s+"
@@ -60,7 +73,9 @@ _BORROWED = (
 )
 # Credit to the maker of a picture, who may be one of the authors.
 _CREDITED = (
-    _clued("courtesy", r"\bcourtesy\s*(?:of|to|by|:)"),
+    _clued("courtesy", rf"\bcourtesy\s*(?:of|to|by|from|[:,]|\(|(?={_NAME}))"),
+    _clued("cortes|cedid", r"\bcortes[ií]as?\s+d[aeo]l?\b|\bcedid[oa]s?\s+(?:por|pel[oa])\b"),
+    _clued("biorender", r"\bbiorender\b"),
     _clued("credit", r"\b(?:photo|photograph|image|picture|figure|illustration)s?\s+credits?\b"),
     _clued(
         "photo|illustration|drawing|artwork",
@@ -73,25 +88,32 @@ _NOT_PICTURES = re.compile(
     r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
 # Whose permission makes nobody an owner: those pictured, those who answer for them, and boards of ethics.
-_BOARD = r"(?:ethic(?:s|al)?\b|institutional review board|review board|irb\b)"
+_BOARD = r"(?:[eé]thi(?:c(?:s|al)?|k|que)\w*|[eé]tica|institutional review board|review board|irb\b)"
 _PERSON = (
-    r"(?:patient|participant|subject|volunteer|donor|parent|guardian|mother|father|famil(?:y|ie)|relative|spouse|"
-    r"next of kin)"
+    r"(?:patient\w*|participant|subject|volunteer|donor|parent|guardian|mother|father|famil(?:y|ie)|relative|spouse|"
+    r"next of kin|pa[cz]ient\w*|eltern|angehörigen|famill?\w+|parents?|padres?|madre|pais?|mãe|genitori)"
 )
 _OTHERS = r"(?:and|or|for|to|in|on|with|by|from|publishers?|journals?|authors?|editors?|press|society)\b"
+_WORD = r"[\w'’-]+"
+_PERMISSION = r"(?:permission|permiss[aã]o|permiso|permesso|autori[sz]a[tcç][\wãóò]+|genehmigung)"
+_GIVEN = r"(?:(?:was|were|is|has been)\s+)?(?:(?:\w+ed|given)\s+)?(?:(?:to|for)\s+(?:[a-z]\w*\s+){1,4}?)?"
 _PERSONAL = re.compile(
-    rf"\bpermission\s+(?:(?:was|were|is|has been)\s+\w+\s+)?(?:of|from|by)\s+"
-    rf"(?:(?:(?!{_OTHERS})(?-i:[a-z])[\w'’-]*\s+){{0,4}}?{_PERSON}|(?:(?!{_OTHERS})[\w'’-]+\s+){{0,6}}?{_BOARD})"
+    rf"\b{_PERMISSION}\s+{_GIVEN}(?:of|from|by|d[aeou]s?|del|della|dell['’]|de\s+l['’]|de\s+la|von|de[rsn])\s*"
+    rf"(?:(?:(?!{_OTHERS})(?-i:[a-z]){_WORD[:-1]}*\s+){{0,4}}?{_PERSON}|(?:(?!{_OTHERS}){_WORD}\s+){{0,6}}?{_BOARD})"
     # A publisher may stand beside them.
-    r"(?![\w'’]*,?\s+(?:\w+\s+){0,2}?(?:and|or)\s+(?:\w+\s+){0,3}?"
-    r"(?:publisher|journal|authors?\b|(?!(?:IRB|Institutional|Ethic|Research|Review))(?-i:[A-Z])))|"
-    rf"{_PERSON}s?(?:['’]s?)?\s+(?:(?:written|informed|explicit|verbal|full)\s+(?:and\s+)?){{0,3}}permission\b|"
-    r"\bparental\s+permission\b",
+    r"(?![\w'’]*,?\s+(?:\w+\s+){0,2}?(?:and|or|et|und|e|y)\s+(?:[\w'’]+\s+){0,3}?"
+    r"(?:publisher|journal|authors?\b|(?!(?:IRB|Institutional|Ethic|Research|Review))(?:[dl]['’])?(?-i:[A-Z])))|"
+    rf"{_PERSON}s?(?:['’]s?)?\s+(?:(?:written|informed|explicit|verbal|full|consent)\s+(?:and\s+)?){{0,3}}permission\b|"
+    r"\bparental\s+(?:consent\s+and\s+)?permission\b",
     re.IGNORECASE,
 )
 _LICENSE_CLUE = re.compile(r"creative\W?commons|attribution|\bcc[\W_]{0,4}by", re.IGNORECASE)
 # "et al. 2010" and "Fig. 2" end no sentence.
 _BREAK = re.compile(r"(?<!\bal)(?<!\bFigs)(?<!\bFig)\.\s+(?=[^a-z\d\s])")
+_ABBREVIATED = re.compile(
+    r"\b(?:et al|figs?|refs?|dr|prof|mr|mrs|inc|ltd|vol|no|pp?|[A-Z])\.(?=[\s),;])", re.IGNORECASE
+)
+_GIVING = frozenset(("permission", "permis", "autori", "genehmigung"))
 _PANEL_MARK = re.compile(r"\(([abABdD])\)")
 
 
@@ -105,7 +127,9 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     clues = {clue for clue in _ALL_CLUES if clue in lower}
     if not clues:
         return None
-    masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text) if "permission" in lower else text
+    masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text) if not clues.isdisjoint(_GIVING) else text
+    # These end no sentence, so what follows belongs to them.
+    masked = _ABBREVIATED.sub(lambda match: match[0].replace(".", " "), masked)
     for kind in (_OWNED, _BORROWED, _CREDITED):
         for match in _matches(kind, masked, clues):
             if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):

@@ -56,7 +56,7 @@ class PmcSource:
         return entries
 
     def units(self) -> list[Unit]:
-        """Return one unit for each article's XML, and for each small tar archive, sorted by name; see `_first` for a limit.
+        """Return one unit for each article's XML, and for each small tar archive, sorted by name.
 
         Of several versions of an article (`PMC7.1/`, `PMC7.2/`, or `article-version` in the XML) all but the newest are
         units of one reject; the second newest is read where the newest is damaged.
