@@ -187,7 +187,7 @@ def wanted(
         names: the media files there are.
         license_policy: as `medvlm.licenses.policy.admit` takes it; it is asked of each figure's own rights.
         options: as `read_xml` takes them.
-        article_license: PMC's code ("CC BY") for an article that states no license that is known.
+        article_license: PMC's code ("CC BY") for the article; it counts as `rights.no_freer` says.
 
     Raises:
         UsageError: the license policy is malformed.
