@@ -146,9 +146,63 @@ def test_metadata_holds_only_where_the_article_states_nothing(code: str, expecte
     fallback = metadata_rights(code)
     read = front("", fallback)
     assert read.rights == Rights(expected, "article", f"PMC metadata: {code}")
-    stated = front("<permissions><license license-type='cc-by-nc'/></permissions>", fallback)
-    assert stated.rights.license == "LicenseRef-CC-BY-NC-unversioned"
     assert metadata_rights("NO-CC CODE") is metadata_rights("") is metadata_rights(None) is None
+
+
+def licensed(words: str) -> str:
+    return f"<permissions><license><license-p>{words}</license-p></license></permissions>"
+
+
+@pytest.mark.parametrize(
+    ("code", "stated", "expected"),
+    [
+        ("CC BY", "CC BY-NC 4.0", "CC-BY-NC-4.0"),
+        ("CC0", "CC BY 4.0", "CC-BY-4.0"),
+        ("CC BY", "CC0", "LicenseRef-CC-BY-unversioned"),
+        ("CC BY-NC-ND", "CC BY-NC 4.0", "LicenseRef-CC-BY-NC-ND-unversioned"),
+        ("CC BY-SA", "CC BY 4.0", "LicenseRef-CC-BY-SA-unversioned"),
+        ("CC BY-NC", "CC BY-ND 4.0", "CC-BY-NC-ND-4.0"),
+        ("CC BY-NC-SA", "CC BY-ND 4.0", "CC-BY-NC-ND-4.0"),
+        ("CC BY-NC", "CC BY-SA 4.0", "CC-BY-NC-SA-4.0"),
+        ("CC BY", "CC BY 3.0", "CC-BY-3.0"),
+        ("TDM", "CC BY-NC 4.0", "LicenseRef-PMC-TDM"),
+        ("CC BY", "All rights reserved.", "LicenseRef-all-rights-reserved"),
+        (None, "CC BY 3.0", "CC-BY-3.0"),
+    ],
+)
+def test_of_metadata_and_article_that_holds_which_both_allow(code: str | None, stated: str, expected: str) -> None:
+    assert front(licensed(stated), metadata_rights(code)).rights.license == expected
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        licensed("Users may view and print for academic research only. No redistribution."),
+        licensed("See terms."),
+        "<permissions><copyright-statement>© 2020 Elsevier. Personal use only.</copyright-statement></permissions>",
+        "<copyright-statement>© 2020 X. No part may be reproduced.</copyright-statement>",
+        "<permissions><license xlink:href='https://example.org/terms'/></permissions>",
+        licensed("See terms.")
+        + "<custom-meta-group><custom-meta><meta-name>pmc-license-ref</meta-name><meta-value>CC BY</meta-value>"
+        "</custom-meta></custom-meta-group>",
+    ],
+)
+def test_terms_that_are_not_known_are_not_replaced_by_metadata(terms: str) -> None:
+    rights = front(terms, metadata_rights("CC BY")).rights
+    assert rights.license is None
+    assert rights.evidence
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        "<permissions><copyright-statement>© 2020 The Authors; licensee X Ltd.</copyright-statement></permissions>",
+        "<permissions><license license-type='open-access'/></permissions>",
+        "<permissions><copyright-holder>Jane Doe</copyright-holder></permissions>",
+    ],
+)
+def test_metadata_counts_where_only_the_owner_is_named(nothing: str) -> None:
+    assert front(nothing, metadata_rights("CC BY")).rights.license == "LicenseRef-CC-BY-unversioned"
 
 
 # Read by hand from the articles.

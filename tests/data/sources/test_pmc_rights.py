@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree
 
 from medvlm.data.sources.pmc import jats, xml
 from medvlm.data.sources.pmc.options import KINDS
 from medvlm.data.sources.pmc.owners import caption_license, third_party_note
-from medvlm.data.sources.pmc.prose import code_license, prose_license
+from medvlm.data.sources.pmc.prose import code_license, combined, prose_license
 from medvlm.data.sources.pmc.rights import article_rights
 
 BY = "LicenseRef-CC-BY-unversioned"
@@ -285,6 +287,25 @@ LINKED_WAIVER = (
         (f"<license xlink:href='{CC}/by/4.0/'><license-p>All rights reserved.</license-p></license>", "CC-BY-4.0"),
         ("<license license-type='cc-by'><license-p>CC BY\u2013NC</license-p></license>", NC),
         (f"<license><license-p>Text {CC}/by/4.0/; figures {CC}/by-nc/4.0/</license-p></license>", "CC-BY-NC-4.0"),
+        (f"<license xlink:href='{CC}/by-nc/4.0/'/><license xlink:href='{CC}/by-nc-nd/4.0/'/>", "CC-BY-NC-ND-4.0"),
+        (f"<license xlink:href='{CC}/by-nc/4.0/'/><license xlink:href='{CC}/by-nd/4.0/'/>", "CC-BY-NC-ND-4.0"),
+        (f"<license xlink:href='{CC}/by-nc/4.0/'/><license xlink:href='{CC}/by-nd/3.0/'/>",
+         "LicenseRef-CC-BY-NC-ND-unversioned"),
+        (f"<license xlink:href='{CC}/by/4.0/'/><license xlink:href='{CC}/by-sa/4.0/'/>", "CC-BY-SA-4.0"),
+        (f"<license xlink:href='{CC}/by/4.0/'/><license><license-p>CC BY-NC 4.0</license-p></license>", "CC-BY-NC-4.0"),
+        ("<license><license-p>CC BY 4.0</license-p></license><license><license-p>CC BY-NC 4.0</license-p></license>",
+         "CC-BY-NC-4.0"),
+        (f"<license xlink:href='{CC}/by/4.0/' license-type='cc-by-nc'/>", NC),
+        ((f"<license xlink:href='{CC}/by/4.0/'><license-p>Creative Commons Attribution-ShareAlike 4.0</license-p>"
+         "</license>"), "CC-BY-SA-4.0"),
+        ((f"<license xlink:href='{CC}/by-nc/4.0/'><license-p>Attribution-NonCommercial-NoDerivatives 4.0</license-p>"
+         "</license>"), "CC-BY-NC-ND-4.0"),
+        ((f"<license xlink:href='{CC}/by/4.0/'><license-p>Under the Creative Commons License, which permits "
+         "non-commercial use.</license-p></license>"), "CC-BY-NC-4.0"),
+        ((f"<license xlink:href='{CC}/by/4.0/'><license-p>Use even for commercial purposes; for commercial re-use no "
+         "permission is needed.</license-p></license>"), "CC-BY-4.0"),
+        (f"<license xlink:href='{CC}/by/4.0/'><license-p>See {CC}/by-nc-sa/4.0/.</license-p></license>",
+         "CC-BY-NC-SA-4.0"),
     ],
 )  # fmt: skip
 def test_addresses_against_their_prose(inner: str, expected: str | None) -> None:
@@ -441,3 +462,29 @@ def test_credit_to_another_is_marked(caption: str) -> None:
 )
 def test_permission_of_those_pictured_and_chance_words_are_no_credit(caption: str) -> None:
     assert captioned(f"Axial CT. {caption}") == ("CC-BY-4.0", "article", False)
+
+
+CODES = [f"CC-BY{terms}-4.0" for terms in ("", "-NC", "-ND", "-SA", "-NC-ND", "-NC-SA")]
+LICENSES = st.sampled_from([*CODES, "CC0-1.0", RESERVED, "LicenseRef-PMC-TDM"])
+REUSES = ["as it is", "sold", "changed", "changed and sold", "changed under MIT", "changed, sold, under MIT", "unnamed"]
+
+
+def allows(license: str, reuse: str) -> bool:
+    """Tell what a license allows, as its deed says it."""
+    if license in (RESERVED, "LicenseRef-PMC-TDM"):
+        return False
+    if license == "CC0-1.0":
+        return True
+    forbidden = {"NC": "sold", "ND": "changed", "SA": "MIT"}
+    return reuse != "unnamed" and not any(f"-{term}" in license and word in reuse for term, word in forbidden.items())
+
+
+@given(LICENSES, LICENSES)
+def test_combined_allows_what_both_allow_and_no_more(one: str, other: str) -> None:
+    for reuse in REUSES:
+        assert allows(combined(one, other), reuse) == (allows(one, reuse) and allows(other, reuse)), (one, other, reuse)
+
+
+def test_an_adapted_figure_is_under_the_terms_of_both() -> None:
+    assert captioned("Adapted from Smith, CC BY-ND 4.0.", "by-nc/4.0") == ("CC-BY-NC-ND-4.0", "figure", True)
+    assert captioned("Adapted from Smith, CC BY-SA 4.0.", "by/4.0") == ("CC-BY-SA-4.0", "figure", True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from lxml import etree
 
 from medvlm.data.sample import Credit
-from medvlm.data.sources.pmc.rights import NONE_STATED, Rights, article_rights, license_address
+from medvlm.data.sources.pmc.rights import NONE_STATED, Rights, article_rights, license_address, no_freer
 from medvlm.data.sources.pmc.text import local, plain, squeeze, words
 
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
@@ -42,6 +42,8 @@ class Front:
     subjects: list[str] = dataclasses.field(default_factory=list)
     """Keywords, subjects and the title: what tells the field of the article."""
     rights: Rights = NONE_STATED
+    told: Rights | None = None
+    """What PMC says of the article."""
     license_url: str | None = None
     copyright: str = ""
 
@@ -70,15 +72,14 @@ def read_front(root: etree._Element, fallback: Told = None) -> Front:
 
     Args:
         root: the `article`.
-        fallback: what holds where the article states no license that is known.
+        fallback: what PMC says of it (see `rights.no_freer`).
     """
     meta = root.find("front/article-meta")
     pmcid, version = _pmcid(meta) if meta is not None else (None, 0)
     told = fallback(pmcid) if callable(fallback) else fallback
-    rights = article_rights(meta if meta is not None else root.find("front"))
-    if rights.license is None and told is not None:
-        rights = told
+    rights = no_freer(article_rights(meta if meta is not None else root.find("front")), told)
     front = Front(pmcid, version=version, article_type=root.get("article-type"), journal=_journal(root), rights=rights)
+    front.told = told
     if meta is None:
         return front
     front.doi = _doi(meta)

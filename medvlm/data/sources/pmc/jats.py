@@ -18,7 +18,7 @@ from medvlm.data.sources.pmc.marks import marks_panels
 from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
-from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights
+from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights, no_freer
 from medvlm.data.sources.pmc.text import plain
 from medvlm.data.sources.pmc.xml import Document
 
@@ -237,7 +237,7 @@ class _Reader:
                     above,
                     language(above),
                     above.get("article-type") or above.get("response-type"),
-                    article_rights(front, self.main.rights),
+                    no_freer(article_rights(front, self.main.rights), self.article.front.told),
                     translation=(above.get("article-type") or above.get("response-type") or "") == "translation",
                 )
             return self.scopes[above]

@@ -18,6 +18,9 @@ PUBLIC_DOMAIN = "LicenseRef-public-domain"
 TDM = "LicenseRef-PMC-TDM"
 
 _STRICTEST_FIRST = ("no", "unknown", "conditional", "yes")
+_CC_BY = re.compile(r"(?:LicenseRef-)?CC-BY((?:-(?:NC|ND|SA))*)-(unversioned|\d\.\d(?:-[A-Z]+)?)")
+_OTHER_TERMS = 9
+"""Weighs more than all terms of Creative Commons together."""
 _OPEN = ("CC0-1.0", PUBLIC_DOMAIN, "CC-PDM-1.0", "CC-PDDC")
 _URL = re.compile(r"https?://[^\s<>\"')\]]+")
 _SENTENCE_END = re.compile(r"(?<=[.;!?])\s+(?=[\"'(\[]?[A-Z])")
@@ -174,20 +177,69 @@ def address_license(address: str) -> str | None:
 
 
 def strictest(pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
-    """Return the (license, evidence) that allows least; of equal ones that which asks for something, then the first."""
-    return min(pairs, key=lambda pair: (strictness(pair[0]), pair[0] in _OPEN), default=None)
+    """Return the (license, evidence) that allows only what all of them allow; of equal ones the first.
 
-
-def strictness(license: str | None) -> int:
-    """Return a license's place in the order of what it allows: 0 forbids commercial use, 3 permits it."""
-    return _STRICTEST_FIRST.index(commercial_use(license))
-
-
-def is_stricter(said: str, found: str) -> bool:
-    """Tell whether a text (`said`) takes back what an address or type attribute (`found`) gives.
-
-    "All rights reserved" beside a CC BY license is a habit of typesetters; beside the public domain it is a denial.
+    Where none of them is that license, as with NC and ND, the evidence of both is given.
     """
-    if said == ALL_RIGHTS_RESERVED and found not in _OPEN:
-        return False
-    return strictness(said) < strictness(found)
+    found = list(pairs)
+    return functools.reduce(_both, found) if found else None
+
+
+def _both(one: tuple[str, str], other: tuple[str, str]) -> tuple[str, str]:
+    license = combined(one[0], other[0])
+    if license in (one[0], other[0]):
+        return one if license == one[0] else other
+    return license, f"{one[1][:190]} | {other[1][:190]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def combined(one: str, other: str) -> str:
+    """Return the license that allows only what both allow: one of the two, or that with the terms of both."""
+    mine, others = _terms_of(one), _terms_of(other)
+    if mine is None or others is None:
+        return one if strictness(one) <= strictness(other) else other
+    if mine >= others or others >= mine:
+        return one if mine >= others else other
+    return _with_terms(mine | others, (one, other))
+
+
+def _with_terms(terms: frozenset[str], licenses: Iterable[str]) -> str:
+    versions = {match[2] for name in licenses if (match := _CC_BY.fullmatch(name)) and match[2] != "unversioned"}
+    # What may not be changed need not be shared alike when changed.
+    names = terms - {"BY"} - ({"SA"} if "ND" in terms else set())
+    name = "-".join(["CC-BY", *sorted(names)])
+    return f"{name}-{versions.pop()}" if len(versions) == 1 else f"LicenseRef-{name}-unversioned"
+
+
+def _terms_of(license: str) -> frozenset[str] | None:
+    """Return what a license asks for; None for one that is not of Creative Commons. Who forbids changes asks for SA."""
+    if license in _OPEN:
+        return frozenset()
+    match = _CC_BY.fullmatch(license)
+    if not match:
+        return None
+    terms = {"BY", *match[1].split("-")} - {""}
+    return frozenset(terms | {"SA"} if "ND" in terms else terms)
+
+
+def worded(license: str, text: str) -> str:
+    """Return a CC BY license with the terms that a text about it adds in words ("permits non-commercial use")."""
+    terms = _terms_of(license)
+    said = _terms_in_words(fold_hyphens(text)) if terms else set()
+    if not terms or said <= terms:
+        return license
+    return _with_terms(terms | said, (license,))
+
+
+def strictness(license: str | None) -> tuple[int, int]:
+    """Return a license's place in the order of what it allows: first for commercial use, then by how much it asks.
+
+    A license that comes later is not always freer: NC and ND each ask what the other does not (see `combined`).
+    """
+    terms = _terms_of(license) if license else None
+    return _STRICTEST_FIRST.index(commercial_use(license)), -(_OTHER_TERMS if terms is None else len(terms))
+
+
+def is_open(license: str) -> bool:
+    """Tell whether a license asks for nothing: CC0 and the public domain."""
+    return license in _OPEN

@@ -1,10 +1,11 @@
 """What may be done with an article and with each of its figures, and the words or address that say so.
 
-A license is looked for in this order: the address on the license element (`xlink:href`, `ali:license_ref`), an address
-in its text, its type attribute, its prose, the prose of the copyright statement, PMC's own `pmc-license-ref`. A
+A license is looked for at all places that may state it: the address on the license element (`xlink:href`,
+`ali:license_ref`), an address in its text, its type attribute, its prose, else the prose of the copyright statement,
+and PMC's own `pmc-license-ref`. Where they disagree that holds which all of them allow. Terms that are stated and not
+known are no license, whatever PMC's metadata says; metadata counts where nothing is stated, or where it is stricter. A
 figure's own `<permissions>` (or its group's) beat its article's, and a note of ownership in its caption ("© MBARI
 2001", "reproduced with permission") takes the article's license away: its authors cannot give what is not theirs.
-Where address and prose disagree the stricter holds.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from medvlm.data.sources.pmc.prose import (
     PUBLIC_DOMAIN,
     address_license,
     code_license,
-    is_stricter,
+    combined,
+    is_open,
     prose_license,
     strictest,
     strictness,
     text_addresses,
+    worded,
 )
 from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze, words
 
@@ -34,6 +37,11 @@ _EVIDENCE_CHARS = 400
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _GROUPS = ("fig-group", "table-wrap-group")
 _HOLDERS = ("fig", "supplementary-material", "table-wrap", "disp-formula-group", "chem-struct-wrap", *_GROUPS)
+_TERMS = re.compile(
+    r"\b(?:(?:re-?)?us(?:e|ed|age)\b|permi(?:t|ss)|(?:re-?)?distribut|reproduc|copied\b|licen[cs](?!ee)|rights?\b|"
+    r"prohibit|restrict|forbid|terms\b|conditions\b|uso\b|derech|direit|droits\b|rechte\b)",
+    re.IGNORECASE,
+)
 _REWORKED = re.compile(r"\b(?:re)?adapt|\bmodif|\bredrawn", re.IGNORECASE)
 
 
@@ -56,8 +64,35 @@ def article_rights(front: etree._Element | None, inherited: Rights = NONE_STATED
         return inherited
     found = _stated(front.find("permissions"), front)
     if found is None:
-        found = _pmc_license_ref(front)
-    return Rights(*found) if found else inherited
+        return _of_article(_pmc_license_refs(front)) or inherited
+    license, evidence = found
+    if license is None:
+        return Rights(None, "article", evidence)
+    return _of_article([(license, evidence), *_pmc_license_refs(front)]) or inherited
+
+
+def _of_article(found: Iterable[tuple[str, str]]) -> Rights | None:
+    strict = strictest(found)
+    return Rights(strict[0], "article", strict[1][:_EVIDENCE_CHARS]) if strict else None
+
+
+def no_freer(stated: Rights, told: Rights | None) -> Rights:
+    """Return the rights that hold for an article that states some and of which PMC tells others.
+
+    What PMC tells counts alone only where the article states no terms at all, known or not.
+    """
+    if told is None or told.license is None or (stated.license is None and stated.evidence is not None):
+        return stated
+    if stated.license is None:
+        return told
+    license = combined(stated.license, told.license)
+    if license == stated.license:
+        return stated
+    if license == told.license:
+        evidence = f"{told.evidence} (stricter than the article's {stated.license})"
+    else:
+        evidence = f"{told.evidence} (beside the article's {stated.license})"
+    return dataclasses.replace(stated, license=license, evidence=evidence)
 
 
 def metadata_rights(code: str | None, told_by: str = "PMC metadata") -> Rights | None:
@@ -114,9 +149,21 @@ def _noted_rights(notes: Iterable[str], article: Rights, authors: frozenset[str]
             return Rights(None, "figure", note, True)
         borrowed = True
     strict = strictest(licenses)
-    if strict and not (_REWORKED.search(strict[1]) and strictness(article.license) < strictness(strict[0])):
+    if strict and _REWORKED.search(strict[1]):
+        # What was made of somebody's figure is under the terms of both.
+        strict = _reworked(strict, article)
+    if strict:
         return Rights(strict[0], "figure", strict[1][:_EVIDENCE_CHARS], True)
-    return dataclasses.replace(article, third_party=True) if borrowed or strict else article
+    borrowed = borrowed or bool(licenses)
+    return dataclasses.replace(article, third_party=True) if borrowed else article
+
+
+def _reworked(note: tuple[str, str], article: Rights) -> tuple[str, str] | None:
+    """Return the license and evidence of a reworked figure, None where the article's own is what both allow."""
+    if article.license is None:
+        return None if strictness(None) < strictness(note[0]) else note
+    both = strictest([note, (article.license, article.evidence or "")])
+    return None if both is None or (both[0] == article.license and both[0] != note[0]) else both
 
 
 def _given_in_words(note: str) -> tuple[str, str] | None:
@@ -130,38 +177,52 @@ def _own_rights(permissions: etree._Element, article: Rights) -> Rights | None:
     statement = " ".join(plain(e) for e in permissions.iter("copyright-statement", "copyright-holder"))
     found = _stated(permissions, None)
     if found and found[0] is not None:
-        return Rights(found[0], "figure", found[2], bool(statement) or found[0] == ALL_RIGHTS_RESERVED)
+        return Rights(found[0], "figure", found[1], bool(statement) or found[0] == ALL_RIGHTS_RESERVED)
     if not words:
         return None
     return Rights(None, "figure", words[:_EVIDENCE_CHARS], bool(statement) or article.third_party)
 
 
-def _stated(
-    permissions: etree._Element | None, front: etree._Element | None
-) -> tuple[str | None, str, str | None] | None:
-    """Return (license, scope, evidence) of `<permissions>`, or of front matter without them (before JATS 1.0)."""
+def _stated(permissions: etree._Element | None, front: etree._Element | None) -> tuple[str | None, str] | None:
+    """Return license and evidence of `<permissions>`, or of front matter without them (before JATS 1.0).
+
+    The license is None where terms are stated that are not known; all is None where none are.
+    """
     where = permissions if permissions is not None else front
     if where is None:
         return None
     licenses = list(where.iter("license")) if permissions is not None else where.findall("license")
-    said = _from_prose(licenses)
-    found = _from_addresses(licenses) or _from_types(licenses) or said
-    if found and said and is_stricter(said[0], found[0]):
-        found = said
-    if found is None:
-        statements = where.findall("copyright-statement") + where.findall("copyright-holder")
-        found = _from_prose(statements)
+    statements = where.findall("copyright-statement") + where.findall("copyright-holder")
+    found = _licensed(licenses) or strictest(_from_prose(statements))
     if found:
-        return found[0], "article", found[1][:_EVIDENCE_CHARS]
-    words = squeeze(" ".join(plain(e) for e in licenses))
-    return (None, "article", words[:_EVIDENCE_CHARS]) if words else None
+        return found[0], found[1][:_EVIDENCE_CHARS]
+    terms = [plain(e) or next(_attribute_addresses(e), "") for e in licenses]
+    terms += [text for e in statements if _TERMS.search(text := plain(e))]
+    words = squeeze(" ".join(terms))
+    return (None, words[:_EVIDENCE_CHARS]) if words else None
 
 
-def _from_addresses(licenses: list[etree._Element]) -> tuple[str, str] | None:
-    """Return the license behind the addresses, the strictest where they disagree; the text's count only alone."""
-    return _strictest_address(a for e in licenses for a in _attribute_addresses(e)) or _strictest_address(
-        a for e in licenses for a in text_addresses(_with_addresses(e))
-    )
+def _licensed(licenses: list[etree._Element]) -> tuple[str, str] | None:
+    """Return what all license elements allow, by their addresses, types and prose."""
+    said = list(_from_prose(licenses))
+    found = strictest([*_from_addresses(licenses), *_from_types(licenses)])
+    if found is None:
+        return strictest(said)
+    # "All rights reserved" beside a license is a habit of typesetters; beside the public domain it is a denial.
+    said = [pair for pair in said if pair[0] != ALL_RIGHTS_RESERVED or is_open(found[0])]
+    for text in map(plain, licenses):
+        if (license := worded(found[0], text)) != found[0]:
+            said.append((license, text))
+    return strictest([found, *said])
+
+
+def _from_addresses(licenses: list[etree._Element]) -> Iterator[tuple[str, str]]:
+    """Yield the licenses behind the addresses, first those in attributes, then those in the text."""
+    for addresses in (_attribute_addresses, lambda e: text_addresses(_with_addresses(e))):
+        for element in licenses:
+            for address in addresses(element):
+                if license := address_license(address):
+                    yield license, address
 
 
 def _attribute_addresses(element: etree._Element) -> Iterator[str]:
@@ -179,28 +240,22 @@ def _with_addresses(element: etree._Element) -> str:
     return fold_hyphens(squeeze(words(whole)))
 
 
-def _strictest_address(addresses: Iterable[str]) -> tuple[str, str] | None:
-    return strictest((spdx, address) for address in addresses if (spdx := address_license(address)))
-
-
-def _from_types(licenses: list[etree._Element]) -> tuple[str, str] | None:
+def _from_types(licenses: list[etree._Element]) -> Iterator[tuple[str, str]]:
     for element in licenses:
         refs = [r.get("content-type") or r.get("specific-use") for r in element.iter("{*}license_ref")]
         for value in (element.get("license-type"), element.get("content-type"), *refs):
             if value and (found := code_license(value)):
-                return found, value
-    return None
+                yield found, value
 
 
-def _from_prose(elements: list[etree._Element]) -> tuple[str, str] | None:
+def _from_prose(elements: list[etree._Element]) -> Iterator[tuple[str, str]]:
     for element in elements:
         text = plain(element)
         if found := prose_license(text):
-            return found, text
-    return None
+            yield found, text
 
 
-def _pmc_license_ref(front: etree._Element) -> tuple[str | None, str, str | None] | None:
+def _pmc_license_refs(front: etree._Element) -> Iterator[tuple[str, str]]:
     for meta in front.iter("custom-meta"):
         if squeeze(meta.findtext("meta-name") or "").lower() != "pmc-license-ref":
             continue
@@ -208,5 +263,4 @@ def _pmc_license_ref(front: etree._Element) -> tuple[str | None, str, str | None
         text = plain(value) if value is not None else ""
         found = next((s for a in text_addresses(text) if (s := address_license(a))), None) or code_license(text)
         if found:
-            return found, "article", f"pmc-license-ref: {text}"
-    return None
+            yield found, f"pmc-license-ref: {text}"
