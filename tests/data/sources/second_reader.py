@@ -52,6 +52,8 @@ class SecondArticle:
 
     figures: list[SecondFigure]
     outside: int
+    no_images: int
+    """Supplements with a file that is no picture, and no pictures of their own."""
     citing: dict[str, list[Text]]
     """Id -> the paragraphs with a reference that names it, captions, notes, tables and
     other sub-articles left out."""
@@ -79,12 +81,14 @@ def second_reading(data: bytes) -> SecondArticle:
         if name(element) in PICTURES and is_picture(element):
             group = next((a for a in above(element) if name(a) == "alternatives"), element)
             groups.setdefault(group, set()).add(element.get(HREF) or "")
+        elif name(element) == "supplementary-material" and is_picture(element) and element.get(HREF):
+            groups[element] = {element.get(HREF) or ""}
 
     held: dict[ET.Element, list[set[str]]] = {}
     alone: dict[ET.Element, list[set[str]]] = {}
     outside = 0
     for group, hrefs in groups.items():
-        holder = holder_of(group, above(group))
+        holder = group if name(group) == "supplementary-material" else holder_of(group, above(group))
         if holder is None:
             outside += 1
         elif name(group) == "alternatives" or hrefs not in alone.setdefault(holder, []):
@@ -117,15 +121,21 @@ def second_reading(data: bytes) -> SecondArticle:
                 text = text_of([paragraph])
                 if rid in places and places[rid] is part(element) and text not in citing.setdefault(rid, []):
                     citing[rid].append(text)
-    return SecondArticle(figures, outside, citing)
+    no_images = 0
+    for element in root.iter():
+        if name(element) == "supplementary-material" and element not in held:
+            files = [element.get(HREF)] + [child.get(HREF) for child in element if name(child) == "media"]
+            no_images += any(files)
+    return SecondArticle(figures, outside, no_images, citing)
 
 
 def is_picture(element: ET.Element) -> bool:
-    if name(element) != "media":
+    if name(element) not in ("media", "supplementary-material"):
         return True
-    return (element.get("mimetype") or "").startswith("image") or (
-        not element.get("mimetype") and bool(re.search(r"\.(jpe?g|png|tiff?)$", element.get(HREF) or "", re.I))
-    )
+    mimetype = (element.get("mimetype") or "").strip().lower()
+    if re.match("image|video|audio", mimetype):
+        return mimetype.startswith("image")
+    return bool(re.search(r"\.(jpe?g|png|tiff?|webp|gif|bmp)$", (element.get(HREF) or "").strip(), re.I))
 
 
 def holder_of(group: ET.Element, above: list[ET.Element]) -> ET.Element | None:
@@ -158,9 +168,11 @@ def figure(element: ET.Element, parent: ET.Element | None, pictures: list[set[st
     other_language = False
     if in_group and parent is not None:
         other_language = not pictures and any(e.get(LANG) != element.get(LANG) for e in parent if name(e) == "fig")
-        if not captions:
+        label = label or own_label(parent)
+        if len({e.get(LANG) for e in (parent, element, *captions, *own_captions(parent))} - {None}) < 2:
+            captions = own_captions(parent) + captions
+        elif not captions:
             captions = own_captions(parent)
-            label = label or own_label(parent)
     group = parent.get("id") if in_group and parent is not None else None
     return SecondFigure(element.get("id"), label, text_of(captions), pictures, translated, other_language, group)
 

@@ -10,6 +10,7 @@ import io
 import random
 import tarfile
 import time
+import xml.etree.ElementTree as ET
 import zipfile
 from pathlib import Path
 
@@ -148,6 +149,15 @@ def test_mutated_articles(realdata: Path, name: str) -> None:
     assert time.monotonic() - start < 30
 
 
+def well_formed(data: bytes) -> bool:
+    """Tell what another parser makes of some bytes."""
+    try:
+        ET.fromstring(data)
+    except ET.ParseError:
+        return False
+    return True
+
+
 def shared_articles(realdata: Path) -> list[Path]:
     return sorted(p for p in realdata.glob("jats_*/**/*") if p.suffix in (".xml", ".nxml"))
 
@@ -157,8 +167,15 @@ def test_every_shared_article_with_bytes_flipped_cut_and_doubled(realdata: Path)
     for seed, path in enumerate(shared_articles(realdata)):
         for mutant in mutations(path.read_bytes(), seed, count=3):
             start = time.monotonic()
-            assert consume(MemoryPackage("m", {"a.xml": mutant, "g.png": b""})) is not None
+            results = consume(MemoryPackage("m", {"a.xml": mutant, "g.png": b""}))
             assert time.monotonic() - start < 5, path.name
+            # There is no whole picture, so all that is left of the article is told as reasons.
+            reasons = {r.reason for r in results if isinstance(r, Reject)}
+            assert len(results) == sum(isinstance(r, Reject) for r in results), path.name
+            if not well_formed(mutant):
+                assert any(reason.startswith(("xml ", "no article in")) for reason in reasons), path.name
+            elif figures := {e.get("id") for e in ET.fromstring(mutant).iter("fig")}:
+                assert reasons, (path.name, figures)
 
 
 def shuffled(data: bytes, seed: int) -> bytes:
@@ -196,7 +213,7 @@ def test_shared_articles_with_elements_shuffled_lose_no_figure(realdata: Path) -
         reasons = collections.Counter(r.reason for r in results if isinstance(r, Reject))
         second = second_reading(data)
         told = sum(count for reason, count in reasons.items() if reason not in OF_FIGURES)
-        there = second.outside + sum(len(f.pictures) for f in second.figures if not f.translated)
+        there = second.outside + second.no_images + sum(len(f.pictures) for f in second.figures if not f.translated)
         assert told == there, (path.name, reasons)
 
 

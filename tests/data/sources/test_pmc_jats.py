@@ -180,14 +180,70 @@ def test_kinds_of_dropped_graphics() -> None:
     ]
 
 
-def test_group_caption_serves_figures_without_their_own() -> None:
+def test_group_caption_serves_its_figures_and_stands_before_their_own() -> None:
     body = (
         '<fig-group id="g"><label>Fig 1</label><caption><p>Both.</p></caption>'
-        '<fig id="a"><graphic xlink:href="a"/></fig><fig id="b"><caption><p>Own.</p></caption>'
-        '<graphic xlink:href="b"/></fig></fig-group>'
+        '<fig id="a"><graphic xlink:href="a"/></fig><fig id="b"><label>B</label><caption><p>Own.</p></caption>'
+        '<graphic xlink:href="b"/></fig><fig id="c"><caption><p>Both. Repeated.</p></caption><graphic xlink:href="c"/>'
+        '</fig><fig id="d" xml:lang="pt"><caption><p>Outra.</p></caption><graphic xlink:href="d"/></fig></fig-group>'
     )
     figures = read(article(body)).figures
-    assert [(f.key, f.label, f.caption) for f in figures] == [("a", "Fig 1", "Both."), ("b", None, "Own.")]
+    assert [(f.key, f.label, f.caption) for f in figures] == [
+        ("a", "Fig 1", "Both."),
+        ("b", "B", "Both. Own."),
+        ("c", "Fig 1", "Both. Repeated."),
+        ("d", "Fig 1", "Outra."),
+    ]
+
+
+def test_group_caption_in_the_language_of_each_figure() -> None:
+    body = (
+        '<fig-group id="g"><caption xml:lang="en"><p>Both.</p></caption><caption xml:lang="pt"><p>Ambas.</p></caption>'
+        '<fig id="a" xml:lang="pt"><caption><p>TC.</p></caption><graphic xlink:href="a"/></fig>'
+        '<fig id="b"><caption><p>CT.</p></caption><graphic xlink:href="b"/></fig></fig-group>'
+    )
+    assert [(f.caption, f.language) for f in read(article(body)).figures] == [("Ambas. TC.", "pt"), ("Both. CT.", "en")]
+
+
+def supplement(attributes: str, inside: str = "") -> bytes:
+    caption = "<label>Figure S1</label><caption><title>MRI.</title></caption>"
+    return article(f'<supplementary-material id="s1" {attributes}>{caption}{inside}</supplementary-material>')
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        'mimetype="image/tiff" xlink:href="info:doi/10.1371/journal.pone.0000001.s001"',
+        'mimetype="image" mime-subtype="tiff" xlink:href="s1.tif"',
+        *(f'xlink:href="s1.{extension}"' for extension in ("tif", "TIFF", "png", "jpg", "jpeg", "webp", "gif", "bmp")),
+        'mimetype="application/octet-stream" xlink:href="s1.png"',
+    ],
+)
+def test_a_supplement_that_names_its_picture_itself(attributes: str) -> None:
+    result = read(supplement(attributes))
+    (figure,) = result.figures
+    assert (figure.id, figure.kind, figure.label, figure.caption) == ("s1", "supplementary", "Figure S1", "MRI.")
+    assert [p.hrefs for p in figure.pictures] == [re.findall('href="(.*?)"', attributes)]
+    assert result.drops == []
+
+
+def test_a_supplement_that_is_no_picture_is_counted() -> None:
+    for data, detail in (
+        (supplement('mimetype="application/pdf" xlink:href="s1"'), "s1"),
+        (supplement('mimetype="video/mp4" xlink:href="s1.gif"'), "s1.gif"),
+        (supplement("", '<media mimetype="application" xlink:href="s1.xlsx"/>'), "s1.xlsx"),
+    ):
+        result = read(data)
+        assert result.figures == []
+        told = [(d.where, d.reason, d.detail) for d in result.drops]
+        assert told == [("supplementary-material s1", "supplement is no image", detail)]
+    assert read(supplement("")).drops == []
+
+
+def test_media_without_a_type_is_a_picture_by_its_extension() -> None:
+    for extension, count in (("webp", 1), ("gif", 1), ("bmp", 1), ("mp4", 0), ("g001", 0)):
+        body = f'<fig id="f"><caption><p>C</p></caption><media xlink:href="x.{extension}"/></fig>'
+        assert len(read(article(body)).figures) == count
 
 
 def test_mentions() -> None:

@@ -39,7 +39,7 @@ def test_encoda_figures_have_their_own_image(realdata: Path) -> None:
     assert len(samples) == len(pairs) >= 59
     assert all(hashlib.sha256(s.image.data).hexdigest() == s.sha256 for s in samples)
     assert all(s.target for s in samples)
-    assert {r.reason for r in rejects} <= {"equation image", "table image", "inline graphic"}
+    assert {r.reason for r in rejects} <= {"equation image", "table image", "inline graphic", "supplement is no image"}
 
 
 def test_ids_are_unique_without_blanks_and_stable(realdata: Path) -> None:

@@ -16,8 +16,8 @@ from medvlm.data.sources.pmc import MemoryPackage, PmcOptions, jats, read_packag
 
 pytestmark = pytest.mark.realdata
 
-OF_FIGURES = ("translated copy", "figure without image", "caption in another language")
-"""Reasons that are given once for a figure; all others are given for each picture."""
+OF_FIGURES = ("translated copy", "figure without image", "caption in another language", "supplement is no image")
+"""Reasons that are given once for a figure or supplement; all others are given for each picture."""
 
 
 def articles(realdata: Path) -> Iterator[tuple[str, bytes]]:
@@ -73,7 +73,7 @@ def test_mentions_are_the_paragraphs_that_name_a_figure_and_those_of_ranges(real
             count["named"] += len(named)
             for mention in figure.mentions:
                 if not any(fits(mention, text) for text in named):
-                    assert re.search(r"\d\s?[-\u2010-\u2015]\s?\d", mention), (name, figure.id, mention)
+                    assert re.search(r"\d\s?[-\u2010-\u2015]\s?S?\d", mention), (name, figure.id, mention)
                     count["by a range"] += 1
     assert count["named"] >= 1000
     assert count["by a range"] >= 20
@@ -91,6 +91,8 @@ def figure_reason(second: SecondFigure) -> str | None:
 def expected_counts(second: SecondArticle) -> tuple[collections.Counter[str], int]:
     """Return how often each reason for a whole figure must be given, and how many pictures must be told of."""
     reasons = collections.Counter(reason for f in second.figures if (reason := figure_reason(f)))
+    if second.no_images:
+        reasons["supplement is no image"] = second.no_images
     return reasons, second.outside + sum(len(f.pictures) for f in second.figures if not f.translated)
 
 

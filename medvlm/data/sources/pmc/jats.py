@@ -15,6 +15,7 @@ from lxml import etree
 
 from medvlm.data.sources.pmc.front import Front, read_front
 from medvlm.data.sources.pmc.marks import marks_panels
+from medvlm.data.sources.pmc.media import QUALITY, base_name
 from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
@@ -141,7 +142,9 @@ class _Reader:
         for element in self.root.iter(*_FIGURES, *_PICTURES):
             name = element.tag
             if name in _FIGURES:
-                holders.setdefault(element, ("figure", []))
+                _, graphics = holders.setdefault(element, ("figure", []))
+                if name == "supplementary-material" and element.get(XLINK_HREF) and _is_picture(element):
+                    graphics.append(element)
             elif name != "media" or _is_picture(element):
                 holder, kind = _holder(element)
                 if _beside_the_picture(element, holder) or (kind in _PLAIN_KINDS and kind not in self.kinds):
@@ -172,6 +175,9 @@ class _Reader:
         prefix = "fig" if kind in ("figure", "supplementary") else kind
         self.numbers[prefix] += 1
         if element.tag != "fig" and not graphics:
+            if element.tag == "supplementary-material" and (file := _file_of(element)):
+                where = f"{element.tag} {element.get('id') or f'{prefix}-{self.numbers[prefix]}'}"
+                self.article.drops.append(Drop(where, "supplement is no image", file[:200]))
             return
         scope = self._scope(element)
         key = element.get("id") or f"{prefix}-{self.numbers[prefix]}"
@@ -199,7 +205,7 @@ class _Reader:
         graphics: list[etree._Element],
     ) -> None:
         where = f"{element.tag} {key}"
-        label = _label(element, told_by)
+        label = _label(element)
         kind = _finer(element, kind, label)
         if kind not in self.kinds:
             self._drop_each(where, _UNASKED[kind], graphics)
@@ -316,35 +322,48 @@ def _beside_the_picture(graphic: etree._Element, holder: etree._Element) -> bool
     return False
 
 
-def _is_picture(media: etree._Element) -> bool:
-    """Tell whether a `media` element of a supplement is a still picture."""
-    href = media.get(XLINK_HREF) or ""
-    kind = (media.get("mimetype") or "").lower()
-    return kind.startswith("image") or (not kind and href.lower().endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff")))
+def _is_picture(file: etree._Element) -> bool:
+    """Tell whether what a `media` element or a supplement names is a still picture, by its type or its extension."""
+    kind = (file.get("mimetype") or "").strip().lower()
+    if kind.startswith("image"):
+        return True
+    extension = base_name(file.get(XLINK_HREF) or "").rpartition(".")[2].lower()
+    return extension in QUALITY and not kind.startswith(("video", "audio"))
+
+
+def _file_of(supplement: etree._Element) -> str | None:
+    """Return the reference of a supplement's file: its own, or that of the first `media` in it."""
+    found = (e.get(XLINK_HREF) for e in (supplement, *supplement.iterfind("media")))
+    return next((href for href in found if href), None)
 
 
 def _caption(element: etree._Element) -> tuple[str, etree._Element]:
     """Return a figure's whole caption and the element that tells its language.
 
     That is the caption, or a paragraph of it, where it stands in several languages; else the figure, or the group
-    whose caption it shares.
+    whose caption it shares. The caption of a group stands before those of its figures that are in the same language.
     """
     text, holder = _in_one_language(element)
     parent = element.getparent()
-    if text or parent is None or parent.tag not in _GROUPS:
+    if parent is None or parent.tag not in _GROUPS:
         return text, holder
-    return _in_one_language(parent)
+    shared, told_by = _in_one_language(parent, language(holder) if text else None)
+    if not text:
+        return shared, told_by
+    if not shared or language(told_by) != language(holder) or text.startswith(shared):
+        return text, holder
+    return f"{shared} {text}", holder
 
 
-def _in_one_language(element: etree._Element) -> tuple[str, etree._Element]:
-    """Return the text of an element's captions in the language of the article, else in that of the first caption."""
+def _in_one_language(element: etree._Element, wanted: str | None = None) -> tuple[str, etree._Element]:
+    """Return the text of an element's captions in one language: `wanted`, the article's, or that of the first."""
     parts = [c for c in element if c.tag == "caption"]
     holder = parts[0] if parts and parts[0].get(XML_LANG) else element
     if len(parts) == 1 and any(part.get(XML_LANG) for part in parts[0]):
         parts = list(parts[0])
     spoken = [language(part) for part in parts] if len(parts) > 1 else []
     if len(set(spoken)) > 1:
-        main = language(element)
+        main = wanted or language(element)
         kept = main if main in spoken else spoken[0]
         parts = [part for part, code in zip(parts, spoken, strict=True) if code == kept]
         holder = parts[0]
@@ -363,10 +382,10 @@ def _notes(element: etree._Element, caption: str) -> list[str]:
     return notes
 
 
-def _label(element: etree._Element, told_by: etree._Element) -> str | None:
-    """Return an element's label, or that of the group whose caption it shares."""
-    shared = element not in (told_by, *told_by.iterancestors())
-    return label_of(element) or (label_of(element.getparent()) if shared else None)
+def _label(element: etree._Element) -> str | None:
+    """Return an element's label, or that of the group around it."""
+    parent = element.getparent()
+    return label_of(element) or (label_of(parent) if parent is not None and parent.tag in _GROUPS else None)
 
 
 def _finer(element: etree._Element, kind: str, label: str | None) -> str:

@@ -36,6 +36,7 @@ _FIGURES = (
     "chem-struct-wrap",
     "graphic",
 )
+_FILES = ("graphic", "media", "supplementary-material")
 _SNIFF_BYTES = 65536
 _ARTICLE_START = re.compile(rb"<(?:[\w-]+:)?(?:article|pmc-articleset)[\s>]")
 
@@ -284,5 +285,5 @@ def _segments(data: bytes, name: bytes) -> Iterator[bytes]:
 
 
 def _saying(element: etree._Element) -> tuple[str, ...]:
-    hrefs = [e.get("{http://www.w3.org/1999/xlink}href") or "" for e in element.iter("graphic", "media")]
+    hrefs = [e.get("{http://www.w3.org/1999/xlink}href") or "" for e in element.iter(*_FILES)]
     return (element.tag, element.get("id") or "", plain(element), *hrefs)
