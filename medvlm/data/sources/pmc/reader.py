@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
@@ -115,6 +116,7 @@ def read_xml(
     options: PmcOptions = DEFAULTS,
     fallback: Rights | Lists | None = None,
     license_policy: str = "any",
+    pmcid: str | None = None,
 ) -> Iterator[Item]:
     """Yield what one XML file of a package holds.
 
@@ -126,6 +128,7 @@ def read_xml(
         options: which articles and figures, and what is made of them.
         fallback: what PMC says of the article (`rights.metadata_rights`), or lists that are asked by its PMC id.
         license_policy: as `wanted` takes it; the files of pictures that it does not admit are not opened.
+        pmcid: the article that the file is known to hold, for XML without an id; one with another id is not read.
     """
     where = f"{package.name}/{name}"
     try:
@@ -136,6 +139,10 @@ def read_xml(
     index = _index(package, name.rpartition("/")[0])
     for document in documents:
         front = read_front(document.root, _told(fallback, package.name, name))
+        if pmcid and (front.pmcid or pmcid) != pmcid:
+            yield _reject(source_name, where, "article is another", f"{front.pmcid} in place of {pmcid}")
+            continue
+        front.pmcid = front.pmcid or pmcid
         group = jats.group_of(front, document)
         if document.damage:
             yield _reject(source_name, where, "xml damaged: what is whole was used", document.damage)
@@ -193,30 +200,54 @@ def wanted(
         UsageError: the license policy is malformed.
     """
     try:
-        documents = xml.read_documents(data)
+        forms = wanted_forms(data, names, license_policy, options, article_license)
     except xml.XmlError:
         return []
+    return list(dict.fromkeys(files[0] for files in forms))
+
+
+def wanted_forms(
+    data: bytes,
+    names: Sequence[str],
+    license_policy: str,
+    options: PmcOptions = DEFAULTS,
+    article_license: str | None = None,
+    pmcid: str | None = None,
+) -> list[list[str]]:
+    """Return for each picture that reading would open its files, in the order in which they are tried.
+
+    Args:
+        data: the article's XML.
+        names: as `wanted` takes them.
+        license_policy: as `wanted` takes it.
+        options: as `read_xml` takes them.
+        article_license: as `wanted` takes it.
+        pmcid: as `read_xml` takes it.
+
+    Raises:
+        UsageError: the license policy is malformed.
+        xml.XmlError: the XML holds no article.
+    """
     index = MediaIndex(names)
-    found: list[str] = []
-    for document in documents:
+    found: dict[tuple[str, ...], None] = {}
+    for document in xml.read_documents(data):
         front = read_front(document.root, metadata_rights(article_license))
-        if not_asked_for(front, options):
+        if not_asked_for(front, options) or (pmcid and (front.pmcid or pmcid) != pmcid):
             continue
         for figure in jats.read_article(document, front, options.kinds).figures:
             license = figure.rights.license
             if admit(license_policy, license, commercial_use(license)) is None:
-                found += [name for picture in figure.pictures if (name := _best(picture, index))]
-    return list(dict.fromkeys(found))
+                found.update((forms, None) for picture in figure.pictures if (forms := _forms(picture, index)))
+    return [list(forms) for forms in found]
 
 
-def _best(picture: Picture, index: MediaIndex) -> str | None:
-    """Return the first file that `_picture` would open."""
+def _forms(picture: Picture, index: MediaIndex) -> tuple[str, ...]:
+    """Return the files that `_picture` would try, the best first."""
+    found: list[str] = []
     for href in picture.hrefs:
-        try:
-            return index.find(href)[0]
-        except MediaError:
-            continue
-    return None
+        with contextlib.suppress(MediaError):
+            found += index.find(href)
+    return tuple(dict.fromkeys(found))
 
 
 def _index(package: Package, folder: str) -> MediaIndex:
