@@ -27,6 +27,10 @@ def date(year: str, month: str = "", day: str = "", kind: str = "epub") -> str:
     return f'<pub-date pub-type="{kind}">{parts}</pub-date>'
 
 
+OTHERS = ("nihms-submitted", "received", "accepted", "preprint", "epreprint", "retracted", "corrected", "rev-recd")
+PUBLICATIONS = ("pub", "epub", "ppub", "collection", "epub-ppub", "epub-original", "issue-pub", "first-online")
+
+
 @pytest.mark.parametrize(
     ("dates", "expected"),
     [
@@ -39,6 +43,30 @@ def date(year: str, month: str = "", day: str = "", kind: str = "epub") -> str:
         (date("2020") + date("2020", "5", "6", "ppub"), datetime.date(2020, 5, 6)),
         (date("2020", "1", "1") + date("2019", kind="collection"), datetime.date(2019, 12, 31)),
         (date("MMXX") + date("20200"), None),
+        *((date("2023", "12", "20", kind) + date("2024", "2", "10"), datetime.date(2024, 2, 10)) for kind in OTHERS),
+        *((date("2024", "2", "10", kind) + date("2025"), datetime.date(2024, 2, 10)) for kind in PUBLICATIONS),
+        (date("2024", "2", "10", "retracted"), None),
+        (date("2023", "6", "1", "pmc-release") + date("2024"), datetime.date(2024, 12, 31)),
+        (date("2023", "6", "1", "pmc-release"), datetime.date(2023, 6, 1)),
+        *(
+            (d.replace("pub-type", "date-type"), None)
+            for d in (date("2019", kind="received"), date("2019", kind="preprint"))
+        ),
+        (date("2019", "1", "2", "pub").replace("pub-type", "date-type"), datetime.date(2019, 1, 2)),
+        ("<pub-date publication-format='print'><year>2019</year></pub-date>", datetime.date(2019, 12, 31)),
+        ("<pub-date><year>2019</year></pub-date>", datetime.date(2019, 12, 31)),
+        ("<pub-date pub-type='epub' iso-8601-date='2024-02-10'/>", datetime.date(2024, 2, 10)),
+        ("<pub-date pub-type='epub' iso-8601-date='20240210'/>", datetime.date(2024, 2, 10)),
+        ("<pub-date pub-type='epub' iso-8601-date='2024-02'/>", datetime.date(2024, 2, 29)),
+        (
+            "<pub-date pub-type='epub' iso-8601-date='2024-02-10'><year>2024</year></pub-date>",
+            datetime.date(2024, 2, 10),
+        ),
+        (
+            "<pub-date pub-type='epub' iso-8601-date='2024-02-10'><year>2023</year></pub-date>",
+            datetime.date(2023, 12, 31),
+        ),
+        ("<pub-date pub-type='epub' iso-8601-date='soon'/>", None),
         ("", None),
     ],
 )

@@ -17,6 +17,11 @@ from medvlm.data.sources.pmc.text import local, plain, squeeze, words
 
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_ISO_DATE = re.compile(r"(\d{4})(?:-?(\d\d)(?:-?(\d\d))?)?(?![\d-])")
+# JATS names the dates of publication in many ways (pub, epub, ppub, collection, epub-ppub, or a format alone).
+_NOT_PUBLISHED = re.compile(
+    r"submit|submission|receiv|accept|rev-|revis|request|pre-?print|correct|retract|withdraw|update|embargo|review"
+)
 _PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.(\d+))?", re.IGNORECASE)
 
 
@@ -172,24 +177,36 @@ def _journal(root: etree._Element) -> str | None:
 
 
 def _published(meta: etree._Element) -> tuple[int | None, datetime.date | None]:
-    """Return the earliest year of publication, and the earliest of the last possible days that the dates leave."""
-    years: list[int] = []
-    days: list[datetime.date] = []
-    for date in meta.iterfind("pub-date"):
-        text = squeeze(date.findtext("year") or "")
-        if not _YEAR.fullmatch(text):
-            continue
-        years.append(int(text))
-        days.append(_last_day(int(text), date))
-    return min(years, default=None), min(days, default=None)
+    """Return the earliest year of publication, and the earliest of the last possible days that the dates leave.
+
+    Other dates than those of publication (received, preprint, retracted) are passed over; that of the release in PMC
+    counts where there is no other.
+    """
+    dates = [date for date in meta.iterfind("pub-date") if not _NOT_PUBLISHED.search(_kind(date))]
+    kinds = [date for date in dates if "release" not in _kind(date)] or dates
+    found = [said for date in kinds if (said := _stated_date(date))]
+    years = [year for year, _, _ in found]
+    return min(years, default=None), min((_last_day(*parts) for parts in found), default=None)
 
 
-def _last_day(year: int, date: etree._Element) -> datetime.date:
+def _kind(date: etree._Element) -> str:
+    return " ".join(date.get(name) or "" for name in ("pub-type", "date-type")).lower()
+
+
+def _stated_date(date: etree._Element) -> tuple[int, int, str] | None:
+    """Return year, month (0 where none is said) and day of the parts of a date, else of its ISO 8601 form."""
+    year = squeeze(date.findtext("year") or "")
     month = _month(squeeze(date.findtext("month") or ""))
+    iso = _ISO_DATE.match((date.get("iso-8601-date") or "").strip())
+    if _YEAR.fullmatch(year) and (month or not iso or iso[1] != year):
+        return int(year), month, squeeze(date.findtext("day") or "")
+    return (int(iso[1]), _month(iso[2] or ""), iso[3] or "") if iso and _YEAR.fullmatch(iso[1]) else None
+
+
+def _last_day(year: int, month: int, day: str) -> datetime.date:
     if not month:
         return datetime.date(year, 12, 31)
     last = calendar.monthrange(year, month)[1]
-    day = squeeze(date.findtext("day") or "")
     return datetime.date(year, month, int(day) if re.fullmatch(r"\d\d?", day) and 1 <= int(day) <= last else last)
 
 
