@@ -259,6 +259,38 @@ def test_mentions() -> None:
     assert mentions == {"f1": [one, two, ranges], "f2": [one, two, ranges], "f3": [one, ranges]}
 
 
+def mentioned(text: str, attributes: str = "") -> list[str]:
+    """Return the ids of five figures that a paragraph cites; `1` in it is a reference to the first of them."""
+    cited = re.sub(r"\b[1-5]\b", lambda m: f"<xref ref-type='fig' rid='f{m[0]}'>{m[0]}</xref>", text)
+    body = f"<body><p>{cited}</p>{''.join(FIG.format(n) for n in range(1, 6))}</body>"
+    return [f.key for f in read(article(body, attributes=attributes)).figures if f.mentions]
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("2–4", "en", "234"),
+        ("<bold>2</bold>–<bold>4</bold>", "en", "234"),
+        ("<bold>2</bold>–4", "en", "234"),
+        ("<bold>2–</bold>4", "en", "234"),
+        ("<bold><italic>2</italic></bold> to <italic>4</italic>", "en", "234"),
+        ("<bold>2</bold>, <bold>4</bold>", "en", "24"),
+        ("<bold>2</bold>–<bold>x 4</bold>", "en", "24"),
+        ("<bold>2 x</bold>–<bold>4</bold>", "en", "24"),
+        ("put 2 a 4", "en", "24"),
+        ("2 to 4", "pt", "234"),
+        ("2 a 4", "pt", "234"),
+        ("2 hasta 4", "es", "234"),
+        ("2 bis 4", "de", "234"),
+        ("2 hasta 4", "en", "24"),
+        ("2 4", "en", "24"),
+        ("4–2", "en", "24"),
+    ],
+)
+def test_ranges_of_references(text: str, language: str, expected: str) -> None:
+    assert mentioned(text, f'xml:lang="{language}"') == [f"f{n}" for n in expected]
+
+
 def test_language_of_caption_article_and_default() -> None:
     assert read(article(FIG.format(1))).figures[0].language == "en"
     assert read(article(FIG.format(1), attributes='xml:lang="PT-br"')).figures[0].language == "pt"

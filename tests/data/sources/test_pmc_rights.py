@@ -488,3 +488,11 @@ def test_combined_allows_what_both_allow_and_no_more(one: str, other: str) -> No
 def test_an_adapted_figure_is_under_the_terms_of_both() -> None:
     assert captioned("Adapted from Smith, CC BY-ND 4.0.", "by-nc/4.0") == ("CC-BY-NC-ND-4.0", "figure", True)
     assert captioned("Adapted from Smith, CC BY-SA 4.0.", "by/4.0") == ("CC-BY-SA-4.0", "figure", True)
+
+
+@pytest.mark.parametrize("note", ["caption><p>© 2001 Elsevier</p></caption", "attrib>© 2001 Elsevier</attrib"])
+def test_a_credit_within_the_graphic(note: str) -> None:
+    for tag in ("graphic", "media"):
+        inner = f"<caption><p>Axial.</p></caption><{tag} xlink:href='a.jpg'><{note}></{tag}>"
+        rights = figure_in(f"<fig id='f'>{inner}</fig>").rights
+        assert (rights.license, rights.scope, rights.third_party) == (None, "figure", True)

@@ -222,7 +222,7 @@ class _Reader:
             language=language(told_by),
             article_type=scope.article_type,
             pictures=found,
-            rights=figure_rights(element, _notes(element, caption), scope.rights, self.authors),
+            rights=figure_rights(element, _notes(element, caption, graphics), scope.rights, self.authors),
             mentions=scope.mentions().of([e.get("id") for e in (element, *element.iterancestors(*_GROUPS))]),
             compound=len(found) > 1 or marks_panels(caption),
         )
@@ -271,7 +271,7 @@ class _Scope:
 
     def mentions(self) -> Mentions:
         if self._mentions is None:
-            self._mentions = Mentions(self.element)
+            self._mentions = Mentions(self.element, self.language)
         return self._mentions
 
 
@@ -370,9 +370,10 @@ def _in_one_language(element: etree._Element, wanted: str | None = None) -> tupl
     return " ".join(text for part in parts if (text := plain(part))), holder
 
 
-def _notes(element: etree._Element, caption: str) -> list[str]:
-    """Return the texts of a figure and of the groups around it that may name an owner or a license."""
+def _notes(element: etree._Element, caption: str, graphics: list[etree._Element]) -> list[str]:
+    """Return the texts of a figure, its graphics and the groups around it that may name an owner or a license."""
     notes = [caption, *(plain(e) for e in element.iter("attrib"))]
+    notes += [plain(e) for g in graphics if g is not element for e in g if e.tag in ("caption", "p")]
     captions = [e for e in element if e.tag == "caption"]
     if len(captions) > 1 or any(e.get(XML_LANG) for c in captions for e in c):
         notes += [plain(e) for e in captions]  # in other languages as well

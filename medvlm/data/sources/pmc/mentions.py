@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +11,9 @@ from lxml import etree
 from medvlm.data.sources.pmc.pictures import label_of
 from medvlm.data.sources.pmc.text import plain, words
 
-_RANGE = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through|a|até|hasta)\s*", re.IGNORECASE)
+# "a" is a word of another kind in English.
+_TO = {"pt": "a|à|ao|até", "es": "a|al|hasta", "it": "a|al|alla", "fr": "à", "de": "bis"}
+_INLINE = frozenset(("bold", "italic", "sup", "sub", "sc", "underline", "named-content", "styled-content"))
 _NUMBERS = re.compile(r"(\d{1,4})[A-Za-z]?\s*[-\u2010-\u2015\u2212]\s*(\d{1,4})(?!\d)")
 _LABEL = re.compile(r"(.*?)(\d{1,4})\W*")
 _CITED = ("fig", "fig-group", "supplementary-material", "table-wrap", "table-wrap-group", "disp-formula-group")
@@ -19,19 +22,19 @@ _BORDERS = frozenset(("sub-article", "response"))
 
 
 class Mentions:
-    """The paragraphs of an article or sub-article that cite its figures and tables.
+    """The paragraphs of an article or sub-article, in a language (ISO 639-1), that cite its figures and tables.
 
     An `xref` may name several figures, and a range ("Figs 2–4") names its ends only: those between are cited as well.
     Captions are left out, and what stands in sub-articles.
     """
 
-    def __init__(self, scope: etree._Element) -> None:
+    def __init__(self, scope: etree._Element, language: str = "en") -> None:
         self._paragraphs: list[etree._Element] = []
         self._texts: dict[int, str] = {}
         self._citing: dict[str, dict[int, None]] = {}
         """Figure id -> the numbers of the paragraphs that cite it."""
         numbers: dict[etree._Element, int] = {}
-        for paragraph, rids in _citations(scope):
+        for paragraph, rids in _citations(scope, _range_sign(language)):
             number = numbers.setdefault(paragraph, len(numbers))
             if number == len(self._paragraphs):
                 self._paragraphs.append(paragraph)
@@ -49,7 +52,13 @@ class Mentions:
         return self._texts[number]
 
 
-def _citations(scope: etree._Element) -> Iterator[tuple[etree._Element, list[str]]]:
+@functools.cache
+def _range_sign(language: str) -> re.Pattern[str]:
+    words = "|".join(("to", "through", *_TO.get(language, "").split("|"))).rstrip("|")
+    return re.compile(rf"\s*(?:[-\u2010-\u2015\u2212]|{words})\s*", re.IGNORECASE)
+
+
+def _citations(scope: etree._Element, sign: re.Pattern[str]) -> Iterator[tuple[etree._Element, list[str]]]:
     """Yield the paragraphs that hold references to figures, and the ids that each reference means."""
     shelf = _Shelf()
     xrefs = []
@@ -66,7 +75,7 @@ def _citations(scope: etree._Element) -> Iterator[tuple[etree._Element, list[str
             continue
         paragraph = _paragraph(xref, scope)
         if paragraph is not None:
-            between = shelf.between(previous[1], rids[0]) if previous and _is_range(previous[0], xref) else []
+            between = shelf.between(previous[1], rids[0]) if previous and _is_range(previous[0], xref, sign) else []
             yield paragraph, between + rids + shelf.numbered(xref, rids[0])
         previous = (xref, rids[-1])
 
@@ -117,9 +126,17 @@ class _Shelf:
         return self._numbers[kind]
 
 
-def _is_range(first: etree._Element, second: etree._Element) -> bool:
-    """Tell whether only a dash or "to" parts two references."""
-    return first.getnext() is second and bool(_RANGE.fullmatch(first.tail or ""))
+def _is_range(first: etree._Element, second: etree._Element, sign: re.Pattern[str]) -> bool:
+    """Tell whether only a dash or "to" parts two references, each perhaps in bold or italic."""
+    between = first.tail or ""
+    after, above = first.getnext(), first.getparent()
+    while after is None and above is not None and above.tag in _INLINE:
+        between += above.tail or ""
+        after, above = above.getnext(), above.getparent()
+    while after is not None and after is not second and after.tag in _INLINE:
+        between += after.text or ""
+        after = next(iter(after), None)
+    return after is second and bool(sign.fullmatch(between))
 
 
 def _paragraph(xref: etree._Element, scope: etree._Element) -> etree._Element | None:
