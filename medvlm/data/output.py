@@ -102,8 +102,12 @@ class OutputFolder:
         except OSError:
             return None
 
-    def check(self, overwrite: bool) -> None:
+    def check(self, overwrite: bool, alone: bool = True) -> None:
         """Make sure that writing here takes nothing from anybody.
+
+        Args:
+            overwrite: another data set, and unfinished work, may go.
+            alone: unfinished work of other requests is in the way, since `begin` would clear it away.
 
         Raises:
             InputError: another data set lies here and `overwrite` is not given, or files that are not ours do.
@@ -123,8 +127,8 @@ class OutputFolder:
                 f"{self.path} holds a data set made from other inputs or settings ({manifest.get('command')}); "
                 "choose another folder with --out, or replace it with --overwrite"
             )
-        chunks = self.unfinished()
-        if chunks and not overwrite:
+        chunks = self.unfinished() if alone and not overwrite else 0
+        if chunks:
             raise InputError(
                 f"{self.path} holds {chunks} finished chunks of a stopped run with other inputs or settings; let that "
                 "run go on, choose another folder with --out, or drop its work with --overwrite"
@@ -238,6 +242,25 @@ class OutputFolder:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
+    def rescue(self) -> dict[str, Any] | None:
+        """Publish the whole set that a stopped run of another request left, if this one may replace it or it is the
+        only one here, and return its manifest.
+
+        A run that was killed while it published took the old set away: before this run clears work away and fails in
+        its turn, that set goes to its place.
+        """
+        if self.ready.is_dir():
+            return None
+        bare = read_manifest(self.path) is None
+        for entry in sorted(self.work.iterdir()):
+            manifest = read_manifest(entry / "ready")
+            if manifest is None or manifest.get("request", "")[:16] != entry.name:
+                continue
+            if bare or self._replaceable(manifest):
+                OutputFolder(self.path, manifest["request"], manifest.get("lineage")).publish()
+                return manifest
+        return None
+
     def begin(self) -> None:
         """Clear away other and half-finished work; keep this request's own chunks and its finished set."""
         if read_manifest(self.path) is None and not self.ready.is_dir():
@@ -247,6 +270,13 @@ class OutputFolder:
                 shutil.rmtree(entry)
         self.tidy()
         self.mine.mkdir(exist_ok=True)
+
+    def drop_older(self, begun: float) -> None:
+        """Remove work of the same lineage that was begun before `begun` (seconds since 1970)."""
+        for entry in sorted(self.work.iterdir()):
+            told = entry / REQUEST
+            if told.is_file() and told.stat().st_mtime < begun and self._replaceable(read_json(told)):
+                shutil.rmtree(entry)
 
     def tidy(self) -> None:
         """Remove what is half-written; chunks that are done and a finished set stay."""

@@ -128,6 +128,7 @@ def prepare(
         return _prepare_shard(run, folder, *shard)
     with folder.locked(), disk_errors(out):
         folder.check(overwrite)
+        _rescue(folder)
         folder.begin()
         manifest = folder.current()
         if manifest is not None:
@@ -145,31 +146,60 @@ def merge_shards(out: Path) -> Outcome:
     """Make the data set of the chunks that shards of one request have read in `out`; the source is not needed.
 
     Raises:
-        InputError: there is no such work, it is another's too, or chunks are missing.
+        InputError: there is no such work, it is of several requests, or chunks are missing.
         ResourceError: the disk is full.
     """
-    found = sorted(path.parent for path in (out / ".work").glob(f"*/{REQUEST}"))
-    if not found:
+    work = _work_to_merge(out)
+    if work is None:
         manifest = read_manifest(out)
         if manifest is None:
             raise InputError(f"{out}: no work of shards to merge; run medvlm prepare with --shard first")
         return Outcome(manifest, out, up_to_date=True)
-    if len(found) > 1:
-        raise InputError(f"{out} holds work of {len(found)} requests; prepare the one you want with --overwrite")
-    asked = Request.load(found[0])
+    asked, begun = Request.load(work), request.begun(work)
     folder = OutputFolder(out, asked.request, asked.lineage)
-    folder.check(asked.replace)
+    folder.check(asked.replace, alone=False)
     with folder.locked(), disk_errors(out):
         manifest = folder.current()
         if manifest is not None:
             folder.discard()
             return Outcome(manifest, out, up_to_date=True)
+        _rescue(folder)
         with _told(folder, Journal(out / LOG)) as journal:
             if not folder.ready.is_dir():
                 _check_complete(folder)
                 shutil.rmtree(folder.build, ignore_errors=True)
                 _build(folder, journal)
-            return _publish(folder, journal, 0)
+            outcome = _publish(folder, journal, 0)
+        folder.drop_older(begun)
+        return outcome
+
+
+def _work_to_merge(out: Path) -> Path | None:
+    """Return the work folder that `merge_shards` takes: the only one, or the last begun of those that are complete.
+
+    Shards on both sides of a change of the server are of two requests; one of them is completed by running its shards.
+
+    Raises:
+        InputError: there are several, and none is complete, or complete ones that have nothing to do with each other.
+    """
+    found = sorted((path.parent for path in (out / ".work").glob(f"*/{REQUEST}")), key=request.begun)
+    if len(found) < 2:
+        return found[0] if found else None
+    whole = [work for work in found if (work / "ready").is_dir() or not request.missing(work)]
+    lineages = {Request.load(work).lineage or work.name for work in whole}
+    if len(lineages) == 1:
+        return whole[-1]
+    shown = whole or found
+    told = "; ".join(f"{Request.load(work).command or work.name}: {len(request.missing(work))} left" for work in shown)
+    if whole:
+        raise InputError(
+            f"{out} holds finished chunks of {len(whole)} requests ({told}); run the command of the one you want once "
+            "more, without --shard and with --overwrite, which drops the others"
+        )
+    raise InputError(
+        f"{out} holds chunks of {len(found)} requests, or of one before and after its source changed, and none is "
+        f"complete ({told}); run all shards of the one you want again, with the same --shard, then merge"
+    )
 
 
 def cores() -> int:
@@ -273,7 +303,7 @@ def _told(folder: OutputFolder, journal: Journal) -> Iterator[Journal]:
 
 
 def _check_complete(folder: OutputFolder) -> None:
-    missing = [chunk.name for chunk, _ in request.chunks(folder.mine) if chunk.head() is None]
+    missing = request.missing(folder.mine)
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise InputError(
@@ -330,6 +360,12 @@ def _publish(folder: OutputFolder, journal: Journal, resumed: int) -> Outcome:
     assert manifest is not None
     journal.add("end", samples=manifest["counts"]["samples"], update=changes)
     return Outcome(manifest, folder.path, chunks_resumed=resumed, update=changes)
+
+
+def _rescue(folder: OutputFolder) -> None:
+    rescued = folder.rescue()
+    if rescued is not None:
+        Journal(folder.path / LOG).add("rescued", request=rescued["request"], samples=rescued["counts"]["samples"])
 
 
 def _samples(chunk: Chunk) -> int:

@@ -56,6 +56,19 @@ def chunks(folder: Path) -> list[tuple[Chunk, int]]:
     return [(Chunk(str(folder / name)), int(units)) for name, units in lines]
 
 
+def missing(folder: Path) -> list[str]:
+    """Return the names of the chunks of a work folder that are not done."""
+    return [chunk.name for chunk, _ in chunks(folder) if chunk.head() is None]
+
+
+def begun(folder: Path) -> float:
+    """Return when the last run of a work folder's request began, in seconds since 1970; 0 where nothing tells."""
+    try:
+        return (folder / REQUEST).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def fingerprint(source: str, settings: Mapping[str, Any], inputs: list[dict[str, Any]]) -> str:
     """Return the hash of what decides the result: not where the inputs lie, nor how the request is spelled."""
     content = [{key: value for key, value in item.items() if key != "path"} for item in inputs]

@@ -18,7 +18,7 @@ from fake_source import FakeSource, Served
 from medvlm.data.engine import local
 from medvlm.data.journal import events
 from medvlm.data.prepare import Settings, prepare
-from medvlm.errors import ResourceError
+from medvlm.errors import AccessError, ResourceError
 from medvlm.io import sha256_file
 
 ANY = Settings(license="any")
@@ -115,6 +115,22 @@ def test_an_update_killed_anywhere(tmp_path: Path, place: str, count: int) -> No
     assert outcome.update == {"added": 1, "changed": 1, "withdrawn": 1}
     prepare(Served(NEW), tmp_path / "fresh", ANY, workers=1)
     assert files(out) == files(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(("place", "count"), PLACES[6:])
+def test_a_set_whose_publication_was_killed_outlives_a_failing_update(tmp_path: Path, place: str, count: int) -> None:
+    out = tmp_path / "out"
+    prepare(Served(OLD), out, ANY, workers=1)
+    assert start(tmp_path, out, repr(NEW), "local", 1, place, count).wait(60) == -signal.SIGKILL
+    newer = {**NEW, 11: "3"}
+    # The server changes once more and then fails: what was whole before is published all the same.
+    with pytest.raises(AccessError):
+        prepare(Served(newer, fail=11), out, ANY, workers=1)
+    prepare(Served(NEW), tmp_path / "new", ANY, workers=1)
+    assert files(out) == files(tmp_path / "new")
+    assert prepare(Served(newer), out, ANY, workers=1).update == {"added": 0, "changed": 1, "withdrawn": 0}
+    prepare(Served(newer), tmp_path / "newer", ANY, workers=1)
+    assert files(out) == files(tmp_path / "newer")
 
 
 def test_a_dead_worker_is_survived(tmp_path: Path, straight: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,46 @@ def test_shards_at_the_same_time(tmp_path: Path, straight: dict[str, str]) -> No
     assert files(out) == straight
 
 
+def test_shards_on_both_sides_of_a_change_of_the_server(tmp_path: Path) -> None:
+    old = dict.fromkeys(range(10, 20), "1")
+    new = {**old, 15: "2"}
+    out = tmp_path / "out"
+    prepare(Served(old), out, ANY, workers=1, shard=(0, 2))
+    prepare(Served(new), out, ANY, workers=1, shard=(1, 2))
+    with pytest.raises(InputError, match=r"before and after its source changed.*run all shards .* again"):
+        merge_shards(out)
+    assert prepare(Served(new), out, ANY, workers=1, shard=(0, 2)).left == 0
+    assert not merge_shards(out).up_to_date
+    prepare(Served(new), tmp_path / "straight", ANY, workers=1)
+    # The older shard's work is of no more use.
+    assert files(out) == files(tmp_path / "straight")
+
+
+def test_a_complete_request_is_merged_beside_a_newer_one(tmp_path: Path) -> None:
+    old = dict.fromkeys(range(10, 20), "1")
+    new = {**old, 15: "2"}
+    for number in (0, 1):
+        prepare(Served(old), tmp_path, ANY, workers=1, shard=(number, 2))
+    prepare(Served(new), tmp_path, ANY, workers=1, shard=(0, 2))
+    merge_shards(tmp_path)
+    assert {line["version"] for line in articles(tmp_path)} == {"1"}
+    # What the newer request has read stays, and goes into an update.
+    assert prepare(Served(new), tmp_path, ANY, workers=1, shard=(1, 2)).left == 0
+    assert merge_shards(tmp_path).update == {"added": 0, "changed": 1, "withdrawn": 0}
+
+
+def test_complete_work_of_two_requests_is_not_guessed_at(tmp_path: Path) -> None:
+    for number in (5, 6):
+        for shard in (0, 1):
+            prepare(FakeSource(number), tmp_path / str(number), ANY, workers=1, shard=(shard, 2))
+    theirs = next((tmp_path / "5/.work").glob("*/request.json")).parent
+    shutil.copytree(theirs, tmp_path / "6/.work" / theirs.name)
+    with pytest.raises(InputError, match=r"chunks of 2 requests .*without --shard and with --overwrite"):
+        merge_shards(tmp_path / "6")
+    # The advice is possible, and reads nothing again.
+    assert prepare(FakeSource(6), tmp_path / "6", ANY, workers=1, overwrite=True).chunks_resumed == 6
+
+
 def test_nothing_to_merge(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no work of shards.*--shard"):
         merge_shards(tmp_path)
