@@ -4,35 +4,34 @@ Of what the caption says for sure, one question each (V: yes/no, balanced; O: op
 
     modality   O "What type of image is this?"              V "Is this a CT scan?"
     organ      O "Which part of the body is shown?"         V "Does the image show the liver?"
-    side       C "Which side is shown or affected?"         V "Is the left side shown or affected?"
+    side       C "Which side is affected?"                  V "Is the left side affected?"
     finding    O "Which abnormality does the image show?"   V "Is there a fracture in the image?"
-    denied     V "Is there a fracture in the image?" no     V "Is the image free of a fracture?" yes
+    denied     V "Is there a fracture in the image?"        V "Is the image free of a fracture?"
 
-Every yes/no question has its counterpart with the other answer, about something the caption does not name; a hash of
-the sample's id and the template chooses which of the two is asked, so that yes and no balance in each template. What a
-caption leaves unsaid may still be in the picture: a "no" means "not named". Clauses in doubt are passed over. Organs,
-sides and findings are asked of pictures of patients or their tissue only, and not of figures of several panels.
+Yes and no balance in each form of question, whatever the captions: a hash of the sample's id and the template chooses
+between the question to be answered with yes and its counterpart in the same words, to be answered with no. The
+counterpart of a finding that is there is one that the caption does not name, neither by another word nor by one of its
+kin; of a caption that also denies a finding, the two together are asked about. A finding that is denied where none is
+there is not asked about: nothing in such a caption would balance its "no".
+
+Within a form the single names do not balance where the captions do not: of a set of CT scans only, "Is this a CT scan?"
+is answered with yes always and "Is this an MRI scan?" with no always, and a finding that most captions name gets more
+yes than no. A "no" about what a caption does not name means "not named": it may be in the picture still.
+
+Clauses in doubt are passed over. The modality is asked only where the caption tells it; organs, sides and findings only
+of pictures of patients or their tissue, and not of figures of several panels.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 
-from medvlm.data.figures import terms
+from medvlm.data.figures import cues, facts, terms
 from medvlm.data.figures.modality import GROUPS
 from medvlm.data.sample import Sample
-
-_SENTENCE = re.compile(r"(?<=[.;!?])\s+|\n")
-_SIDES = re.compile(r"(?<![\w-])(left|right)(?![\w-])", re.IGNORECASE)
-_NO_SIDE = re.compile(
-    r"\b(?:left|right)(?: panels?| image| column| arrow|ward|:|\))"
-    r"|\b(?:on|at|to) the (?:left|right)(?=\s*(?:[.,;:)]|$))",
-    re.IGNORECASE,
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,63 +74,35 @@ def make(sample: Sample) -> list[Sample]:
     ]
 
 
-def organ_of(text: str) -> str | None:
-    """Return the one organ that a text names; None where it names none or several."""
-    found = _named(text, terms.ORGANS)
-    return found[0] if len(found) == 1 else None
-
-
-def findings_of(text: str) -> dict[str, bool]:
-    """Return the findings that a text asserts (True) or denies (False); those in doubt or both are left out."""
-    told: dict[str, set[bool]] = {}
-    unsure: set[str] = set()
-    for sentence in _SENTENCE.split(text):
-        doubtful = bool(terms.DOUBT.search(_without_or_lists(sentence)))
-        for name, pattern in _patterns("findings").items():
-            for match in pattern.finditer(sentence):
-                if doubtful:
-                    unsure.add(name)
-                else:
-                    told.setdefault(name, set()).add(not _denied(sentence, match))
-    return {name: True in values for name, values in told.items() if len(values) == 1 and name not in unsure}
-
-
-def _without_or_lists(sentence: str) -> str:
-    """Return a sentence without the "or" of denials: "no effusion or pneumothorax" leaves no doubt."""
-    return re.sub(r"\bor\b", "nor", sentence) if terms.DENIED_BEFORE.search(sentence) else sentence
-
-
-def _denied(sentence: str, match: re.Match[str]) -> bool:
-    before = sentence[: match.start()]
-    ends = [end.end() for end in terms.CLAUSE_END.finditer(before)]
-    clause = before[max(ends, default=0) :]
-    return bool(terms.DENIED_BEFORE.search(clause) or terms.DENIED_BEHIND.match(sentence[match.end() :]))
-
-
-@functools.cache
-def _patterns(which: str) -> Mapping[str, re.Pattern[str]]:
-    table = terms.ORGANS if which == "organs" else terms.FINDINGS
-    return {name: terms.whole_words(pattern) for name, pattern in table.items()}
-
-
-def _named(text: str, table: Mapping[str, str]) -> list[str]:
-    patterns = _patterns("organs" if table is terms.ORGANS else "findings")
-    return [name for name in table if patterns[name].search(text)]
-
-
 def _modality(sample: Sample) -> list[_Asked]:
     name = sample.modality
-    if name not in terms.NAMES:
+    if name not in terms.NAMES or not (sample.modality_evidence or "").startswith("caption:"):
         return []
-    family = next((group for key, group in GROUPS.items() if key != "clinical" and name in group), GROUPS["drawn"])
-    # "no" must be true: a PET/CT shows CT as well, angiograms and fluoroscopy are X-ray pictures taken otherwise.
-    others = [
-        other for other in family if other != name and (name, other) not in _OVERLAP and (other, name) not in _OVERLAP
-    ]
+    named = {(cue.modality, cue.strength) for cue in cues.find(sample.original_text or sample.target)}
+    named |= {(cue.modality, cue.strength) for cue in cues.find(sample.target)}
+    if any(strength >= cues.NAMES_IT and _apart(name, other) and _akin(name, other) for other, strength in named):
+        return []  # "Chest radiograph and CT scan."
+    cued = {other for other, _ in named}
+    others = [other for other in _family(name) if _apart(name, other) and other not in cued]
+    if not others:
+        return []
     opened = _Asked("modality", "What type of image is this?", terms.NAMES[name], "open")
     other = _pick(sample, "modality", others)
     yes, no = (f"Is this {_a(terms.NAMES[n])}?" for n in (name, other))
     return [opened, _balanced(sample, "modality", yes, no)]
+
+
+def _family(name: str) -> tuple[str, ...]:
+    return next((group for key, group in GROUPS.items() if key != "clinical" and name in group), GROUPS["drawn"])
+
+
+def _akin(name: str, other: str) -> bool:
+    return other in _family(name) or (name in GROUPS["clinical"] and other in GROUPS["clinical"])
+
+
+def _apart(name: str, other: str) -> bool:
+    """Tell whether a picture of one modality is never one of the other: a PET/CT shows CT as well."""
+    return other != name and (name, other) not in _OVERLAP and (other, name) not in _OVERLAP
 
 
 _OVERLAP = {
@@ -160,82 +131,68 @@ _OVERLAP = {
 
 
 def _organ(sample: Sample) -> list[_Asked]:
-    found = _named(sample.target, terms.ORGANS)
-    if len(found) != 1:
+    organ = facts.organ_of(sample.target)
+    if organ is None:
         return []
-    opened = _Asked("organ", "Which part of the body is shown?", found[0], "open")
-    if _REGION[found[0]] == "anywhere":
+    opened = _Asked("organ", "Which part of the body is shown?", organ, "open")
+    # A picture of the liver often shows the kidney too: the counterpart comes from another region of the body.
+    near = terms.ORGAN_REGIONS[organ] | facts.regions_of(sample.target)
+    named = facts.named(sample.target, terms.ORGANS)
+    others = [name for name, regions in terms.ORGAN_REGIONS.items() if not regions & near and name not in named]
+    if not others:
         return [opened]
-    other = _pick(sample, "organ", _FAR[_REGION[found[0]]])
-    yes, no = (f"Does the image show the {name}?" for name in (found[0], other))
+    other = _pick(sample, "organ", others)
+    yes, no = (f"Does the image show the {name}?" for name in (organ, other))
     return [opened, _balanced(sample, "organ", yes, no)]
 
 
-_REGIONS = {
-    "head": ("brain", "teeth", "jaw", "eye"),
-    "trunk": (
-        "chest",
-        "lung",
-        "heart",
-        "breast",
-        "thyroid",
-        "liver",
-        "spleen",
-        "pancreas",
-        "stomach",
-        "kidney",
-        "bowel",
-        "bladder",
-        "prostate",
-        "uterus",
-        "ovary",
-        "spine",
-        "hip",
-        "shoulder",
-    ),
-    "limbs": ("knee", "hand", "foot"),
-    "anywhere": ("skin",),
-}
-_REGION = {organ: region for region, organs in _REGIONS.items() for organ in organs}
-# A picture of the liver often shows the kidney too: the counterpart comes from another region of the body.
-_FAR = {
-    region: tuple(o for other, organs in _REGIONS.items() if other not in (region, "anywhere") for o in organs)
-    for region in _REGIONS
-}
-
-
 def _side(sample: Sample) -> list[_Asked]:
-    text = _NO_SIDE.sub(" ", sample.target)
-    sides = {match[1].lower() for match in _SIDES.finditer(text)}
-    if len(sides) != 1 or re.search(r"\bbilateral|\bboth\b", text, re.IGNORECASE):
+    side = facts.side_of(sample.target)
+    if side is None:
         return []
-    (side,) = sides
     other = "left" if side == "right" else "right"
-    choice = _Asked("side", "Which side is shown or affected?", side, "choice", ("left", "right"))
-    yes, no = (f"Is the {name} side shown or affected?" for name in (side, other))
+    choice = _Asked("side", "Which side is affected?", side, "choice", ("left", "right"))
+    yes, no = (f"Is the {name} side affected?" for name in (side, other))
     return [choice, _balanced(sample, "side", yes, no)]
 
 
 def _findings(sample: Sample) -> list[_Asked]:
-    told = findings_of(sample.target)
-    named = {*_named(sample.target, terms.FINDINGS)}
-    present = [name for name, here in told.items() if here]
+    told = facts.findings_of(sample.target)
+    here = [name for name, there in told.items() if there]
+    gone = [name for name, there in told.items() if not there]
     asked = []
-    if len(present) == 1 and len(named) == 1:
-        asked.append(_Asked("finding", "Which abnormality does the image show?", present[0], "open"))
-    kin = {name for family in terms.KIN if family & named for name in family}
-    others = [name for name in terms.FINDINGS if name not in named | kin]
-    for name, here in told.items():
-        question = f"Is there {_some(name)} in the image?"
-        if here:
-            other = _pick(sample, f"finding {name}", others)
-            asked.append(
-                _balanced(sample, f"finding {name}", question, f"Is there {_some(other)} in the image?", "finding")
-            )
-        else:
-            free = f"Is the image free of {_some(name)}?"
-            asked.append(_balanced(sample, f"denied {name}", free, question, "denied finding"))
+    if len(here) == 1 and facts.named(sample.target, terms.FINDINGS) == here:
+        asked.append(_Asked("finding", "Which abnormality does the image show?", here[0], "open"))
+    others = _unnamed(sample.target)
+    for present, denied in itertools.zip_longest(here, gone):
+        if present and denied:
+            asked += _told_both(sample, present, denied)
+        elif present and others:
+            other = _pick(sample, f"finding {present}", others)
+            asked.append(_balanced(sample, f"finding {present}", _is_there(present), _is_there(other), "finding"))
     return asked
+
+
+def _unnamed(caption: str) -> list[str]:
+    """Return the findings that a caption names neither themselves nor by other words or kin."""
+    named = {*facts.named(caption, terms.FINDINGS)}
+    kin = {
+        name for pattern in facts.named(caption, {words: words for words in terms.KIN}) for name in terms.KIN[pattern]
+    }
+    return [name for name in terms.FINDINGS if name not in named | kin]
+
+
+def _told_both(sample: Sample, here: str, gone: str) -> list[_Asked]:
+    """Return one question each about a finding that is there and one that is not: both of yes, or both of no."""
+    yes = _hash(sample, f"finding {here}, denied {gone}") % 2
+    there, free = _is_there(here if yes else gone), f"Is the image free of {_some(gone if yes else here)}?"
+    answer = "yes" if yes else "no"
+    kinds = ("finding", "denied finding") if yes else ("denied finding", "finding")
+    return [_Asked(kind, prompt, answer, "closed") for kind, prompt in zip(kinds, (there, free), strict=True)]
+
+
+def _is_there(finding: str) -> str:
+    return f"Is there {_some(finding)} in the image?"
 
 
 def _balanced(sample: Sample, template: str, yes: str, no: str, kind: str = "") -> _Asked:

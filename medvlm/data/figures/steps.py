@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from medvlm.data.figures import modality, panels, pixels, questions
+from medvlm.data.figures import facts, modality, panels, pixels, questions
 from medvlm.data.look import PictureError, look_of
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.io import sha256_bytes
@@ -77,7 +77,7 @@ def _with_modality(sample: Sample, keywords: Sequence[str]) -> Sample:
         name, evidence = modality.detect(text, sample.mentions, keywords, look_of(sample.image))
         sample = dataclasses.replace(sample, modality=name, modality_evidence=evidence)
     if sample.organ is None and sample.modality in modality.GROUPS["clinical"]:
-        sample = dataclasses.replace(sample, organ=questions.organ_of(text))
+        sample = dataclasses.replace(sample, organ=facts.organ_of(text))
     return sample
 
 
