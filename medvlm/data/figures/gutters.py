@@ -3,6 +3,9 @@
 Recursive cuts: a run of lines in one color through the whole region, with panels filled with other colors right up to
 it on both sides, is a gutter. Frames and rules of plots and tables, and the dark of a radiograph, are none. Panels
 that are plots on white have no such sides and stay together.
+
+Where the caption says how many panels there are, a regular grid of that many is looked for too: slices on black have
+no filled sides, but black lines through the whole picture at equal distances are no chance.
 """
 
 from __future__ import annotations
@@ -30,22 +33,88 @@ _FILLED = 0.5  # share of other pixels in the lines beside a gutter
 _DEPTH = 8  # how many lines beside a gutter are looked at
 _MAX_CUTS = 64
 _GUESSES = 3  # how many levels other than white and black are tried along each axis
+_EVEN = 0.004  # share of other pixels in a line between the cells of a grid: an axis drawn across it is more
+_OFF = 0.02  # how far a line of a grid may lie from its place, as a share of the picture's side
+_THIN = 0.1  # a band wider than this share of a cell is gutter and margins; it is halved
+_SHADES = 0.1  # share of a cell's pixels that are of another shade than most
+_FINER = ((2, 1), (1, 2), (3, 1), (1, 3))
 _EMPTY = 0.55  # share of the gutter's color from which a piece is no picture but drawn on that color
 _FLAT = 0.95  # share of one of 16 gray levels from which a piece is a bar
 
 
 def find_panels(image: PILImage.Image) -> list[Box]:
     """Return the boxes of the panels in reading order (row by row); the whole picture alone where it is not cut."""
+    gray, factor = _reduced(image)
+    height, width = gray.shape
+    boxes = list(_cut(gray, (0, 0, width, height), _least(gray, factor)))
+    return _enlarged(boxes, factor, image.size) if 1 < len(boxes) <= _MAX_CUTS else [(0, 0, *image.size)]
+
+
+def find_grid(image: PILImage.Image, count: int) -> list[Box]:
+    """Return the cells of a grid of so many equal panels row by row; the whole picture alone where none is certain.
+
+    Between the cells lie black or white lines through the whole picture. None is certain where grids of several shapes
+    fit (2x2 slices on black, and a caption of two), or where the cells would come apart in the same way. Two limbs on
+    one film do look like two panels: ask only where the caption tells panels.
+    """
+    gray, factor = _reduced(image)
+    dark_or_light = [np.minimum(_differs(gray, 0).mean(axis=a), _differs(gray, 255).mean(axis=a)) for a in (1, 0)]
+    even = (dark_or_light[0] <= _EVEN, dark_or_light[1] <= _EVEN)
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    found = [(shape, cells) for shape in shapes if (cells := _grid(gray, even, shape, _least(gray, factor)))]
+    if count < 2 or len(found) != 1:
+        return [(0, 0, *image.size)]
+    (rows, columns), boxes = found[0]
+    finer = any(_grid(gray, even, (rows * r, columns * c), _least(gray, factor)) for r, c in _FINER)
+    return [(0, 0, *image.size)] if finer else _enlarged(boxes, factor, image.size)
+
+
+def _reduced(image: PILImage.Image) -> tuple[np.ndarray, int]:
+    """Return the gray levels of a picture, uint8 [rows, columns], and by how much they are reduced."""
     factor = max(1, max(image.size) // WORK_SIDE)
     small = image if image.mode == "L" else to_rgb(image).convert("L")
-    gray = np.asarray(small.reduce(factor) if factor > 1 else small)
+    return np.asarray(small.reduce(factor) if factor > 1 else small), factor
+
+
+def _least(gray: np.ndarray, factor: int) -> tuple[int, int]:
     height, width = gray.shape
-    least = (max(MIN_PANEL // factor, height // 12, 1), max(MIN_PANEL // factor, width // 12, 1))
-    boxes = list(_cut(gray, (0, 0, width, height), least))
-    if not 1 < len(boxes) <= _MAX_CUTS:
-        return [(0, 0, *image.size)]
-    (right, bottom) = image.size
+    return max(MIN_PANEL // factor, height // 12, 1), max(MIN_PANEL // factor, width // 12, 1)
+
+
+def _enlarged(boxes: list[Box], factor: int, size: tuple[int, int]) -> list[Box]:
+    right, bottom = size
     return [(x0 * factor, y0 * factor, min(x1 * factor, right), min(y1 * factor, bottom)) for x0, y0, x1, y1 in boxes]
+
+
+def _grid(
+    gray: np.ndarray, even: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], least: tuple[int, int]
+) -> list[Box]:
+    """Return the cells of a grid of a shape (rows, columns), each with a picture in it; none where it does not fit."""
+    tall, wide = (_stretches(flags, parts) for flags, parts in zip(even, shape, strict=True))
+    cells = [(left, top, right, bottom) for top, bottom in tall for left, right in wide]
+    large = all(y1 - y0 >= least[0] and x1 - x0 >= least[1] for x0, y0, x1, y1 in cells)
+    return cells if large and all(_has_shades(gray[y0:y1, x0:x1]) for x0, y0, x1, y1 in cells) else []
+
+
+def _has_shades(cell: np.ndarray) -> bool:
+    levels = np.bincount((cell >> 4).reshape(-1), minlength=16)
+    return bool(levels.max() <= (1 - _SHADES) * levels.sum())
+
+
+def _stretches(even: np.ndarray, parts: int) -> list[tuple[int, int]]:
+    """Return so many equal stretches of lines parted by even ones, given which lines are even; none if they are not."""
+    lines = len(even)
+    slack = max(2, round(_OFF * lines))
+    bands = [band for band in _runs(even) if band[1] - band[0] >= 2]
+    edges = [0]
+    for index in range(1, parts):
+        place = round(lines * index / parts)
+        start, end = min(bands, key=lambda b: max(b[0] - place, place - b[1] + 1, 0), default=(lines, lines))
+        if start - place > slack or place - end + 1 > slack:
+            return []
+        edges += [start, end] if (end - start) * parts <= _THIN * lines else [place, place]
+    edges.append(lines)
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _cut(gray: np.ndarray, box: Box, least: tuple[int, int]) -> Iterator[Box]:

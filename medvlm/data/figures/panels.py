@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from PIL import Image as PILImage
 
 from medvlm.data.figures.captions import Panels, split_panels
-from medvlm.data.figures.gutters import Box, find_panels
+from medvlm.data.figures.gutters import Box, find_grid, find_panels
 from medvlm.data.figures.pixels import upright
 from medvlm.data.images import to_rgb
 from medvlm.data.look import examine
@@ -37,13 +37,20 @@ def split(sample: Sample) -> list[Sample]:
         return [sample]
     picture = upright(sample.image.data)
     matched = match(parts, find_panels(picture))
+    if matched is None and parts is not None:
+        matched = match(parts, find_grid(picture, len(parts.labels())))
     if parts is None or matched is None:
         return [dataclasses.replace(sample, compound=True)]
     return [_panel(sample, picture, parts, label, box) for label, box in matched]
 
 
 def match(parts: Panels | None, boxes: list[Box]) -> list[tuple[str, Box]] | None:
-    """Pair the labels of a caption with boxes in reading order; None unless there are as many, lying as they say."""
+    """Pair the labels of a caption with boxes in reading order; None unless there are as many, lying as they say.
+
+    Letters are read row by row, as figures of radiology are lettered. Where boxes have more rows than columns, and more
+    than one column, letters run down the columns as often: None. A grid lettered down its columns all the same is
+    matched wrongly; nothing but the letters in the picture could tell.
+    """
     labels = parts.labels() if parts is not None else []
     if len(labels) < 2 or len(labels) != len(boxes):
         return None
@@ -52,7 +59,15 @@ def match(parts: Panels | None, boxes: list[Box]) -> list[tuple[str, Box]] | Non
             ordered = sorted(boxes, key=lambda box: box[low])
             apart = all(a[high] <= b[low] for a, b in itertools.pairwise(ordered))
             return list(zip(sorted(labels, key=places.__getitem__), ordered, strict=True)) if apart else None
-    return list(zip(labels, boxes, strict=True))
+    return None if _tall(boxes) else list(zip(labels, boxes, strict=True))
+
+
+def _tall(boxes: list[Box]) -> bool:
+    """Tell whether boxes lie in more rows than columns, and more than one column; the first is at the top left."""
+    left, top, right, bottom = boxes[0]
+    columns = sum(box[1] < bottom and top < box[3] for box in boxes)
+    rows = sum(box[0] < right and left < box[2] for box in boxes)
+    return rows > columns > 1
 
 
 def own_text(sample: Sample) -> str:

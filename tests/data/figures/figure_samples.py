@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 
 from medvlm.data.sample import Image, Sample
 from medvlm.io import sha256_bytes
@@ -22,6 +23,13 @@ def scan(seed: int, width: int = 160, height: int = 120) -> PIL.Image.Image:
     """Return a gray picture of soft shades, filled to its edges."""
     shades = np.random.default_rng(seed).integers(60, 190, (6, 6), dtype=np.uint8)
     return PIL.Image.fromarray(shades).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
+def slice_on_black(seed: int, side: int = 160) -> PIL.Image.Image:
+    """Return a round slice of soft shades amid black."""
+    inside = PIL.Image.new("L", (side, side))
+    PIL.ImageDraw.Draw(inside).ellipse((side // 10, side // 8, side - side // 10, side - side // 8), fill=255)
+    return PIL.Image.composite(scan(seed, side, side), PIL.Image.new("L", (side, side)), inside)
 
 
 def in_a_row(count: int, form: str = "PNG", **settings: Any) -> bytes:

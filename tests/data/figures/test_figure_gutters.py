@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from figure_samples import slice_on_black
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from medvlm.data.figures.gutters import Box, find_panels
+from medvlm.data.figures.gutters import Box, find_grid, find_panels
 
 
 def scan(seed: int, width: int, height: int) -> Image.Image:
@@ -161,6 +162,57 @@ def test_real_scans(realdata: Path) -> None:
         rows, columns = rng.choice([(1, 2), (2, 1), (2, 2)])
         whole, boxes = grid(pictures, rows, columns, rng.randrange(4, 24), "white", rng.randrange(12))
         right += near(find_panels(as_jpeg(whole, 70 + trial % 25)), boxes, 6)
+    assert right >= 36
+
+
+def slices(rows: int, columns: int, gutter: int, color: str = "black") -> tuple[Image.Image, list[Box]]:
+    pictures = [slice_on_black(index, 160).convert("RGB") for index in range(rows * columns)]
+    return grid(pictures, rows, columns, gutter, color)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 20), st.sampled_from([0, 70, 95]))
+def test_grids_of_slices_on_black_come_apart_where_the_count_is_known(
+    rows: int, columns: int, gutter: int, quality: int
+) -> None:
+    whole, boxes = slices(rows, columns, gutter)
+    picture = as_jpeg(whole, quality) if quality else whole
+    if rows * columns > 1:
+        assert near(find_grid(picture, rows * columns), boxes, 16)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "count"),
+    [(2, 2, 2), (1, 4, 2), (2, 3, 3), (2, 3, 2), (1, 2, 3), (1, 2, 4), (2, 2, 3), (1, 1, 2)],
+)
+def test_a_caption_of_other_panels_cuts_nothing(rows: int, columns: int, count: int) -> None:
+    whole, _ = slices(rows, columns, 8)
+    assert find_grid(whole, count) == [(0, 0, *whole.size)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "picture",
+    [plot(2), plot(5), table(), scan(3, 300, 200), Image.new("L", (300, 200)), Image.new("L", (300, 200), 255),
+     Image.new("1", (1, 1))],
+)  # fmt: skip
+def test_single_pictures_stay_whole_whatever_the_count(picture: Image.Image, count: int) -> None:
+    assert find_grid(picture, count) == [(0, 0, *picture.size)]
+
+
+@pytest.mark.realdata
+def test_real_scans_on_black(realdata: Path) -> None:
+    """None is cut, whatever the count (a third is tried here); of grids of them with black gutters nearly all come apart."""
+    files = sorted((realdata / "vqa_rad" / "images").glob("*.jpg"))
+    cut = [file.name for file in files[::3] for count in (2, 3, 4) if len(find_grid(Image.open(file), count)) > 1]
+    assert len(files) == 315
+    assert cut == []
+    rng, right = random.Random(4), 0
+    for trial in range(40):
+        rows, columns = rng.choice([(1, 2), (2, 1), (1, 3), (2, 2), (2, 3)])
+        pictures = [Image.open(rng.choice(files)).convert("RGB").resize((240, 220)) for _ in range(rows * columns)]
+        whole, boxes = grid(pictures, rows, columns, rng.randrange(2, 21), "black")
+        right += near(find_grid(as_jpeg(whole, 70 + trial % 25), rows * columns), boxes, 14)
     assert right >= 36
 
 

@@ -8,7 +8,7 @@ import io
 import numpy as np
 import PIL.Image
 import pytest
-from figure_samples import encoded, figure, in_a_row, scan
+from figure_samples import encoded, figure, in_a_row, scan, slice_on_black
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +167,33 @@ def test_places_are_matched_by_where_they_lie() -> None:
     assert panels.match(sides, boxes) == [("left", boxes[0]), ("right", boxes[1])]
     assert panels.match(heights, boxes) is None
     assert panels.match(None, boxes) is None
+
+
+def test_slices_on_black_are_cut_by_what_the_caption_counts() -> None:
+    whole = PIL.Image.new("L", (330, 160))
+    for index in range(2):
+        whole.paste(slice_on_black(index), (170 * index, 0))
+    first, second = made(figure(TWO, encoded(whole), compound=True), panels="split")
+    assert isinstance(first, Sample)
+    assert isinstance(second, Sample)
+    assert (first.panel, first.modality, second.panel, second.modality) == ("a", "ct", "b", "mri")
+    for index, panel in enumerate((first, second)):
+        shown = PIL.Image.open(io.BytesIO(panel.image.data))
+        assert shown.size == (165, 160)
+        assert np.array_equal(np.asarray(shown)[:, 5 * index :][:, :160], np.asarray(slice_on_black(index)))
+    (kept,) = made(figure("Axial CT.", encoded(whole)), panels="split")
+    assert isinstance(kept, Sample)
+    assert kept.panel is None
+
+
+def test_letters_are_read_row_by_row_unless_there_are_more_rows() -> None:
+    labels = split_panels("(A) One. (B) Two. (C) Three. (D) Four. (E) Five. (F) Six.")
+    wide = [(x, y, x + 10, y + 10) for y in (0, 12) for x in (0, 12, 24)]
+    tall = [(x, y, x + 10, y + 10) for y in (0, 12, 24) for x in (0, 12)]
+    column = [(0, y, 10, y + 10) for y in range(0, 72, 12)]
+    assert panels.match(labels, wide) == list(zip("abcdef", wide, strict=True))
+    assert panels.match(labels, column) == list(zip("abcdef", column, strict=True))
+    assert panels.match(labels, tall) is None
 
 
 @settings(max_examples=60, deadline=None)
