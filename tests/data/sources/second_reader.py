@@ -202,7 +202,7 @@ def flat(element: ET.Element, formulas: list[str]) -> str:
 def piece(child: ET.Element, formulas: list[str]) -> str:
     kind = name(child)
     if kind in FORMULAS or (kind == "alternatives" and any(name(e) in FORMULAS for e in child)):
-        formulas.append("".join(child.itertext()))
+        formulas.append(formula(child))
         return f" {GAP} " if kind == "disp-formula" else GAP
     if kind in ("sup", "sub"):
         return script("^" if kind == "sup" else "_", flat(child, formulas))
@@ -210,6 +210,23 @@ def piece(child: ET.Element, formulas: list[str]) -> str:
         return "" if kind in ("object-id", "permissions", "alt-text", "long-desc", "media") else " "
     inner = flat(child, formulas)
     return f" {inner} " if kind in APART else inner
+
+
+def formula(element: ET.Element) -> str:
+    """Return what a formula says: its TeX without the document around it, else its MathML's text, and its words."""
+    kind = name(element)
+    if kind == "tex-math":
+        return re.sub(r".*\\begin\{document\}|\\end\{document\}.*", "", "".join(element.itertext()), flags=re.DOTALL)
+    if kind == "math":
+        return "".join(text for text in element.itertext())
+    kinds = [name(child) for child in element]
+    left_out = ["label", "alt-text", "long-desc", *PICTURES] + (["math"] if "tex-math" in kinds else [])
+    said = element.text or ""
+    for child in element:
+        said += ("" if name(child) in left_out else formula(child)) + (child.tail or "")
+    if kind in FORMULAS and not said.strip() and any(name(e) in PICTURES for e in element.iter()):
+        return next(("".join(e.itertext()) for e in element.iter() if name(e) == "alt-text"), "[formula]")
+    return said
 
 
 def script(sign: str, text: str) -> str:
@@ -222,7 +239,7 @@ def script(sign: str, text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    return " ".join(re.sub("[\u200b\ufeff\u2061-\u2064]", "", text).split())
+    return " ".join(re.sub("[\u00ad\u200b\ufeff\u2061-\u2064]", "", text).split())
 
 
 def fits(text: str, second: Text) -> bool:
@@ -231,13 +248,8 @@ def fits(text: str, second: Text) -> bool:
     match = re.fullmatch("(.*?)".join(parts), text, re.DOTALL)
     if not match:
         return False
-    # TeX holds the preamble of its own document beside the formula: what was taken must be a part of it.
-    return all(part_of(letters(got), letters(said)) for got, said in zip(match.groups(), second.formulas, strict=True))
+    return letters("".join(match.groups())) == letters("".join(second.formulas))
 
 
 def letters(text: str) -> str:
-    return "".join(re.findall(r"\w", text.replace("sqrt", "").replace("_", "")))
-
-
-def part_of(got: str, said: str) -> bool:
-    return not said or (bool(got) and got in said)
+    return "".join(re.findall(r"\w", tidy(text).replace("sqrt", "").replace("_", "")))

@@ -15,10 +15,9 @@ from lxml import etree
 
 from medvlm.data.sources.pmc.front import Front, read_front
 from medvlm.data.sources.pmc.marks import marks_panels
-from medvlm.data.sources.pmc.media import QUALITY, base_name
 from medvlm.data.sources.pmc.mentions import Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
-from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, label_of, pictures
+from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, file_of, is_picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights, no_freer
 from medvlm.data.sources.pmc.text import plain
 from medvlm.data.sources.pmc.xml import Document
@@ -143,9 +142,9 @@ class _Reader:
             name = element.tag
             if name in _FIGURES:
                 _, graphics = holders.setdefault(element, ("figure", []))
-                if name == "supplementary-material" and element.get(XLINK_HREF) and _is_picture(element):
+                if name == "supplementary-material" and element.get(XLINK_HREF) and is_picture(element):
                     graphics.append(element)
-            elif name != "media" or _is_picture(element):
+            elif name != "media" or is_picture(element):
                 holder, kind = _holder(element)
                 if _beside_the_picture(element, holder) or (kind in _PLAIN_KINDS and kind not in self.kinds):
                     self._drop_graphic(element, holder, kind)
@@ -175,7 +174,7 @@ class _Reader:
         prefix = "fig" if kind in ("figure", "supplementary") else kind
         self.numbers[prefix] += 1
         if element.tag != "fig" and not graphics:
-            if element.tag == "supplementary-material" and (file := _file_of(element)):
+            if element.tag == "supplementary-material" and (file := file_of(element)):
                 where = f"{element.tag} {element.get('id') or f'{prefix}-{self.numbers[prefix]}'}"
                 self.article.drops.append(Drop(where, "supplement is no image", file[:200]))
             return
@@ -320,21 +319,6 @@ def _beside_the_picture(graphic: etree._Element, holder: etree._Element) -> bool
         if above.tag in ("td", "th"):
             return _in_cell(graphic, holder)
     return False
-
-
-def _is_picture(file: etree._Element) -> bool:
-    """Tell whether what a `media` element or a supplement names is a still picture, by its type or its extension."""
-    kind = (file.get("mimetype") or "").strip().lower()
-    if kind.startswith("image"):
-        return True
-    extension = base_name(file.get(XLINK_HREF) or "").rpartition(".")[2].lower()
-    return extension in QUALITY and not kind.startswith(("video", "audio"))
-
-
-def _file_of(supplement: etree._Element) -> str | None:
-    """Return the reference of a supplement's file: its own, or that of the first `media` in it."""
-    found = (e.get(XLINK_HREF) for e in (supplement, *supplement.iterfind("media")))
-    return next((href for href in found if href), None)
 
 
 def _caption(element: etree._Element) -> tuple[str, etree._Element]:

@@ -7,7 +7,7 @@ import re
 
 from lxml import etree
 
-from medvlm.data.sources.pmc.media import bare_stem
+from medvlm.data.sources.pmc.media import QUALITY, bare_stem, base_name
 from medvlm.data.sources.pmc.text import plain
 
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
@@ -48,6 +48,21 @@ def pictures(graphics: list[etree._Element]) -> tuple[list[Picture], list[Pictur
         for index, (picture, group) in enumerate(zip(found, whole, strict=True)):
             picture.panel = _panel(group[0], index)
     return found, [_picture(group) for group in small]
+
+
+def is_picture(file: etree._Element) -> bool:
+    """Tell whether what a `media` element or a supplement names is a still picture, by its type or its extension."""
+    kind = (file.get("mimetype") or "").strip().lower()
+    if kind.startswith("image"):
+        return True
+    extension = base_name(file.get(XLINK_HREF) or "").rpartition(".")[2].lower()
+    return extension in QUALITY and not kind.startswith(("video", "audio"))
+
+
+def file_of(supplement: etree._Element) -> str | None:
+    """Return the reference of a supplement's file: its own, or that of the first `media` in it."""
+    found = (e.get(XLINK_HREF) for e in (supplement, *supplement.iterfind("media")))
+    return next((href for href in found if href), None)
 
 
 def label_of(element: etree._Element | None) -> str | None:

@@ -30,10 +30,15 @@ _OBJECTS = frozenset(
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _SKIPPED = frozenset(_SKIPPED_NAMES.split())
 _FORMULAS = frozenset(("inline-formula", "disp-formula", "chem-struct"))
-_INVISIBLE = "\u2061\u2062\u2063\u2064\u200b\ufeff"
+_INVISIBLE = "\u00ad\u2061\u2062\u2063\u2064\u200b\ufeff"
 _HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u00ad\u2043\ufe58\ufe63\uff0d"
 _PICTURES = ("graphic", "inline-graphic", "media")
+_FORMS = ("tex-math", "math")
 _TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+# Stands in MathML's text where a blank must part two letters or digits; XML cannot hold it.
+_SEAM = "\x01"
+_WORD_SEAM = re.compile(rf"(?<=[^\W_]){_SEAM}+(?=[^\W_])")
+_SCRIPT = re.compile("sub|sup|under|over")
 
 
 def local(element: etree._Element) -> str:
@@ -152,17 +157,11 @@ def raised(sign: str, text: str) -> str:
 
 
 def formula(element: etree._Element) -> str:
-    """Return a formula's text: its TeX, else its MathML as text, else its words, else its text alternative.
+    """Return a formula's text: its TeX, else its MathML as text, with the words beside; else its text alternative.
 
     A formula that is only a picture is `[formula]`, so that the sentence shows its gap.
     """
-    for tex in element.iter("{*}tex-math"):
-        if body := _tex(tex):
-            return body
-    for node in element.iter("{*}math"):
-        if body := math(node):
-            return body
-    if body := squeeze(_inner_words(element)):
+    if body := squeeze(_spoken(element)):
         return body
     if body := next((squeeze(words(e)) for e in element.iter("{*}alt-text")), ""):
         return body
@@ -170,16 +169,38 @@ def formula(element: etree._Element) -> str:
     return "[formula]" if holds_picture else ""
 
 
-def _inner_words(element: etree._Element) -> str:
+def _spoken(element: etree._Element) -> str:
+    """Return what is written in a formula, each part of it once; its number is no part."""
+    forms = {name: [c for c in element if local(c) == name] for name in _FORMS}
+    chosen = _chosen(element, forms)
     parts: list[str] = [element.text or ""]
+    after_form = False
     for child in element:
-        if local(child) in ("alternatives", "textual-form"):
-            parts.append(_inner_words(child))
-        else:
-            write = _WRITERS.get(local(child), _flatten_other)
-            write(child, parts)
-        parts.append(child.tail or "")
+        name = local(child)
+        if name in _FORMS:
+            if (said := _form(child)) and child in chosen:
+                parts.append(f" {said}" if after_form else said)
+            after_form = child in chosen or after_form
+        elif name in ("alternatives", "textual-form"):
+            parts.append(_spoken(child))
+        elif name != "label" and not (chosen and name in _PICTURES):
+            _WRITERS.get(name, _flatten_other)(child, parts)
+        if tail := child.tail:
+            parts.append(tail)
+            after_form = after_form and not tail.strip()
     return "".join(parts)
+
+
+def _chosen(element: etree._Element, forms: dict[str, list[etree._Element]]) -> list[etree._Element]:
+    """Return the TeX of a formula, else its MathML: all there is, but one of `alternatives`."""
+    for found in forms.values():
+        if said := [form for form in found if _form(form)]:
+            return said[:1] if local(element) == "alternatives" else said
+    return []
+
+
+def _form(element: etree._Element) -> str:
+    return _tex(element) if local(element) == "tex-math" else math(element)
 
 
 def _tex(element: etree._Element) -> str:
@@ -190,34 +211,90 @@ def _tex(element: etree._Element) -> str:
 
 
 def math(element: etree._Element) -> str:
-    """Return MathML as text: fractions as a/b, scripts as `_` and `^`, roots as sqrt(x)."""
-    return squeeze(_math(element))
+    """Return MathML as text: its TeX if it brings any, else fractions as a/b, scripts as `_` and `^`, sqrt(x).
+
+    A blank parts names of several letters, and scripts, from the letters and digits beside them: `sin x`, `x_i y`.
+    """
+    for note in element.iter("{*}annotation"):
+        if "tex" in (note.get("encoding") or "").lower() and (body := _tex(note)):
+            return body
+    return squeeze(_parted(_math(element)))
+
+
+def _parted(text: str) -> str:
+    """Return a text with blanks at those of its seams that part two letters or digits."""
+    return _WORD_SEAM.sub(" ", text).replace(_SEAM, "")
 
 
 def _math(element: etree._Element) -> str:
     name = local(element)
-    if not name or name in ("annotation", "annotation-xml"):
+    if not name or name in ("annotation", "annotation-xml", "none", "mprescripts", "mphantom"):
         return ""
     if name in ("mi", "mn", "mo", "mtext", "ms"):
-        return words(element) if name == "mtext" else words(element).strip()
+        return _token(name, words(element))
     if name == "mspace":
         return " "
     parts = [_math(child) for child in element if local(child)]
-    if name == "mfrac" and len(parts) == 2:
-        return f"{_grouped(parts[0])}/{_grouped(parts[1])}"
-    if name in ("msub", "munder") and len(parts) == 2:
-        return parts[0] + raised("_", parts[1])
-    if name == "msup" and len(parts) == 2:
-        return parts[0] + raised("^", parts[1])
-    if name in ("msubsup", "munderover") and len(parts) == 3:
-        return parts[0] + raised("_", parts[1]) + raised("^", parts[2])
-    if name == "msqrt":
-        return f"sqrt({''.join(parts)})"
-    if name == "mtr":
-        return " ".join(parts) + " "
-    return "".join(parts)
+    write = _MATH.get(name)
+    return "".join(parts) if write is None else write(element, parts)
+
+
+def _token(name: str, text: str) -> str:
+    if name != "mtext":
+        text = squeeze(text)
+    return f"{_SEAM}{text}{_SEAM}" if len(text) > 1 and any(map(str.isalpha, text)) else text
+
+
+def _fraction(_element: etree._Element, parts: list[str]) -> str:
+    return "/".join(map(_grouped, parts)) if len(parts) == 2 else "".join(parts)
+
+
+def _scripts(element: etree._Element, parts: list[str]) -> str:
+    """Return the first part with the others as its scripts, in the order in which the name has them: `msubsup`."""
+    signs = ["_" if sign in ("sub", "under") else "^" for sign in _SCRIPT.findall(local(element))]
+    if len(parts) != len(signs) + 1:
+        return "".join(parts)
+    return parts[0] + "".join(map(_script, signs, parts[1:])) + _SEAM
+
+
+def _script(sign: str, part: str) -> str:
+    return raised(sign, _parted(part))
+
+
+def _prescripts(element: etree._Element, parts: list[str]) -> str:
+    """Return `mmultiscripts`: its base, then pairs of `_` and `^`, of which those after `mprescripts` stand before."""
+    names = [local(child) for child in element if local(child)]
+    cut = names.index("mprescripts") if "mprescripts" in names else len(names)
+    after = [_script("_^"[place % 2], part) for place, part in enumerate(parts[1:cut])]
+    before = [_script("_^"[place % 2], part) for place, part in enumerate(parts[cut + 1 :])]
+    return f"{_SEAM}{''.join(before)}{parts[0] if parts else ''}{''.join(after)}{_SEAM}"
+
+
+def _fenced(element: etree._Element, parts: list[str]) -> str:
+    signs = "".join(element.get("separators", ",").split())
+    inner = "".join(parts[:1])
+    for place, part in enumerate(parts[1:]):
+        inner += signs[place : place + 1] + part if place < len(signs) else signs[-1:] + part
+    return element.get("open", "(").strip() + inner + element.get("close", ")").strip()
+
+
+def _root(_element: etree._Element, parts: list[str]) -> str:
+    if len(parts) != 2:
+        return "".join(parts)
+    return f"{_SEAM}root{_script('_', parts[1])}({parts[0]})"
 
 
 def _grouped(text: str) -> str:
-    body = squeeze(text)
+    body = squeeze(_parted(text))
     return f"({body})" if re.search(r"[-+−=/ ]", body[1:]) else body
+
+
+_MATH: dict[str, Callable[[etree._Element, list[str]], str]] = {
+    "mfrac": _fraction,
+    **dict.fromkeys(("msub", "munder", "msup", "msubsup", "munderover"), _scripts),
+    "mmultiscripts": _prescripts,
+    "mfenced": _fenced,
+    "msqrt": lambda _element, parts: f"{_SEAM}sqrt({''.join(parts)})",
+    "mroot": _root,
+    "mtr": lambda _element, parts: " ".join(parts) + " ",
+}
