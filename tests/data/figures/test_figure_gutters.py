@@ -202,7 +202,7 @@ def test_single_pictures_stay_whole_whatever_the_count(picture: Image.Image, cou
 
 @pytest.mark.realdata
 def test_real_scans_on_black(realdata: Path) -> None:
-    """None is cut, whatever the count (a third is tried here); of grids of them with black gutters nearly all come apart."""
+    """None is cut, whatever the count (a third is tried here); of their grids on black nearly all come apart."""
     files = sorted((realdata / "vqa_rad" / "images").glob("*.jpg"))
     cut = [file.name for file in files[::3] for count in (2, 3, 4) if len(find_grid(Image.open(file), count)) > 1]
     assert len(files) == 315
