@@ -300,6 +300,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, bytes([body[0] ^ 1]) + body[1:])
         elif name == "cut":
             self._send(200, body[:-1])
+        elif name == "etag":
+            self._send(200, value.encode(), {"ETag": f'"{md5(body)}"'})
         elif name == "text":
             self._send(200, value.encode())
         elif self.headers.get("If-None-Match") == f'"{md5(body)}"':

@@ -14,7 +14,7 @@ from conftest import HASTY
 from pmc_server import Server, World, md5, picture
 
 from medvlm.data.sources.pmc.cloud import CloudSource
-from medvlm.data.sources.pmc.cloud.http import Absent, Exhausted, Http, Refused, Retries, retry_after
+from medvlm.data.sources.pmc.cloud.http import Absent, Denied, Exhausted, Http, Postponed, Refused, Retries, retry_after
 from medvlm.data.sources.pmc.cloud.protocol import object_url
 from medvlm.errors import AccessError, UsageError
 
@@ -43,8 +43,8 @@ def test_planning_is_as_patient(world: World, server: Server, cloud: Make, fault
     assert len(server.asked(where)) == 3
 
 
-@pytest.mark.parametrize("fault", ["403", "404"])
-def test_a_missing_object_is_final_and_counted(world: World, server: Server, cloud: Make, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["404", "410"])
+def test_a_missing_object_is_not_tried_again_and_counted(world: World, server: Server, cloud: Make, fault: str) -> None:
     world.add("PMC5", media={"f1.png": picture(1), "f2.png": picture(2)})
     world.add("PMC6")
     server.always = {"PMC5.1/f1.png": fault, "PMC6.1.xml": fault}
@@ -113,7 +113,7 @@ def test_a_server_that_fails_everything_is_not_counted(world: World, server: Ser
     source = cloud(",".join(f"PMC{number}" for number in range(1, 9)), allow_failed=True)
     units = source.units()
     server.always["PMC"] = "503"
-    with pytest.raises(AccessError, match="all 8 articles asked for failed, so the server does"):
+    with pytest.raises(AccessError, match="none of the last 8 articles asked for came, so the server fails"):
         read(source, units)
     server.always.clear()
     assert len(samples(read(source, units))) == 8
@@ -122,7 +122,7 @@ def test_a_server_that_fails_everything_is_not_counted(world: World, server: Ser
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_a_server_that_is_no_bucket(server: Server, cloud: Make, fault: str) -> None:
     server.always["list-type"] = fault
-    with pytest.raises(AccessError, match=rf"HTTP {fault}: no bucket of PMC answers at \S+; check --endpoint"):
+    with pytest.raises(AccessError, match=rf"HTTP {fault}.*: no bucket of PMC answers at \S+; check --endpoint"):
         cloud("PMC1").units()
 
 
@@ -198,13 +198,45 @@ def test_a_work_table_that_a_power_cut_damaged_is_begun_anew(world: World, serve
     assert source.describe() == told
 
 
-def test_metadata_that_is_not_json_is_counted(world: World, server: Server, cloud: Make) -> None:
+@pytest.mark.parametrize("inventory", [False, True])
+def test_metadata_that_stays_damaged_is_a_failure(world: World, cloud: Make, inventory: bool) -> None:
     world.add("PMC1")
     world.add("PMC2")
     world.objects["metadata/PMC1.1.json"] = b"<html>\x00"
-    items = read(cloud("PMC1,PMC2"))
-    assert reasons(items) == {"metadata damaged": 1}
+    world.publish_inventory()
+    ids = "" if inventory else "PMC1,PMC2"
+    with pytest.raises(AccessError, match=r"PMC1: \S+PMC1.1.json: the metadata is not JSON.*--skip-failed"):
+        read(cloud(ids, inventory=inventory))
+    items = read(cloud(ids, inventory=inventory, allow_failed=True))
+    assert reasons(items) == {"fetch failed": 1}
     assert len(samples(items)) == 1
+
+
+@pytest.mark.parametrize("fault", ["text:<html>sign in</html>", "text:[]", 'text:{"pmcid": "PMC7"}', "cut"])
+@pytest.mark.parametrize("inventory", [False, True])
+def test_metadata_that_is_none_is_asked_for_again(
+    world: World, server: Server, cloud: Make, fault: str, inventory: bool
+) -> None:
+    world.add("PMC1")
+    world.publish_inventory()
+    server.faults["metadata/PMC1.1.json"] = [fault]
+    source = cloud("" if inventory else "PMC1", inventory=inventory)
+    assert len(samples(read(source))) == 1
+    assert len(server.asked("metadata/PMC1")) == 2
+    # A store that a loss of power has damaged is no better than such an answer.
+    (kept,) = source.store.root.glob("metadata/*/*")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    for record in source.store.root.glob("records/*/*/*"):
+        record.unlink()
+    assert len(samples(read(source))) == 1
+
+
+def test_metadata_must_have_the_md5_of_its_etag(world: World, server: Server, cloud: Make) -> None:
+    world.add("PMC1")
+    retracted = world.objects["metadata/PMC1.1.json"].replace(b'retracted": false', b'retracted": true ')
+    server.faults["metadata/PMC1.1.json"] = [f"etag:{retracted.decode()}"]
+    assert len(samples(read(cloud("PMC1")))) == 1
+    assert len(server.asked("metadata/PMC1")) == 2
 
 
 def test_media_with_bad_addresses_are_not_asked_for(world: World, server: Server, cloud: Make) -> None:
@@ -263,6 +295,11 @@ def test_the_kinds_of_failure(world: World, server: Server) -> None:
     server.always["a"] = "503"
     with pytest.raises(Exhausted, match=r"HTTP 503 \(4 attempts\)"):
         get(url)
+    server.log.clear()
+    server.always["a"] = "403"
+    with pytest.raises(Denied, match=r"HTTP 403 \(3 attempts\)"):
+        get(url)
+    assert len(server.log) == 3
     server.close()
     with pytest.raises(Exhausted, match="ConnectError"):
         get(url)
@@ -275,8 +312,10 @@ def test_a_server_that_trickles_is_given_up(world: World, server: Server) -> Non
         get(f"{server.endpoint}/a", Retries(attempts=2, base=0.01, longest=0.01, read=5, whole=0.1))
 
 
-@pytest.mark.parametrize(("asked", "least", "most"), [("1", 0.2, 0.3), ("0", 0.0, 0.11), ("soon", 0.0, 0.11)])
-def test_retry_after_is_honored_up_to_the_longest_wait(
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [("1", 1, 1.1), ("300", 300, 300.1), ("0", 0.0, 0.11), ("soon", 0.0, 0.11)]
+)
+def test_retry_after_is_honored_beyond_the_longest_wait(
     world: World, server: Server, asked: str, least: float, most: float
 ) -> None:
     waits: list[float] = []
@@ -285,6 +324,18 @@ def test_retry_after_is_honored_up_to_the_longest_wait(
     assert get(f"{server.endpoint}/a", Retries(attempts=3, base=0.1, longest=0.2), waits=waits) == b"x"
     assert len(waits) == 1
     assert least <= waits[0] <= most
+
+
+def test_a_server_that_asks_to_wait_too_long_is_left_alone(world: World, server: Server, cloud: Make) -> None:
+    world.add("PMC1")
+    waits: list[float] = []
+    server.always["PMC1.1.xml"] = "503:3600"
+    with pytest.raises(Postponed, match="HTTP 503: the server asks to wait 3600 s, 600 s are the most"):
+        get(f"{server.endpoint}/PMC1.1/PMC1.1.xml", waits=waits)
+    assert waits == []
+    for allow_failed in (False, True):
+        with pytest.raises(AccessError, match=r"PMC1: .* asks to wait 3600 s.* run the same command again"):
+            read(cloud("PMC1", allow_failed=allow_failed))
 
 
 def test_waits_double_up_to_the_longest_and_are_drawn_by_chance(

@@ -99,11 +99,16 @@ def test_the_next_run_says_what_changed(world: World, server: Server, cloud: Mak
     assert not [path for path in server.log if path.startswith("PMC")]
     world.add("PMC1", 2, media={"a.png": picture(900)})
     world.metadata("PMC2.1", is_retracted=True)
+    for key in [key for key in world.objects if "PMC3." in key]:
+        del world.objects[key]
+    world.metadata("PMC5.1", is_retracted=True)
     world.add("PMC99")
     server.forget()
     outcome = build(source, tmp_path / "out")
-    assert outcome.update == {"added": 0, "changed": 2, "withdrawn": 0}
-    assert outcome.manifest["drops"]["retracted article"] == 1
+    # PMC1 has another version, PMC2 is retracted, PMC3 deleted; PMC5 gave nothing before, so that its reason changes.
+    assert outcome.update == {"added": 0, "changed": 2, "withdrawn": 2}
+    assert outcome.manifest["drops"]["retracted article"] == 2
+    assert outcome.manifest["drops"]["article not found"] == 1
     assert sorted(path for path in server.log if path.startswith("PMC")) == ["PMC1.2/PMC1.2.xml", "PMC1.2/a.png"]
 
 

@@ -45,11 +45,13 @@ def test_a_server_gives_what_a_folder_gives(
         folder = f"PMC{number}.1"
         media = {path.name: path.read_bytes() for path in pictures}
         world.add(f"PMC{number}", media=media, code=None)
-        world.objects[f"{folder}/{folder}.xml"] = xml.read_bytes()
+        stated = f'<article-meta><article-id pub-id-type="pmc">PMC{number}</article-id>'.encode()
+        data = xml.read_bytes().replace(b"<article-meta>", stated, 1)
+        world.objects[f"{folder}/{folder}.xml"] = data
         world.metadata(folder, xml_url=world.address(f"{folder}/{folder}.xml"))
         (tmp_path / "disk" / folder).mkdir(parents=True)
-        for name, data in {**media, f"{folder}.xml": xml.read_bytes()}.items():
-            (tmp_path / "disk" / folder / name).write_bytes(data)
+        for name, content in {**media, f"{folder}.xml": data}.items():
+            (tmp_path / "disk" / folder / name).write_bytes(content)
         names.append(f"PMC{number}")
     disk = PmcSource([tmp_path / "disk"])
     there = [item for unit in disk.units() for item in disk.read(unit)]

@@ -4,30 +4,46 @@ An article that its metadata excludes costs one small file, one that its license
 XML disagree on the license the stricter holds: what the metadata's code forbids is not fetched at all, and the XML
 decides on the images of the rest. A code of an unknown license, or none, leaves the decision to the XML, which is
 small. PMC's codes tell no version, so a policy of SPDX ids is asked by the family here and by the XML to the letter.
+
+A version without its metadata, or whose XML is no article, gives way to the one before it, and a picture's file that is
+missing or cannot be decoded to its next form, as when articles are read from a folder.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc.cloud import eutils, protocol
-from medvlm.data.sources.pmc.cloud.http import TOO_LARGE, Absent, FetchError, Http, Traffic
-from medvlm.data.sources.pmc.cloud.planning import Service, all_of, metadata
+from medvlm.data.sources.pmc.cloud.http import (
+    TOO_LARGE,
+    Absent,
+    Denied,
+    FetchError,
+    Http,
+    Postponed,
+    Refused,
+    Traffic,
+)
+from medvlm.data.sources.pmc.cloud.planning import Service, all_of, kept, listed, metadata
 from medvlm.data.sources.pmc.cloud.store import Record, Store
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import MAX_MEMBER_BYTES
-from medvlm.data.sources.pmc.xml import MAX_XML_BYTES
+from medvlm.data.sources.pmc.xml import MAX_XML_BYTES, XmlError
 from medvlm.errors import AccessError
 from medvlm.licenses.expressions import commercial_use
 from medvlm.licenses.policy import admit, parse_policy
 
 FAILED = "fetch failed"
-MANY_FAILED = 8
-"""So many failures of a chunk, and nothing else, are no longer counted even where failures are allowed."""
+MISSING = "object missing"
+MANY_LOST = 8
+"""So many articles that failed or are missing, and none that came since the run began, are no longer counted."""
+LOST_IN_A_ROW = 100
+"""The same where some came before: the server has gone meanwhile."""
 NOT_ADMITTED = "license not admitted"
 
 
@@ -40,8 +56,10 @@ class Request:
     license: str
     options: PmcOptions
     allow_failed: bool
-    failed: str
-    """Name, within the store, of the list of articles that failed."""
+    lists: Mapping[str, str]
+    """Names, within the store, of the run's lists (`PlanFile.lists`)."""
+    named: frozenset[str] = frozenset()
+    """Articles whose version was asked for ("PMC1.2"): no other one is taken."""
 
 
 def refusal(said: protocol.Metadata, license_policy: str) -> tuple[str, str] | None:
@@ -73,16 +91,53 @@ async def fetch(units: Sequence[Unit], request: Request, store: Store, service: 
     """Fetch what the units need and is not there yet, and leave a record of each; `traffic` is added to.
 
     Raises:
-        AccessError: an article cannot be fetched (unless such are allowed); what came so far is kept.
+        AccessError: an article cannot be fetched (unless such are allowed), or none in a row; what came is kept.
     """
     async with Http(service.concurrency, service.retries, traffic=traffic) as http:
         worker = _Worker(request, store, service, http)
         await all_of(worker.settle(unit) for unit in units)
-    if worker.failed >= MANY_FAILED and not worker.fetched:
+    tally = request.lists["tally"]
+    if worker.came or worker.lost:
+        store.append(tally, f"{worker.came} {worker.lost}\n")
+    if lost := _lost_in_a_row(store, tally):
+        # The next run is to judge the server anew.
+        store.forget(tally)
         raise AccessError(
-            f"{service.endpoint}: all {worker.failed} articles asked for failed, so the server does; run the same "
+            f"{service.endpoint}: none of the last {lost} articles asked for came, so the server fails; run the same "
             "command again later"
         )
+
+
+def _lost_in_a_row(store: Store, tally: str) -> int:
+    """Return how many articles of the run were lost since the last one that came, 0 where these are few."""
+    lines, none_came = store.tail(tally)
+    lost = 0
+    for line in reversed(lines):
+        came, _, more = line.partition(" ")
+        if came != "0":
+            none_came = False
+            break
+        lost += int(more) if more.isdecimal() else 0
+    return lost if lost >= (MANY_LOST if none_came else LOST_IN_A_ROW) else 0
+
+
+class _Unusable(Exception):
+    """A version of an article cannot be read. `record` is what there is of it."""
+
+    def __init__(self, record: Record, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.record = record
+        self.told = (record.version, reason, detail)
+
+
+@dataclasses.dataclass(slots=True)
+class _Found:
+    """What came of one version of an article."""
+
+    record: Record
+    errors: dict[str, FetchError] = dataclasses.field(default_factory=dict)
+    """By name of the medium; "": the XML."""
+    unreadable: XmlError | None = None
 
 
 class _Worker:
@@ -93,7 +148,8 @@ class _Worker:
         self._store = store
         self._service = service
         self._http = http
-        self.fetched = self.failed = 0
+        self.came = self.lost = 0
+        """Articles whose files came, and those that failed or are missing; what metadata excludes is neither."""
         self._articles = asyncio.Semaphore(service.concurrency)
         # An article may be large, and its tree many times as large.
         self._parsing = asyncio.Semaphore(2)
@@ -101,45 +157,86 @@ class _Worker:
 
     async def settle(self, unit: Unit) -> None:
         """Make the store ready for reading one article."""
-        article, version = unit.locator[0], int(unit.locator[1])
         if self._settled(unit):
             self._http.traffic.reused += 1
             return
         async with self._articles:
-            record = await self._record(unit, article, version)
-        if record.reason == FAILED:
-            self.failed += 1
-        else:
-            self.fetched += 1
+            record = await self._record(unit)
+        self.lost += _is_lost(record)
+        self.came += bool(record.xml[1]) and not _is_lost(record)
+        lists = self._request.lists
         if _has_failed(record):
-            self._store.append(self._request.failed, f"{article}\n")
-        self._store.put_record(self._request.key, article, record)
+            self._store.append(lists["failed"], f"{unit.name}\n")
+        for url in record.missing:
+            self._store.append(lists["missing"], f"{unit.name}\t{unit.version}\t{url}\n")
+        self._store.put_record(self._request.key, unit.name, record)
 
     def _settled(self, unit: Unit) -> bool:
-        record = self._store.record(self._request.key, unit.locator[0])
-        if record is None or not unit.version or record.planned != unit.version or _has_failed(record):
+        record = self._store.record(self._request.key, unit.name, unit.version)
+        if record is None or not unit.version or record.missing or _has_failed(record):
             return False
         needed = [md5 for md5 in (record.xml[1], *record.media.values()) if md5]
         return all(self._store.holds(md5) for md5 in needed)
 
-    async def _record(self, unit: Unit, article: str, version: int) -> Record:
-        blank = Record(unit.version, version=version)
-        if not version:
+    async def _record(self, unit: Unit) -> Record:
+        """Return what the newest version gives that can be used, or why there is none."""
+        blank = Record(unit.version, version=int(unit.locator[1]))
+        if not blank.version:
             return dataclasses.replace(blank, reason="article not found", detail="not in the PMC Cloud Service")
         try:
-            etag, body = await self._metadata(unit, article, version)
-            record, errors = await self._files(blank, article, body)
-            if errors:
-                # The article may have changed since the plan was made: then its files are those of the new metadata.
-                newer, body = await metadata(article, version, self._store, self._http, self._service.endpoint)
-                if newer != etag:
-                    record, errors = await self._files(blank, article, body)
+            try:
+                return await self._version(unit, blank)
+            except _Unusable as error:
+                return await self._older(unit, error)
         except FetchError as error:
             return dataclasses.replace(blank, reason=self._why(unit, error), detail=error.detail)
-        absent = {name: (self._why(unit, error), error.detail) for name, error in errors.items()}
-        if "" in absent:
-            return dataclasses.replace(blank, reason=absent[""][0], detail=absent[""][1])
-        return dataclasses.replace(record, absent={**record.absent, **absent})
+
+    async def _older(self, unit: Unit, newest: _Unusable) -> Record:
+        """Return what the next version gives that can be used, else what there is of the newest."""
+        passed, missing = [newest.told], [*newest.record.missing]
+        for version in await self._versions_before(unit.name, newest.record.version):
+            try:
+                record = await self._version(unit, Record(unit.version, version=version))
+            except _Unusable as error:
+                passed.append(error.told)
+                missing += error.record.missing
+            else:
+                return dataclasses.replace(record, passed=tuple(passed), missing=(*missing, *record.missing))
+        return newest.record
+
+    async def _versions_before(self, article: str, version: int) -> list[int]:
+        if version > 1 and f"{article}.{version}" not in self._request.named:
+            with contextlib.suppress(Absent, Denied, Refused, protocol.Damaged):  # a mirror may list nothing
+                return [older for older in await listed(article, self._http, self._service.endpoint) if older < version]
+        return []
+
+    async def _version(self, unit: Unit, blank: Record) -> Record:
+        """Fetch what one version of an article needs.
+
+        Raises:
+            FetchError: it cannot be had.
+            _Unusable: the service lacks its metadata or XML, or the XML is no article.
+        """
+        try:
+            etag, body = await self._metadata(unit, blank.version)
+            found = await self._files(blank, unit.name, body)
+            if found.errors or found.unreadable:
+                # The article may have changed since the plan was made: then its files are those of the new metadata.
+                newer, body = await self._asked(unit.name, blank.version)
+                if newer != etag:
+                    found = await self._files(blank, unit.name, body)
+        except Absent as error:
+            raise _missing(blank, "metadata", error) from error
+        if isinstance(failed := found.errors.get(""), Absent):
+            raise _missing(blank, "xml", failed)
+        if failed:
+            raise failed
+        absent = {name: (self._why(unit, error), error.detail) for name, error in found.errors.items()}
+        missing = sorted({error.url for error in found.errors.values() if isinstance(error, Absent)})
+        record = dataclasses.replace(found.record, absent={**found.record.absent, **absent}, missing=tuple(missing))
+        if found.unreadable:
+            raise _Unusable(record, found.unreadable.reason, found.unreadable.detail)
+        return record
 
     def _why(self, unit: Unit, error: FetchError) -> str:
         """Return the reason that is counted for an error.
@@ -149,6 +246,10 @@ class _Worker:
         """
         if isinstance(error, Absent) or error.reason == TOO_LARGE:
             return error.reason
+        if isinstance(error, Postponed):
+            raise AccessError(
+                f"{unit.name}: {error}; what has come is kept: run the same command again then"
+            ) from error
         if self._request.allow_failed:
             return FAILED
         raise AccessError(
@@ -156,49 +257,78 @@ class _Worker:
             "--skip-failed"
         ) from error
 
-    async def _metadata(self, unit: Unit, article: str, version: int) -> tuple[str, bytes]:
-        known = self._store.metadata(article, version)
+    async def _metadata(self, unit: Unit, version: int) -> tuple[str, bytes]:
+        known = kept(unit.name, version, self._store)
         if known and known[0] == unit.version:
             self._http.traffic.reused += 1
             return known
+        return await self._asked(unit.name, version)
+
+    async def _asked(self, article: str, version: int) -> tuple[str, bytes]:
         return await metadata(article, version, self._store, self._http, self._service.endpoint)
 
-    async def _files(self, blank: Record, article: str, body: bytes) -> tuple[Record, dict[str, FetchError]]:
-        """Fetch an article's files; return its record, and the errors by name of the medium ("": the XML)."""
+    async def _files(self, blank: Record, article: str, body: bytes) -> _Found:
+        """Fetch an article's files."""
         try:
             said = protocol.read_metadata(body, article, blank.version)
         except protocol.Damaged as error:
-            return dataclasses.replace(blank, reason="metadata damaged", detail=str(error)), {}
+            return _Found(dataclasses.replace(blank, reason="metadata damaged", detail=str(error)))
         why = refusal(said, self._request.license)
         if why is None and said.xml is None:
             why = "no xml", "the metadata names none"
         if why or said.xml is None:
-            return dataclasses.replace(blank, reason=why[0] if why else "", detail=why[1] if why else ""), {}
-        failed = await self._object(said.xml, MAX_XML_BYTES)
-        if failed:
-            return blank, {"": failed}
-        async with self._parsing:
-            names = await asyncio.to_thread(self._wanted, said, said.xml.md5)
-        results = await all_of(self._object(said.media[name], MAX_MEMBER_BYTES) for name in names)
-        errors = {name: error for name, error in zip(names, results, strict=True) if error}
-        others = dict.fromkeys(sorted(said.media.keys() - set(names)), (NOT_ADMITTED, ""))
+            return _Found(dataclasses.replace(blank, reason=why[0] if why else "", detail=why[1] if why else ""))
+        if failed := await self._object(said.xml, MAX_XML_BYTES):
+            return _Found(blank, {"": failed})
+        record = dataclasses.replace(blank, license_code=said.license_code, xml=(said.xml.name, said.xml.md5))
+        try:
+            async with self._parsing:
+                wanted = await asyncio.to_thread(self._wanted, said, article, said.xml.md5)
+        except XmlError as error:
+            return _Found(record, unreadable=error)
+        tried: dict[str, FetchError | None] = {}
+        for one in await all_of(self._picture(said, names) for names in wanted):
+            tried.update(one)
+        others = dict.fromkeys(sorted(said.media.keys() - tried.keys()), (NOT_ADMITTED, ""))
         record = dataclasses.replace(
-            blank,
-            license_code=said.license_code,
-            xml=(said.xml.name, said.xml.md5),
-            media={name: said.media[name].md5 for name in names if name not in errors},
+            record,
+            media={name: said.media[name].md5 for name, error in tried.items() if not error},
             absent={**others, **{name: ("object refused", what) for name, what in said.refused.items()}},
         )
-        return record, errors
+        return _Found(record, {name: error for name, error in tried.items() if error})
 
-    def _wanted(self, said: protocol.Metadata, md5: str) -> list[str]:
+    def _wanted(self, said: protocol.Metadata, article: str, md5: str) -> list[list[str]]:
         from medvlm.data.sources.pmc import reader
 
+        asked, names = self._request, sorted(said.media)
+        return reader.wanted_forms(self._held(md5), names, asked.license, asked.options, said.license_code, article)
+
+    def _held(self, md5: str) -> bytes:
         data = self._store.read_object(md5)
         if data is None:
             raise AccessError(f"{self._store.object(md5)} is damaged; run the same command again to fetch it anew")
-        request = self._request
-        return reader.wanted(data, sorted(said.media), request.license, request.options, said.license_code)
+        return data
+
+    async def _picture(self, said: protocol.Metadata, names: list[str]) -> dict[str, FetchError | None]:
+        """Fetch a picture's forms until one is whole; return those that were tried, each with its error."""
+        tried: dict[str, FetchError | None] = {}
+        for name in names:
+            error = tried[name] = await self._object(said.media[name], MAX_MEMBER_BYTES)
+            if error and not (isinstance(error, Absent) or error.reason == TOO_LARGE):
+                break  # it may come yet
+            if not error and (name == names[-1] or await self._decodes(said.media[name].md5)):
+                break
+        return tried
+
+    async def _decodes(self, md5: str) -> bool:
+        from medvlm.data.look import PictureError, examine
+
+        async with self._parsing:
+            try:
+                await asyncio.to_thread(lambda: examine(self._held(md5)))
+            except PictureError:
+                return False
+        return True
 
     async def _object(self, remote: protocol.Remote, cap: int) -> FetchError | None:
         """Have one object in the store; return the error where it cannot be."""
@@ -214,5 +344,16 @@ class _Worker:
         return None
 
 
+def _missing(blank: Record, what: str, error: Absent) -> _Unusable:
+    record = dataclasses.replace(blank, reason=MISSING, detail=error.detail, missing=(error.url,))
+    return _Unusable(record, MISSING, f"{what}: {error.detail}")
+
+
 def _has_failed(record: Record) -> bool:
     return record.reason == FAILED or any(reason == FAILED for reason, _ in record.absent.values())
+
+
+def _is_lost(record: Record) -> bool:
+    """Tell whether nothing of an article came that should have: not its text, or none of its pictures."""
+    reasons = {reason for reason, _ in record.absent.values()}
+    return record.reason in (FAILED, MISSING) or (not record.media and bool(reasons & {FAILED, MISSING}))

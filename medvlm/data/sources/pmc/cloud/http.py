@@ -1,8 +1,8 @@
 """One HTTP client for a chunk of work: connections kept alive, requests bounded, failures retried, traffic counted.
 
 What is worth another try (timeouts, resets, short bodies, 408, 425, 429, 5xx, a wrong md5) is tried again after a
-wait that doubles and is drawn at random up to its full length, or after what the server's Retry-After asks. All else
-is final.
+wait that doubles and is drawn at random up to its full length, or after what the server's Retry-After asks. So is
+a 403, but less often: a server that is overloaded or set wrongly denies what it has. All else is final.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import email.utils
 import functools
 import hashlib
+import math
 import os
 import random
 import ssl
@@ -34,7 +35,8 @@ TOO_LARGE = "object too large"
 
 _T = TypeVar("_T")
 _AGAIN = (408, 425, 429)
-_ABSENT = (403, 404, 410)
+_ABSENT = (404, 410)
+_DENIED_ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ class Retries:
     base: float = 0.5
     """The first wait is at most this long, each next one at most twice the one before."""
     longest: float = 60.0
-    """No wait is longer, whatever Retry-After says."""
+    """No wait is longer, unless Retry-After asks for it."""
+    asked: float = 600.0
+    """How long Retry-After may ask to wait; a server that asks for more is left alone."""
     connect: float = 15.0
     read: float = 30.0
     """How long to wait for the next bytes."""
@@ -87,23 +91,46 @@ class FetchError(Exception):
 
 
 class Absent(FetchError):
-    """The server does not give the object to anybody: 403, 404, 410."""
+    """The server says that there is no such object: 404, 410."""
 
 
 class Refused(FetchError):
     """The answer is one that no retry mends: too large, a redirect loop, another status."""
 
 
+class Postponed(FetchError):
+    """The server asks to wait longer than is waited."""
+
+
 class Exhausted(FetchError):
     """All attempts failed."""
 
 
-class _Again(Exception):
-    """This attempt failed; another one may not. `after`: seconds that the server asks to wait."""
+class Denied(Exhausted):
+    """All attempts were answered with 403."""
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+
+class Unfit(Exhausted):
+    """Answers came whole, but none that was a proper one."""
+
+
+class _Again(Exception):
+    """This attempt failed; another one may not.
+
+    Args:
+        why: what happened.
+        after: seconds that the server asks to wait.
+        kind: the error that this one becomes where it is the last.
+        most: no attempt after so many.
+    """
+
+    def __init__(
+        self, why: str, after: float | None = None, kind: type[Exhausted] = Exhausted, most: float = math.inf
+    ) -> None:
         super().__init__(why)
         self.after = after
+        self.kind = kind
+        self.most = most
 
 
 class Http:
@@ -149,19 +176,48 @@ class Http:
         self.traffic.seconds += time.monotonic() - self._began
         await self._client.aclose()
 
-    async def get(self, url: str, cap: int, etag: str = "") -> Reply:
+    async def get(
+        self, url: str, cap: int, etag: str = "", check: Callable[[Reply], str | None] | None = None
+    ) -> Reply:
         """Return the answer to a GET; 304 where `etag` is given and still that of the object.
 
+        Args:
+            url: of the object.
+            cap: more bytes are refused.
+            etag: of what is known already.
+            check: says why a whole answer is none and worth another try, or None.
+
         Raises:
-            FetchError: see its kinds. More than `cap` bytes are refused.
+            FetchError: see its kinds; `Unfit` where no answer passes the check.
         """
         headers = {"If-None-Match": f'"{etag}"'} if etag else {}
 
         async def attempt() -> Reply:
             async with self._client.stream("GET", url, headers=headers) as response:
-                return await self._whole(response, url, cap)
+                reply = await self._whole(response, url, cap)
+            why = check(reply) if check and reply.status != 304 else None
+            if why:
+                raise _Again(why, kind=Unfit)
+            return reply
 
         return await self._persist(attempt, url)
+
+    async def exists(self, url: str) -> bool:
+        """Tell whether the server gives an object, without reading it.
+
+        Raises:
+            FetchError: it does not say.
+        """
+
+        async def attempt() -> bool:
+            async with self._client.stream("GET", url) as response:
+                _judge(response, url)
+            return True
+
+        try:
+            return await self._persist(attempt, url)
+        except Absent:
+            return False
 
     async def post(
         self,
@@ -257,6 +313,12 @@ class Http:
                 try:
                     async with asyncio.timeout(self._retries.whole):
                         return await attempt()
+                except _Again as error:
+                    if error.after is not None and error.after > self._retries.asked:
+                        most = self._retries.asked
+                        said = f"{error}: the server asks to wait {error.after:.0f} s, {most:.0f} s are the most"
+                        raise Postponed("fetch failed", url, said) from error
+                    raise
                 except httpx2.TooManyRedirects as error:
                     raise Refused("redirect loop", url, str(error)) from error
                 except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
@@ -268,7 +330,7 @@ class Http:
 
         retrying = tenacity.AsyncRetrying(
             sleep=self._sleep,
-            stop=tenacity.stop_after_attempt(self._retries.attempts),
+            stop=self._enough,
             wait=self._wait,
             retry=tenacity.retry_if_exception_type(_Again),
             before_sleep=self._count,
@@ -277,7 +339,12 @@ class Http:
         try:
             return await retrying(once)
         except _Again as error:
-            raise Exhausted("fetch failed", url, f"{error} ({self._retries.attempts} attempts)") from error
+            attempts = retrying.statistics["attempt_number"]
+            raise error.kind("fetch failed", url, f"{error} ({attempts} attempts)") from error
+
+    def _enough(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        return state.attempt_number >= min(self._retries.attempts, error.most if isinstance(error, _Again) else 1)
 
     def _count(self, state: tenacity.RetryCallState) -> None:
         self.traffic.retries += 1
@@ -288,7 +355,7 @@ class Http:
         longest = self._retries.longest
         if asked is not None:
             # A little later than asked, and not all at once.
-            return min(longest, asked) + random.uniform(0, self._retries.base)
+            return asked + random.uniform(0, self._retries.base)
         return random.uniform(0, min(longest, self._retries.base * 2 ** (state.attempt_number - 1)))
 
 
@@ -305,6 +372,8 @@ def _judge(response: httpx2.Response, url: str) -> None:
         return
     if status in _ABSENT:
         raise Absent("object missing", url, f"HTTP {status}")
+    if status == 403:
+        raise _Again("HTTP 403", kind=Denied, most=_DENIED_ATTEMPTS)
     if status in _AGAIN or status >= 500:
         raise _Again(f"HTTP {status}", retry_after(response.headers.get("Retry-After"), time.time()))
     raise Refused("unexpected answer", url, f"HTTP {status}")

@@ -7,34 +7,59 @@ order of their names, from which units are read a slice at a time, however many 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, overload
 
 from medvlm.data.sources.base import Unit
+from medvlm.errors import AccessError
 from medvlm.io import disk_errors, sha256_bytes, write_text
+
+MAX_IDLE_DAYS = 7
+"""A plan that no run has used for so long is made anew: articles may have been retracted since."""
 
 _PAGE = 10_000
 Row = tuple[str, int, str]
 """Article, version (0: the service has none), ETag of its metadata ("": unknown)."""
 
 
-class PlannedUnits(Sequence[Unit]):
-    """The units of a plan, sorted by name. Picklable; nothing is held in memory."""
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Miss:
+    """An object that an article of a plan names and the service did not have."""
 
-    def __init__(self, path: Path) -> None:
+    article: str
+    etag: str
+    """The article's, in the plan."""
+    url: str
+
+
+class PlannedUnits(Sequence[Unit]):
+    """The units of a plan, sorted by name. Picklable; nothing is held in memory.
+
+    Args:
+        path: of the plan.
+        sha256: which plan it is; another one that has taken its place is not read.
+
+    Raises:
+        AccessError: the plan is gone, another one, or damaged (on any access).
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
         self._path = path
+        self._sha256 = sha256
         self._length: int | None = None
 
     def __len__(self) -> int:
         if self._length is None:
-            with _reading(self._path) as db:
+            with _reading(self._path, self._sha256) as db:
                 self._length = int(db.execute("SELECT count(*) FROM units").fetchone()[0])
         return self._length
 
@@ -55,16 +80,37 @@ class PlannedUnits(Sequence[Unit]):
             yield from self._between(start, start + _PAGE - 1)
 
     def _between(self, first: int, last: int) -> list[Unit]:
-        with _reading(self._path) as db:
+        with _reading(self._path, self._sha256) as db:
             rows = db.execute("SELECT name, version, etag FROM units WHERE n BETWEEN ? AND ? ORDER BY n", (first, last))
             return [Unit(name, (name, str(version)), etag) for name, version, etag in rows]
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _reading(path: Path, sha256: str) -> Iterator[sqlite3.Connection]:
+    """Open a plan; one that is damaged is removed, so that the next run makes it anew."""
     # Nobody writes to a finished plan, so no lock is needed (a network file system may have none).
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        yield db
+    address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as db:
+            if _facts(db)["sha256"] != sha256:
+                raise AccessError(f"{path}: another run has made the plan anew meanwhile; run the same command again")
+            yield db
+    except _DAMAGES as error:
+        if not isinstance(error, sqlite3.OperationalError):
+            path.unlink(missing_ok=True)
+        raise AccessError(
+            f"{path}: the plan is damaged, or another run with this store has ended and dropped it ({error}); run the "
+            "same command again"
+        ) from error
+
+
+_DAMAGES = (sqlite3.DatabaseError, TypeError, ValueError, KeyError)
+"""What a file that is no plan leads to."""
+
+
+def _facts(db: sqlite3.Connection) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(db.execute("SELECT facts FROM about").fetchone()[0])
+    return facts
 
 
 class PlanFile:
@@ -82,6 +128,8 @@ class PlanFile:
         self.inventory = folder / f"{key}.inventory"
         self._lock = folder / f"{key}.lock"
         self._failed = folder / f"{key}.failed"
+        self._missing = folder / f"{key}.missing"
+        self._tally = folder / f"{key}.tally"
         self._salt = folder / f"{key}.salt"
 
     @contextlib.contextmanager
@@ -95,32 +143,88 @@ class PlanFile:
 
     def units(self) -> PlannedUnits:
         """Return the units of the finished plan."""
-        return PlannedUnits(self.path)
+        return PlannedUnits(self.path, self.facts()["sha256"])
 
     def facts(self) -> dict[str, Any]:
-        """Return what the finished plan says of itself: articles, sha256, bytes, and where it is from."""
-        with _reading(self.path) as db:
-            facts: dict[str, Any] = json.loads(db.execute("SELECT facts FROM about").fetchone()[0])
+        """Return what the finished plan says of itself: articles, sha256, bytes, and where it is from.
+
+        Raises:
+            AccessError: there is none.
+        """
+        facts = self._read()
+        if facts is None:
+            raise AccessError(f"{self.path}: the plan is gone; run the same command again")
         return facts
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+            ) as db:
+                return _facts(db)
+        except _DAMAGES:
+            return None
+
+    def sound(self) -> bool:
+        """Tell whether there is a finished plan that can be read."""
+        return self._read() is not None
+
+    def idle_days(self) -> float:
+        """Return how long no run has used the plan; 0 where there is none."""
+        try:
+            return max(0.0, time.time() - self.path.stat().st_mtime) / 86_400
+        except FileNotFoundError:
+            return 0.0
+
+    def used(self) -> None:
+        """Note that a run works with the plan."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path)
 
     def drop(self) -> None:
         """Forget the plan, so that the next run makes it anew."""
         with self.locked():
-            self.path.unlink(missing_ok=True)
+            self.clear_finished()
             self._tidy()
+
+    def clear_finished(self) -> None:
+        """Remove the finished plan, and not what there is of a new one; the caller holds its lock."""
+        self.path.unlink(missing_ok=True)
+        self._tally.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Remove what was needed to make the plan."""
         self.building.unlink(missing_ok=True)
         shutil.rmtree(self.inventory, ignore_errors=True)
 
-    def failed(self) -> str:
-        """Return the name, within the store, of the file that lists articles left out because they failed."""
-        return f"{self.folder.name}/{self._failed.name}"
+    @property
+    def lists(self) -> dict[str, str]:
+        """The names, within the store, of the lists that a run adds to: "failed", "missing" and "tally"."""
+        return {
+            path.suffix[1:]: f"{self.folder.name}/{path.name}" for path in (self._failed, self._missing, self._tally)
+        }
 
-    def finish(self, work: WorkTable, origin: dict[str, Any]) -> None:
-        """Write the finished plan from the work table, which is then removed. `origin` is told with its facts."""
-        salt = self._salted()
+    def failed(self) -> set[str]:
+        """Return the articles that were left out because they, or files of them, failed."""
+        return set(_lines(self._failed))
+
+    def missing(self) -> set[Miss]:
+        """Return what the service did not have."""
+        cells = (line.split("\t") for line in _lines(self._missing))
+        return {Miss(*row) for row in cells if len(row) == 3}
+
+    def finish(self, work: WorkTable, origin: dict[str, Any], returned: Set[str] = frozenset()) -> None:
+        """Write the finished plan from the work table, which is then removed.
+
+        Args:
+            work: the table.
+            origin: is told with the plan's facts.
+            returned: articles that lacked an object and have it now.
+        """
+        salt = self._salted(returned)
+        self._keep_missing(work, returned)
         part = self.path.with_suffix(".part")
         part.unlink(missing_ok=True)
         digest, size, number = hashlib.sha256(salt.encode()), 0, 0
@@ -143,18 +247,32 @@ class PlanFile:
         os.replace(part, self.path)
         self._tidy()
 
-    def _salted(self) -> str:
-        """Return what sets this plan apart from the last one where that left articles out that failed, else the same.
+    def _salted(self, returned: Set[str]) -> str:
+        """Return what sets this plan apart from the last one where that left out what failed or has come since.
 
         Without it a run that could mend them would be found up to date.
         """
         salt = self._salt.read_text(encoding="utf-8") if self._salt.exists() else ""
-        if self._failed.exists():
-            names = sorted(set(self._failed.read_text(encoding="utf-8").split()))
+        if names := sorted(self.failed() | returned):
             salt = sha256_bytes(f"{salt} {' '.join(names)}".encode())
             write_text(self._salt, salt)
-            self._failed.unlink()
+        self._failed.unlink(missing_ok=True)
         return salt
+
+    def _keep_missing(self, work: WorkTable, returned: Set[str]) -> None:
+        """Keep on the list what the next plan is to ask for again: of articles that are still the same."""
+        if not self._missing.exists():
+            return
+        left = sorted(m for m in self.missing() if m.article not in returned and work.etag(m.article) == m.etag)
+        write_text(self._missing, "".join(f"{miss.article}\t{miss.etag}\t{miss.url}\n" for miss in left))
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the whole lines of a list; a run that was killed, or a full disk, may have left half of one."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
 
 
 class WorkTable:
@@ -207,6 +325,11 @@ class WorkTable:
                 "SET version = excluded.version, etag = excluded.etag WHERE excluded.version > version",
                 rows,
             )
+
+    def etag(self, article: str) -> str | None:
+        """Return an article's ETag, None where it is not chosen."""
+        row = self._db.execute("SELECT etag FROM found WHERE name = ?", (article,)).fetchone()
+        return row[0] if row else None
 
     def count(self) -> int:
         """Return how many articles are chosen."""

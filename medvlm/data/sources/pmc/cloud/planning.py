@@ -7,6 +7,7 @@ metadata, which is kept; for the inventory none, as its rows carry version and E
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -15,7 +16,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from medvlm.data.sources.pmc.cloud import eutils, inventory, protocol
-from medvlm.data.sources.pmc.cloud.http import Absent, FetchError, Http, Retries, Traffic
+from medvlm.data.sources.pmc.cloud.http import Absent, Denied, FetchError, Http, Reply, Retries, Traffic, Unfit
 from medvlm.data.sources.pmc.cloud.plan import PlanFile, Row, WorkTable
 from medvlm.data.sources.pmc.cloud.selection import Selection, split_id
 from medvlm.data.sources.pmc.cloud.store import Store
@@ -25,6 +26,7 @@ MAX_METADATA_BYTES = 16 << 20
 _BATCH = 1024
 _INSERTS = 50_000
 _ETAG = re.compile(r"[\x21\x23-\x7e]{1,200}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _T = TypeVar("_T")
 
 
@@ -75,9 +77,16 @@ class Planner:
                     work.chosen(self.limit, await self._choose(work, http))
                 while batch := work.unresolved(_BATCH):
                     work.resolve(await all_of(_resolved(*article, self.store, http, endpoint) for article in batch))
-            self.file.finish(work, work.origin() or {})
+                returned = await self._returned(work, http)
+            self.file.finish(work, work.origin() or {}, returned)
         finally:
             work.close()
+
+    async def _returned(self, work: WorkTable, http: Http) -> set[str]:
+        """Return the articles that lacked an object in an earlier run, are the same still, and have it now."""
+        lacking = sorted(miss for miss in self.file.missing() if work.etag(miss.article) == miss.etag)
+        there = await all_of(_exists(miss.url, http) for miss in lacking)
+        return {miss.article for miss, now in zip(lacking, there, strict=True) if now}
 
     async def _choose(self, work: WorkTable, http: Http) -> dict[str, Any]:
         """Fill the work table; return where the choice came from."""
@@ -129,40 +138,60 @@ async def _resolved(article: str, wanted: int | None, store: Store, http: Http, 
     Raises:
         AccessError: the service fails.
     """
-    version = wanted or 0
+    versions = [wanted] if wanted else []
     try:
-        version = version or await _newest(article, http, endpoint)
-        if not version:
-            return article, 0, ""
-        found = await metadata(article, version, store, http, endpoint)
-    except Absent:
-        # Asked for by its version it is unknown; listed by the service it lacks only its metadata.
-        return article, 0 if wanted else version, ""
+        versions = versions or await _versions(article, http, endpoint)
+        for version in versions:
+            with contextlib.suppress(Absent):
+                return article, version, (await metadata(article, version, store, http, endpoint))[0]
+    except Unfit:
+        # Fetching meets it again, and tells how to do without the article.
+        return article, version, ""
     except (FetchError, protocol.Damaged) as error:
         raise AccessError(f"{article}: {error}; run the same command again: it goes on where it stopped") from error
-    return article, version, found[0]
+    # Asked for by its version it is unknown; listed by the service it lacks only its metadata.
+    return article, 0 if wanted or not versions else versions[0], ""
 
 
-async def _newest(article: str, http: Http, endpoint: str) -> int:
+async def _versions(article: str, http: Http, endpoint: str) -> list[int]:
+    """Return the versions of an article, the newest first."""
     try:
-        prefixes = await inventory.list_prefixes(http, endpoint, f"{article}.")
-    except Absent as error:
+        return await listed(article, http, endpoint)
+    except (Absent, Denied) as error:
         # A bucket lists nothing under an unknown name; it does not deny the listing.
         raise AccessError(f"{error}: no bucket of PMC answers at {endpoint}; check --endpoint") from error
-    return max(protocol.versions_in(prefixes, article), default=0)
+
+
+async def listed(article: str, http: Http, endpoint: str) -> list[int]:
+    """Return the versions of an article that the service lists, the newest first.
+
+    Raises:
+        FetchError: the listing cannot be had.
+        protocol.Damaged: it is none.
+    """
+    prefixes = await inventory.list_prefixes(http, endpoint, f"{article}.")
+    return protocol.versions_in(prefixes, article)[::-1]
+
+
+async def _exists(url: str, http: Http) -> bool:
+    try:
+        return await http.exists(url)
+    except FetchError:
+        return False  # the next plan asks again
 
 
 async def metadata(article: str, version: int, store: Store, http: Http, endpoint: str) -> tuple[str, bytes]:
     """Return ETag and body of an article's metadata as the service has it now, and keep them.
 
-    What the store holds is not sent again where it is still the same.
+    What the store holds is not sent again where it is still the same. An answer that is no metadata of the article, or
+    not the one that its ETag is the md5 of, is asked for again and never kept.
 
     Raises:
         FetchError: it cannot be had.
     """
     url = protocol.object_url(endpoint, protocol.metadata_key(article, version))
-    known = store.metadata(article, version)
-    reply = await http.get(url, MAX_METADATA_BYTES, known[0] if known else "")
+    known = kept(article, version, store)
+    reply = await http.get(url, MAX_METADATA_BYTES, known[0] if known else "", lambda reply: _misfit(reply, article))
     if reply.status == 304 and known:
         http.traffic.reused += 1
         return known
@@ -171,6 +200,19 @@ async def metadata(article: str, version: int, store: Store, http: Http, endpoin
         etag = hashlib.md5(reply.body, usedforsecurity=False).hexdigest()
     store.put_metadata(article, version, etag, reply.body)
     return etag, reply.body
+
+
+def kept(article: str, version: int, store: Store) -> tuple[str, bytes] | None:
+    """Return ETag and body of an article's metadata in the store, None where it is absent or damaged."""
+    known = store.metadata(article, version)
+    return known if known and not protocol.misfit(known[1], article) else None
+
+
+def _misfit(reply: Reply, article: str) -> str | None:
+    etag, md5 = protocol.bare_etag(reply.etag), hashlib.md5(reply.body, usedforsecurity=False).hexdigest()
+    if _MD5.fullmatch(etag) and md5 != etag:
+        return f"md5 is {md5}, not {etag}"
+    return protocol.misfit(reply.body, article)
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:

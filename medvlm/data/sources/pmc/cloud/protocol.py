@@ -145,6 +145,15 @@ def bare_etag(header: str | None) -> str:
     return (header or "").strip().removeprefix("W/").strip('"')
 
 
+def misfit(body: bytes, article: str) -> str | None:
+    """Return why bytes are no metadata of an article at all (a sign-in page, half a file), or None."""
+    try:
+        said = _json_object(body, "the metadata")
+    except Damaged as error:
+        return str(error)
+    return None if said.get("pmcid") == article else f"the metadata speaks of {str(said.get('pmcid'))[:40]}"
+
+
 def read_metadata(body: bytes, article: str, version: int) -> Metadata:
     """Return what a metadata object says. What it does not say plainly counts as the stricter answer.
 

@@ -16,7 +16,7 @@ from medvlm.data.sources.pmc import reader
 from medvlm.data.sources.pmc.cloud import eutils
 from medvlm.data.sources.pmc.cloud.fetch import NOT_ADMITTED, Request, fetch
 from medvlm.data.sources.pmc.cloud.http import Retries, Traffic
-from medvlm.data.sources.pmc.cloud.plan import PlanFile, PlannedUnits
+from medvlm.data.sources.pmc.cloud.plan import MAX_IDLE_DAYS, PlanFile, PlannedUnits
 from medvlm.data.sources.pmc.cloud.planning import Planner, Service
 from medvlm.data.sources.pmc.cloud.selection import Selection
 from medvlm.data.sources.pmc.cloud.store import Record, Store
@@ -38,7 +38,8 @@ class CloudSource:
     """Articles of PMC open access, chosen by id, by a search, or all.
 
     Which articles in which versions is planned once and holds until `complete`, so that a run that is stopped goes on
-    with the same articles. Picklable; processes that share `store` share the plan and all that has been fetched.
+    with the same articles; a plan that no run has used for `MAX_IDLE_DAYS` is made anew, as articles may have been
+    retracted since. Picklable; processes that share `store` share the plan and all that has been fetched.
 
     Args:
         selection: which articles.
@@ -79,6 +80,8 @@ class CloudSource:
         servers = _address("--endpoint", endpoint), _address("--eutils", eutils)
         self.service = Service(*servers, concurrency, retries, api_key)
         self.store = Store(Path(store))
+        self._begun = False
+        self._renewed = ""
         self.traffic: dict[str, float] = dict.fromkeys(dataclasses.asdict(Traffic()), 0)
         """Requests, retries, bytes, objects, reused and seconds of this process; `store.traffic()` has all."""
 
@@ -108,17 +111,32 @@ class CloudSource:
         return self._planned().units()
 
     def notes(self) -> list[str]:
-        """Return what a person should know of the plan: words of a search that the service passed over."""
-        ignored = self._planned().facts().get("ignored")
-        return [f"the search knows no {', '.join(ignored)}; it was made without them"] if ignored else []
+        """Return what a person should know of the plan and of articles that did not come."""
+        file = self._planned()
+        facts, failed, missing = file.facts(), len(file.failed()), len({miss.article for miss in file.missing()})
+        told = [self._renewed]
+        if ignored := facts.get("ignored"):
+            told.append(f"the search knows no {', '.join(ignored)}; it was made without them")
+        if failed:
+            told.append(
+                f"{failed} of {facts['articles']} articles, or files of them, could not be fetched and are left out; "
+                "run the same command again to fetch them"
+            )
+        if missing:
+            told.append(
+                f"{missing} of {facts['articles']} articles name files that the service does not have (HTTP 404); run "
+                "the same command again later: it asks for them anew"
+            )
+        return [note for note in told if note]
 
     def planned(self) -> bool:
         """Tell whether an earlier run has left its plan, which this one goes on with."""
-        return self._plan_file().path.exists()
+        return self._usable(self._plan_file())
 
     def complete(self) -> None:
         """Forget the plan, as its data set is finished: the next run asks the service anew for what has changed."""
         self._plan_file().drop()
+        self._begun = False
 
     def prefetch(self, units: Sequence[Unit]) -> None:
         """Fetch what the units need and the store does not hold.
@@ -126,8 +144,11 @@ class CloudSource:
         Raises:
             AccessError: an article cannot be fetched (unless failures are allowed).
         """
-        failed = self._plan_file().failed()
-        request = Request(self._request_key(), self.license, self.options, self.allow_failed, failed)
+        file = self._plan_file()
+        file.used()
+        versions = {".".join(unit.locator) for unit in units}
+        named = frozenset(name for name in self.selection.ids if name in versions)
+        request = Request(self._request_key(), self.license, self.options, self.allow_failed, file.lists, named)
         traffic = Traffic()
         self._counted("fetch", traffic, fetch(units, request, self.store, self.service, traffic))
 
@@ -147,15 +168,17 @@ class CloudSource:
             AccessError: the store lacks what `prefetch` put there.
         """
         article = unit.locator[0]
-        record = self.store.record(self._request_key(), article)
+        record = self.store.record(self._request_key(), article, unit.version)
         if record is None or record.planned != unit.version:
             raise AccessError(f"{unit.name} is not in {self.store.root}; run the same command again to fetch it")
+        for version, reason, detail in record.passed:
+            yield Reject(self.name, f"{article}.{version}", "version unusable", printable(f"{reason}: {detail}"))
         if record.reason:
             yield Reject(self.name, unit.name, record.reason, printable(record.detail))
             return
         package = _StoredPackage(f"{article}.{record.version}", record, self.store)
         rights = metadata_rights(record.license_code)
-        items = reader.read_xml(package, record.xml[0], self.name, set(), self.options, rights, self.license)
+        items = reader.read_xml(package, record.xml[0], self.name, set(), self.options, rights, self.license, article)
         yield from stricter(items, rights)
 
     def card(self) -> dict[str, Any]:
@@ -170,21 +193,32 @@ class CloudSource:
         return {**facts, "known_problems": problems}
 
     def _plan_file(self) -> PlanFile:
-        key = stable_hash([self.lineage, self._term(), self.options.limit])[:16]
+        key = stable_hash([self.lineage, self.service.endpoint, self._term(), self.options.limit])[:16]
         return PlanFile(self.store.root / "plans", key)
 
     def _planned(self) -> PlanFile:
         """Return the finished plan; one process makes it, the others wait."""
         parse_policy(self.license)
         file = self._plan_file()
-        if not file.path.exists():
+        if not self._usable(file):
             with file.locked():
-                if not file.path.exists():
-                    traffic = Traffic()
-                    term, limit = self._term(), self.options.limit
-                    planner = Planner(self.selection, term, limit, file, self.store, self.service, traffic)
-                    self._counted("plan", traffic, planner.make())
+                if not self._usable(file):
+                    self._plan(file)
+        self._begun = True
         return file
+
+    def _usable(self, file: PlanFile) -> bool:
+        """Tell whether there is a plan to go on with; a run that has begun goes on with its own, however old."""
+        return file.sound() and (self._begun or file.idle_days() < MAX_IDLE_DAYS)
+
+    def _plan(self, file: PlanFile) -> None:
+        """Make the plan; the caller holds its lock."""
+        if (days := file.idle_days()) >= MAX_IDLE_DAYS:
+            self._renewed = f"the plan of the run that was stopped is {days:.0f} days old; a new one was made"
+        file.clear_finished()
+        traffic = Traffic()
+        planner = Planner(self.selection, self._term(), self.options.limit, file, self.store, self.service, traffic)
+        self._counted("plan", traffic, planner.make())
 
     def _term(self) -> str:
         query = self.selection.query

@@ -2,7 +2,8 @@
 
     objects/ab/ab12…            files by their md5: what two versions or articles share is there once
     metadata/789/PMC123456789.2.json   an article's metadata as it came, with its ETag
-    records/KEY/789/PMC….json   what a request (license policy, options) made of an article: which files, or why none
+    records/KEY/789/PMC….E.json what a request (license policy, options) made of an article whose planned ETag has the
+                                hash E: which files, or why none
     plans/                      which articles a run is about
     traffic.jsonl               requests and bytes, one line for each piece of work
 
@@ -22,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data.sources.pmc.cloud.http import Traffic
-from medvlm.io import disk_errors
+from medvlm.io import disk_errors, stable_hash
+
+_TAIL_BYTES = 8192
+_COUNTED = tuple(field.name for field in dataclasses.fields(Traffic))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Record:
     """Name -> md5 of the media that were fetched."""
     absent: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     """Name -> reason and detail for media that were not."""
+    passed: tuple[tuple[int, str, str], ...] = ()
+    """Newer versions that could not be used: version, reason, detail."""
+    missing: tuple[str, ...] = ()
+    """Addresses of objects that the service did not have; they are asked for again."""
 
 
 class Store:
@@ -85,11 +93,12 @@ class Store:
     def _metadata(self, article: str, version: int) -> Path:
         return self.root / "metadata" / article[-3:] / f"{article}.{version}.json"
 
-    def record(self, key: str, article: str) -> Record | None:
-        """Return what the request `key` made of an article, None where nothing is known."""
+    def record(self, key: str, article: str, etag: str) -> Record | None:
+        """Return what the request `key` made of an article planned with an ETag, None where nothing is known."""
         try:
-            said = json.loads(self._record(key, article).read_bytes())
-            said["xml"] = tuple(said["xml"])
+            said = json.loads(self._record(key, article, etag).read_bytes())
+            said["xml"], said["missing"] = tuple(said["xml"]), tuple(said["missing"])
+            said["passed"] = tuple((version, reason, detail) for version, reason, detail in said["passed"])
             said["absent"] = {name: tuple(why) for name, why in said["absent"].items()}
             return Record(**said)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -98,10 +107,10 @@ class Store:
     def put_record(self, key: str, article: str, record: Record) -> None:
         """Keep what the request `key` made of an article."""
         said = dataclasses.asdict(record)
-        _write(self._record(key, article), json.dumps(said, sort_keys=True).encode())
+        _write(self._record(key, article, record.planned), json.dumps(said, sort_keys=True).encode())
 
-    def _record(self, key: str, article: str) -> Path:
-        return self.root / "records" / key / article[-3:] / f"{article}.json"
+    def _record(self, key: str, article: str, etag: str) -> Path:
+        return self.root / "records" / key / article[-3:] / f"{article}.{stable_hash(etag)[:16]}.json"
 
     def log(self, phase: str, traffic: Traffic) -> None:
         """Add a line to the log of traffic; several processes may."""
@@ -118,17 +127,36 @@ class Store:
             finally:
                 os.close(handle)
 
+    def tail(self, name: str) -> tuple[list[str], bool]:
+        """Return the last whole lines of a file of the store, and whether these are all."""
+        try:
+            with open(self.root / name, "rb") as file:
+                start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+                file.seek(start)
+                lines = file.read().decode("utf-8", "replace").split("\n")[:-1]
+        except FileNotFoundError:
+            return [], True
+        return lines[1:] if start else lines, not start
+
+    def forget(self, name: str) -> None:
+        """Remove a file of the store, if it is there."""
+        (self.root / name).unlink(missing_ok=True)
+
     def traffic(self) -> dict[str, Any]:
         """Return the sums of the log: of each phase ("plan", "fetch"), {requests, retries, bytes, objects, ...}."""
         sums: dict[str, Any] = {}
         try:
-            lines = (self.root / "traffic.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = (self.root / "traffic.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return sums
         for line in lines:
-            entry = json.loads(line)
-            phase = sums.setdefault(entry.pop("phase"), dict.fromkeys(entry, 0))
-            for name, value in entry.items():
+            try:
+                entry = json.loads(line)
+                told = {name: entry[name] + 0 for name in _COUNTED}
+                phase = sums.setdefault(str(entry["phase"]), dict.fromkeys(told, 0))
+            except (ValueError, TypeError, KeyError):
+                continue  # half a line, of a run that was killed
+            for name, value in told.items():
                 phase[name] += value
         return sums
 

@@ -1,0 +1,204 @@
+"""Nothing is lost for good: what a server denied, lacked or failed to send comes with the next run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cloud_run import read, reasons, samples
+from pmc_server import Server, World, picture
+
+from medvlm.data.prepare import Outcome, Settings, prepare
+from medvlm.data.sources.pmc.cloud import CloudSource, Retries
+from medvlm.errors import AccessError
+
+Make = Callable[..., CloudSource]
+BRIEF = Retries(attempts=2, base=0.001, longest=0.01)
+
+
+def build(source: CloudSource, out: Path) -> Outcome:
+    outcome = prepare(source, out, Settings("commercial"), workers=1)
+    source.complete()
+    return outcome
+
+
+def fill(world: World, count: int) -> None:
+    for number in range(1, count + 1):
+        world.add(f"PMC{number}", media={"a.png": picture(number * 7)})
+    world.publish_inventory()
+
+
+def test_a_server_that_denies_is_a_failure(world: World, server: Server, cloud: Make, tmp_path: Path) -> None:
+    fill(world, 10)
+    for number in range(4, 11):
+        server.always[f"PMC{number}.1/"] = "403"
+    source = cloud(inventory=True)
+    with pytest.raises(AccessError, match=r"PMC\d+: \S+ HTTP 403 \(3 attempts\); .*--skip-failed"):
+        build(source, tmp_path / "out")
+    server.always.clear()
+    assert build(source, tmp_path / "out").manifest["counts"]["samples"] == 10
+
+
+@pytest.mark.parametrize("where", ["metadata/PMC2", "PMC2.1.xml", "PMC2.1/a.png"])
+def test_what_was_missing_is_asked_for_by_the_next_run(
+    world: World, server: Server, cloud: Make, tmp_path: Path, where: str
+) -> None:
+    fill(world, 3)
+    server.always[where] = "404"
+    source = cloud(inventory=True)
+    outcome = prepare(source, tmp_path / "out", Settings("commercial"), workers=1)
+    assert outcome.manifest["drops"] == {"object missing": 1}
+    assert [note for note in source.notes() if "1 of 3 articles name files that the service does not have" in note]
+    source.complete()
+    # As long as it is missing there is nothing to do, but it is asked for each time.
+    for _ in range(2):
+        server.forget()
+        assert build(source, tmp_path / "out").up_to_date
+        assert [path for path in server.log if path.startswith(("PMC", "metadata"))] == server.asked(where)
+        assert len(server.log) == 4
+    server.always.clear()
+    outcome = build(source, tmp_path / "out")
+    assert outcome.manifest["counts"]["samples"] == 3
+    assert outcome.manifest["drops"] == {}
+    assert build(source, tmp_path / "out").up_to_date
+    assert source.notes() == []
+
+
+def test_what_failed_is_fetched_by_the_next_run(world: World, server: Server, cloud: Make, tmp_path: Path) -> None:
+    fill(world, 3)
+    server.always["PMC2.1/a.png"] = "403"
+    source = cloud(inventory=True, allow_failed=True)
+    outcome = prepare(source, tmp_path / "out", Settings("commercial"), workers=1)
+    assert outcome.manifest["drops"] == {"fetch failed": 1}
+    assert [note for note in source.notes() if note.startswith("1 of 3 articles, or files of them, could not be")]
+    source.complete()
+    server.always.clear()
+    assert build(source, tmp_path / "out").manifest["counts"]["samples"] == 3
+
+
+@pytest.mark.parametrize("where", ["PMC", ".xml", ".png"])
+@pytest.mark.parametrize("fault", ["404", "503"])
+def test_a_server_without_anything_ends_the_run(
+    world: World, server: Server, cloud: Make, tmp_path: Path, fault: str, where: str
+) -> None:
+    fill(world, 40)
+    source = cloud(inventory=True, allow_failed=True, retries=BRIEF)
+    units = source.units()
+    server.always[where] = fault
+    server.forget()
+    for unit in units[:7]:
+        source.prefetch([unit])
+    with pytest.raises(AccessError, match="none of the last 8 articles asked for came, so the server fails"):
+        source.prefetch(units[7:8])
+    assert len({path.partition(".")[0].rpartition("/")[2] for path in server.log}) == 8
+    server.always.clear()
+    assert len(samples(read(source))) == 40
+
+
+def test_a_server_that_goes_on_the_way_ends_the_run(
+    world: World, server: Server, cloud: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medvlm.data.sources.pmc.cloud.fetch.LOST_IN_A_ROW", 20)
+    fill(world, 40)
+    source = cloud(inventory=True, allow_failed=True, retries=BRIEF)
+    units = list(source.units())
+    source.prefetch(units[:4])
+    for unit in units[4:]:
+        server.always[f"{unit.name}."] = "503"
+    for unit in units[4:23]:
+        source.prefetch([unit])
+    with pytest.raises(AccessError, match="none of the last 20 articles"):
+        source.prefetch([units[23]])
+    # The next run judges anew, and one article that came begins the count again.
+    source.prefetch([units[24]])
+    source.store.append(source._plan_file().lists["tally"], "1 0\n")
+    for unit in units[25:40]:
+        source.prefetch([unit])
+
+
+def test_an_old_plan_is_made_anew(world: World, server: Server, cloud: Make) -> None:
+    world.add("PMC1")
+    world.add("PMC2")
+    cloud("PMC1,PMC2").describe()
+    world.metadata("PMC1.1", is_retracted=True)
+    source = cloud("PMC1,PMC2")
+    assert source.planned()
+    assert len(samples(read(source))) == 2
+    (plan,) = source.store.root.glob("plans/*.sqlite")
+    week = plan.stat().st_mtime - 7.1 * 86_400
+    os.utime(plan, (week, week))
+    assert not cloud("PMC1,PMC2").planned()
+    # A run that has begun goes on with its plan, and keeps it from ageing.
+    assert len(samples(read(source))) == 2
+    assert cloud("PMC1,PMC2").planned()
+    os.utime(plan, (week, week))
+    source = cloud("PMC1,PMC2")
+    assert reasons(read(source)) == {"retracted article": 1}
+    assert source.notes() == ["the plan of the run that was stopped is 7 days old; a new one was made"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "noise", "half", "inside"])
+def test_a_damaged_plan_is_made_anew(world: World, cloud: Make, damage: str) -> None:
+    for number in range(1, 200):
+        world.add(f"PMC{number}", media={})
+    world.publish_inventory()
+    source = cloud(inventory=True)
+    told = source.describe()
+    (plan,) = source.store.root.glob("plans/*.sqlite")
+    data = plan.read_bytes()
+    inside = data[:8192] + b"\xff" * 4096 + data[12288:]
+    halves = {"half": data[: len(data) // 2], "inside": inside}
+    plan.write_bytes({"empty": b"", "noise": b"no table" * 999, **halves}[damage])
+    if damage == "inside":  # its beginning is in order, so that only reading on finds out
+        with pytest.raises(AccessError, match="the plan is damaged"):
+            list(cloud(inventory=True).units())
+    assert len(list(cloud(inventory=True).units())) == 199
+    assert cloud(inventory=True).describe() == told
+
+
+def test_a_plan_that_another_run_dropped_is_told(world: World, cloud: Make) -> None:
+    world.add("PMC1")
+    world.add("PMC2")
+    units = cloud("PMC1,PMC2").units()
+    other = cloud("PMC1,PMC2")
+    read(other)
+    other.complete()
+    with pytest.raises(
+        AccessError, match=r"another run with this store has ended and dropped it.*run the same command"
+    ):
+        units[0:2]
+    world.add("PMC1", 2)
+    other.describe()
+    with pytest.raises(AccessError, match="another run has made the plan anew"):
+        units[0:2]
+
+
+def test_a_torn_line_of_the_log_is_passed_over(world: World, cloud: Make) -> None:
+    world.add("PMC1")
+    source = cloud("PMC1")
+    read(source)
+    whole = source.store.traffic()
+    for torn in ('{"phase": "fe', "\n7\n", '{"phase": "fetch"}\n', '{"phase": "x", "requests": "1"}\n'):
+        source.store.append("traffic.jsonl", torn)
+        assert source.store.traffic() == whole
+
+
+def test_two_selections_share_a_store_while_an_article_changes(world: World, cloud: Make) -> None:
+    world.add("PMC1", media={"f1.png": picture(1)})
+    world.add("PMC2")
+    one = cloud("PMC1")
+    before = read(one)
+    world.add("PMC1", media={"f1.png": picture(99)})
+    assert {sample.image.data for sample in samples(read(cloud("PMC1,PMC2")))} == {picture(99), picture(2)}
+    assert [item for unit in one.units() for item in one.read(unit)] == before
+
+
+def test_servers_have_plans_of_their_own(world: World, server: Server, cloud: Make) -> None:
+    world.add("PMC1")
+    cloud("PMC1").describe()
+    world.add("PMC1", 2)
+    mirror = cloud("PMC1", endpoint=server.endpoint.replace("127.0.0.1", "localhost"))
+    assert mirror.units()[0].locator == ("PMC1", "2")
+    assert mirror.lineage == cloud("PMC1").lineage
