@@ -93,6 +93,8 @@ def test_a_server_without_anything_ends_the_run(
     with pytest.raises(AccessError, match="none of the last 8 articles asked for came, so the server fails"):
         source.prefetch(units[7:8])
     assert len({path.partition(".")[0].rpartition("/")[2] for path in server.log}) == 8
+    # The last one is asked for again by this run, the others by the next plan.
+    assert len(source._plan_file().failed() | {miss.article for miss in source._plan_file().missing()}) == 7
     server.always.clear()
     assert len(samples(read(source))) == 40
 

@@ -106,6 +106,10 @@ async def fetch(units: Sequence[Unit], request: Request, store: Store, service: 
             f"{service.endpoint}: none of the last {lost} articles asked for came, so the server fails; run the same "
             "command again later"
         )
+    # Only now is it sure that the chunk is done without them.
+    for name, lines in worker.notes.items():
+        for line in lines:
+            store.append(request.lists[name], line)
 
 
 def _lost_in_a_row(store: Store, tally: str) -> int:
@@ -150,6 +154,8 @@ class _Worker:
         self._http = http
         self.came = self.lost = 0
         """Articles whose files came, and those that failed or are missing; what metadata excludes is neither."""
+        self.notes: dict[str, list[str]] = {"failed": [], "missing": []}
+        """Lines for the run's lists."""
         self._articles = asyncio.Semaphore(service.concurrency)
         # An article may be large, and its tree many times as large.
         self._parsing = asyncio.Semaphore(2)
@@ -164,11 +170,9 @@ class _Worker:
             record = await self._record(unit)
         self.lost += _is_lost(record)
         self.came += bool(record.xml[1]) and not _is_lost(record)
-        lists = self._request.lists
         if _has_failed(record):
-            self._store.append(lists["failed"], f"{unit.name}\n")
-        for url in record.missing:
-            self._store.append(lists["missing"], f"{unit.name}\t{unit.version}\t{url}\n")
+            self.notes["failed"].append(f"{unit.name}\n")
+        self.notes["missing"] += [f"{unit.name}\t{unit.version}\t{url}\n" for url in record.missing]
         self._store.put_record(self._request.key, unit.name, record)
 
     def _settled(self, unit: Unit) -> bool:
