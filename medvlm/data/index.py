@@ -1,7 +1,8 @@
 """What must be known of all rows before the first is written: repeated ids, duplicates, the split of every group.
 
-The rows' keys lie in flat files and are taken up a column at a time, as numpy arrays. Peak memory, measured: 130 MB a
-million rows, and 300 MB a million different pictures while near duplicates are looked for. Keys are 128 bits of a hash:
+The rows' keys lie in flat files and are taken up a column at a time, as numpy arrays. Memory is not bounded, but grows
+slowly: measured, by 130 MB a million rows, and while near duplicates are looked for by 300 MB a million different
+pictures (more where many are in crowds: see `dedup.near_pairs`). Keys are 128 bits of a hash:
 two that are equal by accident do not occur.
 """
 
@@ -27,6 +28,8 @@ Array = np.ndarray[Any, Any]
 KEPT, DUPLICATE_ID, DUPLICATE_IMAGE, NEAR_DUPLICATE = range(4)
 REASONS = ("", "duplicate id", "duplicate image", "near duplicate image")
 
+_FIGURE = ("task", "figure_id", "file_name")
+_READ = ["id", "group", "doi", "sha256", "_views", "_marks", *_FIGURE]
 _KEY = 16
 _NO_KEY = bytes(_KEY)
 
@@ -100,7 +103,8 @@ class Verdict:
     group: Array
     """int64 [rows]: the first row of the row's group; -1 where the id is repeated."""
     originals: dict[int, int]
-    """Row -> the row of another group that had the same or nearly the same picture first."""
+    """Row -> the row of another group that had the same or nearly the same picture first, or of another figure of its
+    own group that had the very same one for the same task."""
     ids: dict[int, str]
     """Row -> id, for all values of `originals`."""
     duplicate_images: int
@@ -115,7 +119,7 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        names = ("ids", "groups", "dois", "pictures", "places", "heads", "copies", "marked")
+        names = ("ids", "figures", "groups", "dois", "pictures", "places", "heads", "copies", "marked")
         self._files = {name: _File(folder / name) for name in names}
         self._chunks: list[Chunk] = []
         self._starts = [0]
@@ -124,9 +128,10 @@ class Index:
     def add_chunk(self, chunk: Chunk) -> None:
         """Take in the rows of one work file; chunks come in order."""
         row = self._starts[-1]
-        for batch in columns(chunk, ["id", "group", "doi", "sha256", "_views", "_marks"]):
+        for batch in columns(chunk, _READ):
             values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
             self._files["ids"].add(b"".join(map(_key, values["id"])))
+            self._files["figures"].add(b"".join(map(_figure_key, *(values[name] for name in _FIGURE))))
             self._files["groups"].add(b"".join(map(_key, values["group"])))
             # An article can be there twice: as PMC's copy, grouped by PMCID, and as its publisher's, grouped by DOI.
             self._files["dois"].add(b"".join(_key(doi.lower()) if doi else _NO_KEY for doi in values["doi"]))
@@ -198,10 +203,25 @@ class Index:
         shown = known[main[known]]
         first = leader[picture[shown]]
         elsewhere = group[rows[first]] != group[rows[shown]]
+        own = self._within_groups(rows[shown[~elsewhere]], picture[shown[~elsewhere]])
         shown, first = shown[elsewhere], first[elsewhere]
-        originals = dict(zip(rows[shown].tolist(), rows[first].tolist(), strict=True))
+        originals = own | dict(zip(rows[shown].tolist(), rows[first].tolist(), strict=True))
         near = set(rows[shown[first != picture[shown]]].tolist())
         return originals, near, originals.keys() & set(rows[~main].tolist())
+
+    def _within_groups(self, rows: Array, picture: Array) -> dict[int, int]:
+        """Return row -> the first row with the same picture and task, where that is of another figure.
+
+        Several questions about one figure, or its caption and its report, share their picture and are no duplicates.
+
+        Args:
+            rows: int64 [n], ascending, each of the group that had its picture first.
+            picture: int64 [n], the first place of each row's picture.
+        """
+        keys = self._files["figures"].load("<u8", 2)[rows]
+        first = first_of(np.stack([picture.astype(np.uint64), keys[:, 1]], axis=1))
+        other = keys[first, 0] != keys[:, 0]
+        return dict(zip(rows[other].tolist(), rows[first[other]].tolist(), strict=True))
 
     def _near_pairs(self, picture: Array) -> list[tuple[int, int]]:
         """Return the pairs of pictures (each by its first place) that nearly look the same, ordered by the second."""
@@ -270,6 +290,11 @@ class Index:
 
 def _key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=_KEY).digest()
+
+
+def _figure_key(task: str, figure: str | None, file: str) -> bytes:
+    """Return 8 bytes for a sample's figure within its group (its file where it has no id) and 8 for its task."""
+    return b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in (figure or f"/{file}", task))
 
 
 def _split_hash(keys: Array, sides: Array) -> str:

@@ -51,7 +51,7 @@ class Settings:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The source's own settings."""
     drop_duplicates: bool = False
-    """Leave out samples whose image, exactly or nearly, another group had first."""
+    """Leave out samples whose image another group had first, exactly or nearly, or another figure of theirs."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as the manifest holds them."""

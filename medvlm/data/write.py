@@ -298,7 +298,7 @@ def _label(value: Any) -> str:
 
 
 def _with_duplicates(batch: pa.RecordBatch, first: int, verdict: Verdict) -> pa.Table:
-    """Return the columns of `Sample` with `duplicate_of` filled in where another group had the image first."""
+    """Return the columns of `Sample` with `duplicate_of` filled in where another figure had the image first."""
     table = pa.table([batch.column(name) for name in schema.SCHEMA.names], schema=schema.SCHEMA)
     originals = [verdict.originals.get(row) for row in range(first, first + batch.num_rows)]
     if all(original is None for original in originals):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.ImageFont
 import pytest
 from fake_source import FakeSource, sample
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from medvlm.data import dedup
 from medvlm.data.prepare import Settings, prepare
-from medvlm.data.sample import Image
+from medvlm.data.sample import Image, Sample
 
 Picture = PIL.Image.Image
 
@@ -51,6 +52,33 @@ def bars(seed: int) -> Picture:
     draw.line([(40, 20), (40, 260), (380, 260)], "black", 3)
     for number, height in enumerate(np.random.default_rng(seed).uniform(30, 220, 8)):
         draw.rectangle((60 + 40 * number, 260 - height, 85 + 40 * number, 260), "black")
+    return picture
+
+
+def flow_chart(seed: int) -> Picture:
+    """Return the boxes of a systematic review's flow chart (PRISMA): only the numbers in them differ."""
+    random = np.random.default_rng(seed)
+    picture = PIL.Image.new("RGB", (900, 1000), "white")
+    draw = PIL.ImageDraw.Draw(picture)
+    for column, row in ((60, 0), (480, 0), *((270, number) for number in range(1, 6)), (640, 2), (640, 3)):
+        top = 40 + 150 * row
+        draw.rectangle((column, top, column + 230, top + 110), outline="black", width=3)
+        draw.line((column + 115, top + 110, column + 115, top + 150), "black", 3)
+        text = f"Records that were screened\nor left out\n(n = {random.integers(10, 9999)})"
+        draw.text((column + 12, top + 10), text, "black", PIL.ImageFont.load_default(17))
+    return picture
+
+
+def roc(seed: int) -> Picture:
+    """Return one curve of sensitivity over specificity in a frame, with its area."""
+    random = np.random.default_rng(seed)
+    picture = PIL.Image.new("RGB", (600, 600), "white")
+    draw = PIL.ImageDraw.Draw(picture)
+    draw.rectangle((60, 40, 560, 540), outline="black", width=3)
+    power = random.uniform(0.08, 0.3)
+    draw.line([(60 + 5 * step, 540 - 500 * (step / 100) ** power) for step in range(101)], "blue", 4)
+    draw.line((60, 540, 560, 40), "gray", 3)
+    draw.text((300, 450), f"AUC = 0.{random.integers(700, 990)}", "black", PIL.ImageFont.load_default(30))
     return picture
 
 
@@ -112,16 +140,69 @@ def test_copies_are_known_again_and_nothing_else(kind: str) -> None:
     assert len(pairs) >= (57 if kind != "cropped" else 40)
 
 
-@pytest.mark.parametrize("draw", [plot, bars, gel, chest])
-def test_pictures_of_one_kind_stay_apart(draw: Callable[[int], Picture]) -> None:
-    marks = [mark for seed in range(80) if (mark := dedup.mark(encoded(draw(seed))))]
-    codes = table(marks) if marks else np.zeros((0, dedup.MARK_BYTES), np.uint8)
+@pytest.mark.parametrize("draw", [plot, bars, gel, flow_chart, roc])
+def test_drawings_have_no_mark(draw: Callable[[int], Picture]) -> None:
+    for seed in range(12):
+        assert dedup.mark(encoded(draw(seed))) == b""
+        assert dedup.mark(encoded(draw(seed), "JPEG", quality=40)) == b""
+
+
+def test_drawings_of_two_articles_are_two(tmp_path: Path) -> None:
+    special = {n: [sample(f"G{n}", 0, 0, image=encoded(flow_chart(n // 2)))] for n in range(8)}
+    manifest = prepare(FakeSource(8, special=special), tmp_path, Settings("any"), workers=1).manifest
+    assert (manifest["counts"]["near_duplicates"], manifest["counts"]["duplicate_images"]) == (0, 4)
+    told = {key[:2]: row["duplicate_of"] and row["duplicate_of"][:2] for key, row in read(tmp_path).items()}
+    assert told == {f"G{n}": f"G{n - 1}" if n % 2 else None for n in range(8)}
+
+
+def test_radiographs_of_one_kind_stay_apart() -> None:
+    marks = [dedup.mark(encoded(chest(seed))) for seed in range(80)]
+    codes = table(marks)
     assert near(marks) == []
     # Neither may the last step alone take any two of them for one, whatever the hashes say.
     ones, others = np.triu_indices(len(marks), 1)
     copies = dedup._pictures(codes[:, dedup.HEAD_BYTES :])
     same = [dedup.alike(copies[ones[at : at + 500]], copies[others[at : at + 500]]) for at in range(0, len(ones), 500)]
-    assert not np.concatenate([np.zeros(0, bool), *same]).any()
+    assert not np.concatenate(same).any()
+
+
+@pytest.fixture
+def laid(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pairs were laid over one another, each time that was done."""
+    counts: list[int] = []
+    real = dedup.alike
+    monkeypatch.setattr(dedup, "alike", lambda ones, others: counts.append(len(ones)) or real(ones, others))
+    return counts
+
+
+def test_a_crowd_of_copies_costs_little(laid: list[int]) -> None:
+    pictures = [scene(1), scene(2)]
+    sizes = [(200 + number, 150 + number) for number in range(75)]
+    marks = [dedup.mark(encoded(picture.resize(size))) for size in sizes for picture in pictures]
+    pairs = near(marks)
+    assert sum(laid) < 3 * len(marks)
+    # Each is told with the first of its crowd, and no two pictures meet.
+    assert {(number % 2, number) for number in range(2, 150)} <= set(pairs)
+    assert pairs == sorted(pairs, key=lambda pair: pair[::-1])
+    assert all(one % 2 == other % 2 and one < other for one, other in pairs)
+
+
+def test_a_crowd_of_others_costs_bounded_time(laid: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.tile(table([dedup.mark(encoded(scene(1)))]), (300, 1))
+    codes[:, dedup.HEAD_BYTES :] = np.random.default_rng(0).integers(0, 256, (300, dedup.SIDE**2))
+    monkeypatch.setattr(dedup, "TRIES", 5)
+    assert near([bytes(row) for row in codes]) == []
+    assert 0 < sum(laid) <= 5 * 300
+
+
+def test_nearest_hashes_are_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = [dedup.mark(encoded(scene(seed))) for seed in range(30)]
+    marks += [dedup.mark(COPIES["half"](scene(seed))) for seed in range(30)]
+    everyone = near(marks)
+    monkeypatch.setattr(dedup, "TRIES", 1)
+    monkeypatch.setattr(dedup, "_WAITING", 3)
+    assert near(marks) == everyone
+    assert len(everyone) >= 28
 
 
 def test_what_shows_nothing_has_no_mark() -> None:
@@ -156,7 +237,7 @@ def test_all_close_hashes_meet(seed: int, count: int, flips: int) -> None:
 
 
 def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = np.random.default_rng(1).integers(0, 2**12, 500, np.uint64)
+    hashes = np.random.default_rng(1).integers(0, 2**12, 240, np.uint64)
     monkeypatch.setattr(dedup, "_AT_ONCE", 97)
     found = {
         (min(one, other), max(one, other))
@@ -219,9 +300,33 @@ def test_exact_duplicates_can_be_dropped(tmp_path: Path) -> None:
     manifest = prepare(
         FakeSource(2, special=special), tmp_path, Settings("any", drop_duplicates=True), workers=1
     ).manifest
-    # Two samples of one group may well share their image: questions about it.
-    assert manifest["drops"] == {"duplicate image": 1}
-    assert {key[:6] for key in read(tmp_path)} == {"A/fig0", "A/fig1", "B/fig1"}
+    assert manifest["drops"] == {"duplicate image": 2}
+    assert {key[:6] for key in read(tmp_path)} == {"A/fig0", "B/fig1"}
+
+
+def test_a_picture_in_two_figures_of_an_article(tmp_path: Path) -> None:
+    def row(place: str, shade: int, task: str = "caption", ordinal: int = 0, panel: str = "-") -> Sample:
+        changes = {"prompt": "What?"} if task == "vqa" else {}
+        name = f"A/{place}/{panel}/{task}/{ordinal}"
+        return sample("A", 0, shade, id=name, figure_id=place, task=task, **changes)
+
+    # Several rows of one figure share its picture; another figure's repeat it only for a task that had it before.
+    figure = [row("f1", 5), row("f1", 5, "report"), row("f1", 5, "vqa", 0), row("f1", 5, "vqa", 1)]
+    figure += [row("f1", 5, panel="B"), row("f2", 6), row("f2", 6, "vqa")]
+    again = [row("f3", 5), row("f3", 5, "vqa", 0), row("f3", 5, "vqa", 1), row("f4", 7), row("f4", 6, "report")]
+    special = {0: [*figure, *again], 1: [sample("B", 0, 6)]}
+    prepare(FakeSource(2, special=special), tmp_path / "kept", Settings("any"), workers=1)
+    told = {key: kept["duplicate_of"] for key, kept in read(tmp_path / "kept").items() if kept["duplicate_of"]}
+    assert told == {
+        "A/f3/-/caption/0": "A/f1/-/caption/0",
+        "A/f3/-/vqa/0": "A/f1/-/vqa/0",
+        "A/f3/-/vqa/1": "A/f1/-/vqa/0",
+        "B/fig0/-/caption/0": "A/f2/-/caption/0",
+    }
+    dropping = Settings("any", drop_duplicates=True)
+    manifest = prepare(FakeSource(2, special=special), tmp_path / "dropped", dropping, workers=1).manifest
+    assert manifest["drops"] == {"duplicate image": 4}
+    assert not set(read(tmp_path / "dropped")) & set(told)
 
 
 @pytest.mark.realdata
@@ -235,3 +340,14 @@ def test_real_radiographs(realdata: Path) -> None:
     copies = {one for one, other in pairs if other - one == len(paths)}
     # No two of these images show the same, by eye; nine in ten of their copies at half the size are known again.
     assert len(copies) == len(pairs) >= 0.9 * len(paths)
+
+
+def test_questions_about_one_picture_are_no_duplicates(tmp_path: Path) -> None:
+    # As VQA-RAD has them: grouped by image, no figures, each question with a number of its own.
+    unit = [
+        sample("img", 0, 5, id=f"img/train-{n}/-/vqa/0", task="vqa", prompt="What?", file_name="img.jpg")
+        for n in range(4)
+    ]
+    manifest = prepare(FakeSource(1, special={0: unit}), tmp_path, Settings("any"), workers=1).manifest
+    assert manifest["counts"]["duplicate_images"] == 0
+    assert {row["duplicate_of"] for row in read(tmp_path).values()} == {None}
