@@ -196,12 +196,14 @@ def _duplicates(manifest: Mapping[str, Any]) -> str:
     counts = manifest["counts"]
     if not counts["duplicate_images"] and not counts.get("near_duplicates"):
         near = ", nor nearly" if "near_duplicates" in counts else ""
-        return f"No sample repeats an image of another group, byte for byte{near}."
-    lines = [f"{counts['duplicate_images']:,} samples repeat an image of another group, byte for byte."]
+        return f"No sample repeats an image of another group, byte for byte{near}, nor of another figure of its own."
+    elsewhere = "of another group, or of another figure of their own"
+    lines = [f"{counts['duplicate_images']:,} samples repeat an image {elsewhere}, byte for byte."]
     if "near_duplicates" in counts:
         lines.append(
             f"{counts['near_duplicates']:,} show a picture of another group in another size, format or quality, or "
-            "slightly cropped; found by a perceptual hash and confirmed by comparing the pictures."
+            "slightly cropped; found by a perceptual hash and confirmed by comparing the pictures. Drawings (plots, "
+            "diagrams, tables) are not looked at for it: two that differ in a few numbers look the same."
         )
     if manifest["settings"].get("drop_duplicates"):
         lines.append('They were left out (`--drop-duplicates`); "Left out" counts them.')
@@ -253,10 +255,13 @@ def _shares(rows: Iterable[tuple[str, int]], total: int) -> list[tuple[str, str,
 def _changes(manifest: Mapping[str, Any]) -> str:
     """Return what was changed: CC BY 4.0, section 3(a)(1)(B), asks to say so."""
     settings, compound = manifest["settings"], manifest["counts"].get("compound", {})
-    lines = ["Pictures are the original bytes, never re-encoded."]
+    made = ["panels cut out of a figure were encoded anew"] if settings.get("panels") == "split" else []
     if settings.get("max_side"):
-        shrunk = f"Pictures with a side of more than {settings['max_side']} pixels were shrunk to it and encoded anew"
-        lines = [f"{shrunk}; all others are the original bytes."]
+        made.append(
+            f"pictures with a side of more than {settings['max_side']} pixels were shrunk to it and encoded anew"
+        )
+    told = "; ".join(made)
+    lines = [f"{told[0].upper()}{told[1:]}; all others are the original bytes."] if made else [_ORIGINAL]
     if set(compound) - {NOT_STATED} or "panels" in settings:
         lines.append(_PANELS[settings.get("panels", "keep")])
     if settings.get("task") == "vqa":
@@ -266,6 +271,7 @@ def _changes(manifest: Mapping[str, Any]) -> str:
     return _bullets(lines)
 
 
+_ORIGINAL = "Pictures are the original bytes, never re-encoded."
 _PANELS = {
     "keep": "Compound figures are kept whole, each with its whole caption; `compound` marks them.",
     "split": "Compound figures were cut into their panels, each with its part of the caption, where the gutters of the "

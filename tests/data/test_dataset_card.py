@@ -167,3 +167,18 @@ def test_without_an_attribution_file_none_is_promised(tmp_path: Path) -> None:
     (tmp_path / credits.NAME).unlink(missing_ok=True)
     finish(tmp_path, manifest)
     assert "attribution" not in (tmp_path / "README.md").read_text(encoding="utf-8").lower()
+
+
+def test_original_bytes_are_claimed_only_where_they_are(tmp_path: Path) -> None:
+    claim = "never re-encoded"
+    manifest = manifest_of(tmp_path, {"compound": {"no": 3}})
+    told = {}
+    for name, settings in (("none", {}), ("keep", {"panels": "keep"}), ("drop", {"panels": "drop"})):
+        told[name] = render({**manifest, "settings": {**manifest["settings"], **settings}})
+        assert claim in told[name]
+    for settings in ({"panels": "split"}, {"max_side": 256}, {"panels": "split", "max_side": 256}):
+        text = render({**manifest, "settings": {**manifest["settings"], **settings}})
+        assert claim not in text
+        assert "all others are the original bytes" in text
+        assert ("anels cut out of a figure were encoded anew" in text) is ("panels" in settings)
+        assert ("more than 256 pixels" in text) is ("max_side" in settings)
