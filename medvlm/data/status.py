@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from medvlm.data.output import LOG, REQUEST, read_json, read_manifest
 from medvlm.errors import InputError
 
 RECENT_S = 300
-"""The speed is that of the last five minutes."""
+"""The speed is that of the chunks that ended in the last five minutes, or of the last ones where none did."""
 
 SILENT_S = 1800
 """A run on another machine that has told nothing for so long is taken for stopped."""
@@ -55,6 +55,8 @@ class Status:
     """Units of which nothing became a sample."""
     errors: list[str] = dataclasses.field(default_factory=list)
     """How earlier runs ended before their end, the last first."""
+    beside: int | None = None
+    """Samples of a finished data set that lies there, while this is work on a newer or another one."""
     update: dict[str, int] | None = None
     updated: float | None = None
 
@@ -70,8 +72,10 @@ def read(out: Path) -> Status:
     work = _work(out)
     log = _Log(list(events(out / LOG)) if work is None else _logged(out, work))
     manifest = read_manifest(out)
-    if work is not None and (manifest is None or log.running):
-        return _in_work(out, work, log)
+    if work is not None and (manifest is None or log.running or not _is_of(work, manifest)):
+        status = _in_work(out, work, log)
+        status.beside = None if manifest is None else manifest["counts"]["samples"]
+        return status
     if manifest is None:
         return Status(out, "nothing")
     counts = manifest["counts"]
@@ -87,6 +91,11 @@ def _work(out: Path) -> Path | None:
     """Return the work folder that was begun last."""
     found = [path for path in (out / ".work").glob(f"*/{REQUEST}") if path.is_file()]
     return max(found, key=_begun).parent if found else None
+
+
+def _is_of(work: Path, manifest: dict[str, Any]) -> bool:
+    """Whether work is what the data set was made of: it is left where a run was killed at its very end."""
+    return read_json(work / REQUEST).get("request") == manifest.get("request")
 
 
 def _begun(path: Path) -> float:
@@ -147,12 +156,13 @@ class _Log:
             elif event["event"] in LAST:
                 open_runs.pop(run, None)
             last[run] = max(last.get(run, 0.0), float(event.get("time", 0)))
-        self.running = sum(1 for run in open_runs if _alive(*run, last[run]))
+        alive = [float(event.get("time", 0)) for run, event in open_runs.items() if _alive(*run, last[run])]
+        self.running, self.since = len(alive), min(alive, default=0.0)
 
     def tell(self, status: Status, asked: str) -> None:
         """Add speed, traffic, errors and the last update of one request."""
         current = ""
-        recent: list[tuple[float, int]] = []
+        recent: list[tuple[float, float, int]] = []
         traffic: Counter[str] = Counter()
         for event in self.told:
             current = str(event.get("request", current)) if event["event"] == "start" else current
@@ -160,7 +170,7 @@ class _Log:
                 continue
             status.updated = max(status.updated or 0.0, float(event.get("time", 0)))
             if event["event"] == "chunk":
-                recent.append((float(event["time"]) - float(event["seconds"]), int(event["units"])))
+                recent.append((float(event["time"]), float(event["seconds"]), int(event["units"])))
                 traffic.update({name: value for name, value in (event.get("traffic") or {}).items() if value})
             elif event["event"] == "error":
                 status.errors.insert(0, f"{event.get('error')}: {event.get('text')}")
@@ -168,6 +178,8 @@ class _Log:
                 status.update = event.get("update")
         status.errors = status.errors[:TOP]
         status.traffic, status.runs = dict(traffic), self.running
+        # What an earlier run did hours ago says nothing of this one.
+        recent = [chunk for chunk in recent if chunk[0] >= self.since]
         status.speed = _speed(recent, (status.updated or 0.0) if not self.running else time.time())
 
 
@@ -183,12 +195,17 @@ def _alive(machine: Any, process: Any, last: float) -> bool:
     return True
 
 
-def _speed(begun: Iterable[tuple[float, int]], now: float) -> float | None:
-    """Return units a second over the last minutes, from (when a chunk was begun, its units)."""
-    recent = [(at, units) for at, units in begun if at >= now - RECENT_S]
-    if not recent:
+def _speed(ended: Sequence[tuple[float, float, int]], now: float) -> float | None:
+    """Return units a second over the last minutes, from (when a chunk ended, seconds that it took, its units).
+
+    The minutes reach back to where the first of those chunks began: chunks may take longer than they.
+    """
+    if not ended:
         return None
-    return sum(units for _, units in recent) / max(now - min(at for at, _ in recent), 1e-3)
+    since = min(now, max(at for at, _, _ in ended)) - RECENT_S
+    recent = [chunk for chunk in ended if chunk[0] >= since]
+    begun = min(at - seconds for at, seconds, _ in recent)
+    return sum(units for _, _, units in recent) / max(now - begun, 1e-3)
 
 
 def render(status: Status) -> list[str]:
@@ -196,6 +213,10 @@ def render(status: Status) -> list[str]:
     if status.state == "nothing":
         return [f"{status.out}: no data set and no work here"]
     lines = [f"{status.out}: {_state(status)}"]
+    if status.beside is not None:
+        lines.append(
+            f"  lies here  a finished data set of {status.beside:,} samples; this is work on a newer or another one"
+        )
     if status.command:
         lines.append(f"  command    {status.command}")
     if status.state == "finished":

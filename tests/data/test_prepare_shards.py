@@ -231,6 +231,41 @@ def test_status_while_it_runs(tmp_path: Path) -> None:
     assert status.render(status.read(tmp_path))[0] == f"{tmp_path}: finished"
 
 
+def test_status_of_a_stopped_update_beside_a_finished_set(tmp_path: Path) -> None:
+    prepare(Served(dict.fromkeys(range(10), "1")), tmp_path, ANY, workers=1)
+    with pytest.raises(AccessError):
+        prepare(Served(dict.fromkeys(range(10), "2"), fail=7), tmp_path, ANY, workers=1)
+    found = status.read(tmp_path)
+    assert (found.state, found.units_done, found.units, found.beside) == ("stopped", 7, 10, 30)
+    lines = status.render(found)
+    assert lines[0].startswith(f"{tmp_path}: stopped")
+    for told in ("finished data set of 30 samples", "7 of 10 units", "left       3 units", "the server is away"):
+        assert any(told in line for line in lines)
+    prepare(Served(dict.fromkeys(range(10), "2")), tmp_path, ANY, workers=1)
+    assert (status.read(tmp_path).state, status.read(tmp_path).beside) == ("finished", None)
+
+
+def test_speed_of_chunks_that_take_long(tmp_path: Path) -> None:
+    with pytest.raises(AccessError):
+        prepare(Served(dict.fromkeys(range(10), "1"), fail=8), tmp_path, ANY, workers=1)
+    log, now = tmp_path / "log.jsonl", time.time()
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    start, chunks = told[0], [line for line in told if line["event"] == "chunk"]
+    start |= {"time": now - 4000, "process": os.getpid()}
+    # One after the other, 400 seconds each; the last has just ended.
+    for number, chunk in enumerate(reversed(chunks)):
+        chunk |= {"time": now - 400 * number, "seconds": 400.0}
+    log.write_text("\n".join(map(json.dumps, [start, *chunks])) + "\n")
+    found = status.read(tmp_path)
+    assert found.state == "running"
+    assert found.speed == pytest.approx(1 / 400, rel=0.05)
+    assert found.left_s == pytest.approx(800, rel=0.05)
+    # A run that has just begun has no speed yet, whatever one did before.
+    again = {**start, "time": now + 1}
+    log.write_text("\n".join(map(json.dumps, [start, *chunks, told[-1], again])) + "\n")
+    assert status.read(tmp_path).speed is None
+
+
 def test_status_of_nothing(tmp_path: Path) -> None:
     assert status.read(tmp_path / "absent").state == "nothing"
     assert status.render(status.read(tmp_path)) == [f"{tmp_path}: no data set and no work here"]
