@@ -15,7 +15,7 @@ from lxml import etree
 
 from medvlm.data.sources.pmc.front import Front, read_front
 from medvlm.data.sources.pmc.marks import marks_panels
-from medvlm.data.sources.pmc.mentions import Mentions
+from medvlm.data.sources.pmc.mentions import CITED, Mentions
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.pictures import XLINK_HREF, Picture, file_of, is_picture, label_of, pictures
 from medvlm.data.sources.pmc.rights import Rights, article_rights, figure_rights, no_freer
@@ -41,6 +41,8 @@ _ALONE = ("abstract", "trans-abstract")
 _FIGURES = ("fig", "fig-group", "supplementary-material")
 _GROUPS = ("fig-group", "table-wrap-group")
 _PICTURES = ("graphic", "inline-graphic", "media")
+_CITING = frozenset(("xref", *CITED))
+_LOOKED_FOR = _CITING.union(_FIGURES, _PICTURES)
 # Why a picture of a kind that is not asked for becomes no sample.
 _UNASKED = {
     "figure": "figure not asked for",
@@ -138,13 +140,15 @@ class _Reader:
     def run(self) -> None:
         """Find the holder of each graphic, then file the holders in the order of the text."""
         holders: dict[etree._Element, tuple[str, list[etree._Element]]] = {}
-        for element in self.root.iter(*_FIGURES, *_PICTURES):
+        for element in self.root.iter(*_LOOKED_FOR):
             name = element.tag
+            if name in _CITING:
+                self.main.citing.append(element)
             if name in _FIGURES:
                 _, graphics = holders.setdefault(element, ("figure", []))
                 if name == "supplementary-material" and element.get(XLINK_HREF) and is_picture(element):
                     graphics.append(element)
-            elif name != "media" or is_picture(element):
+            elif name in _PICTURES and (name != "media" or is_picture(element)):
                 holder, kind = _holder(element)
                 if _beside_the_picture(element, holder) or (kind in _PLAIN_KINDS and kind not in self.kinds):
                     self._drop_graphic(element, holder, kind)
@@ -266,11 +270,13 @@ class _Scope:
         self.article_type = article_type
         self.rights = rights
         self.translation = translation
+        self.citing: list[etree._Element] = []
+        """References, and what they may cite, in the order of the text; found anew where it is empty."""
         self._mentions: Mentions | None = None
 
     def mentions(self) -> Mentions:
         if self._mentions is None:
-            self._mentions = Mentions(self.element, self.language)
+            self._mentions = Mentions(self.element, self.language, self.citing or None)
         return self._mentions
 
 

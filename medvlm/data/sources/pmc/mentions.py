@@ -16,7 +16,7 @@ _TO = {"pt": "a|à|ao|até", "es": "a|al|hasta", "it": "a|al|alla", "fr": "à", 
 _INLINE = frozenset(("bold", "italic", "sup", "sub", "sc", "underline", "named-content", "styled-content"))
 _NUMBERS = re.compile(r"(\d{1,4})[A-Za-z]?\s*[-\u2010-\u2015\u2212]\s*(\d{1,4})(?!\d)")
 _LABEL = re.compile(r"(.*?)(\d{1,4})\W*")
-_CITED = ("fig", "fig-group", "supplementary-material", "table-wrap", "table-wrap-group", "disp-formula-group")
+CITED = ("fig", "fig-group", "supplementary-material", "table-wrap", "table-wrap-group", "disp-formula-group")
 _NO_PARAGRAPHS = frozenset(("caption", "fig", "table-wrap", "fn", "ref", "supplementary-material"))
 _BORDERS = frozenset(("sub-article", "response"))
 
@@ -25,16 +25,19 @@ class Mentions:
     """The paragraphs of an article or sub-article, in a language (ISO 639-1), that cite its figures and tables.
 
     An `xref` may name several figures, and a range ("Figs 2–4") names its ends only: those between are cited as well.
-    Captions are left out, and what stands in sub-articles.
+    Captions are left out, and what stands in sub-articles. `elements`, where known, are the scope's `xref` and `CITED`
+    ones in their order.
     """
 
-    def __init__(self, scope: etree._Element, language: str = "en") -> None:
+    def __init__(
+        self, scope: etree._Element, language: str = "en", elements: Iterable[etree._Element] | None = None
+    ) -> None:
         self._paragraphs: list[etree._Element] = []
         self._texts: dict[int, str] = {}
         self._citing: dict[str, dict[int, None]] = {}
         """Figure id -> the numbers of the paragraphs that cite it."""
         numbers: dict[etree._Element, int] = {}
-        for paragraph, rids in _citations(scope, _range_sign(language)):
+        for paragraph, rids in _citations(scope, elements, _range_sign(language)):
             number = numbers.setdefault(paragraph, len(numbers))
             if number == len(self._paragraphs):
                 self._paragraphs.append(paragraph)
@@ -58,11 +61,13 @@ def _range_sign(language: str) -> re.Pattern[str]:
     return re.compile(rf"\s*(?:[-\u2010-\u2015\u2212]|{words})\s*", re.IGNORECASE)
 
 
-def _citations(scope: etree._Element, sign: re.Pattern[str]) -> Iterator[tuple[etree._Element, list[str]]]:
+def _citations(
+    scope: etree._Element, elements: Iterable[etree._Element] | None, sign: re.Pattern[str]
+) -> Iterator[tuple[etree._Element, list[str]]]:
     """Yield the paragraphs that hold references to figures, and the ids that each reference means."""
     shelf = _Shelf()
     xrefs = []
-    for element in scope.iter("xref", *_CITED):
+    for element in scope.iter("xref", *CITED) if elements is None else elements:
         if element.tag == "xref":
             xrefs.append(element)
         elif _inside(element, scope):

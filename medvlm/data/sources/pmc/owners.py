@@ -33,14 +33,14 @@ _OWNED = (
     _clued("©|copyright", r"©|\bcopyright(?:ed)?\b"),
     _clued("(c)", rf"\(c\)\s*(?:(?:19|20)\d\d\b|{_NAME}(?:[ ,]+{_NAME}){{0,5}},?\s+(?:19|20)\d\d\b)"),
     _clued(
-        "permission",
+        "permis",
         r"\bwith\b(?:(?!\b(?:gave|gives?|granted|had)\b)[^.;]){0,60}?\bpermission\b|\bby\s+(?:[\w'’]+\s+){0,4}?permission\b|"
         r"\bpermission\s+(?:(?:was|were|is|has been)\s+)?(?:obtained\s+|granted\s+|given\s+|received\s+)?"
         r"(?:from|of|by)\b",
     ),
     _clued("genehmigung", r"\bmit\s+(?:[\w]+\s+){0,3}?genehmigung\b|\bgenehmigung\s+(?:von|de[rs])\b"),
     _clued(
-        "permis|autori|concession|gentil",
+        "permis|permes|autori|concession",
         r"\b(?:avec|con|com|per|sous|mediante|sob)\s+(?:(?:(?:l|d)['’])?\w+\s+){0,3}?(?:l['’])?"
         r"(?:aimable\s+)?(?:permission|permiss[aã]o|permiso|permesso|autori[sz]a[tcç][\wãóò]+|concessione)\b",
     ),
@@ -63,7 +63,7 @@ _OWNED = (
 _BORROWED = (
     _clued("adapted", r"\b(?:re)?adapted\s+(?:\w+\s+){0,8}?from\b"),
     _clued("redrawn|adapted|modifi", r"\b(?:redrawn|adapted|modified)\s+(?:after|from)\b"),
-    _clued("tad|modifi|extraid|extraíd", r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b"),
+    _clued("adap|modifi|extraid|extraíd", r"\b(?:adap\w*tad|modificad|extra[ií]d)[oa]s?\s+(?:de|do|da|del)\b"),
     _clued("(from", rf"\(from\s+(?!{_MONTH}){_NAME}[^()]{{0,60}}?(?:\bet al\b|\[\d|\b(?:19|20)\d\d\b)"),
     _clued(
         "taken from|obtained from|downloaded from|redrawn",
@@ -84,6 +84,10 @@ _CREDITED = (
     _clued("wiki", r"\bwikimedia\b|\bwikipedia commons\b"),
 )
 _ALL_CLUES = sorted({clue for kind in (_OWNED, _BORROWED, _CREDITED) for clues, _ in kind for clue in clues})
+# What several clues hold in common is looked for first.
+_GATES = ("from", "photo", "cc", "repr", "repu", "perm", "extra")
+_GATED_CLUES = {g: tuple(c for c in _ALL_CLUES if g == next((x for x in _GATES if x in c), "")) for g in _GATES}
+_SINGLE_CLUES = tuple(clue for clue in _ALL_CLUES if not any(gate in clue for gate in _GATES))
 _NOT_PICTURES = re.compile(
     r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
@@ -113,7 +117,7 @@ _BREAK = re.compile(r"(?<!\bal)(?<!\bFigs)(?<!\bFig)\.\s+(?=[^a-z\d\s])")
 _ABBREVIATED = re.compile(
     r"\b(?:et al|figs?|refs?|dr|prof|mr|mrs|inc|ltd|vol|no|pp?|[A-Z])\.(?=[\s),;])", re.IGNORECASE
 )
-_GIVING = frozenset(("permission", "permis", "autori", "genehmigung"))
+_GIVING = frozenset(("permis", "permes", "autori", "genehmigung"))
 _PANEL_MARK = re.compile(r"\(([abABdD])\)")
 
 
@@ -124,12 +128,17 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     families or a board of ethics are no such words.
     """
     lower = text.lower()
-    clues = {clue for clue in _ALL_CLUES if clue in lower}
+    clues = {clue for clue in _SINGLE_CLUES if clue in lower}
+    for gate, behind in _GATED_CLUES.items():
+        if gate in lower:
+            clues |= {clue for clue in behind if clue in lower}
     if not clues:
         return None
-    masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text) if not clues.isdisjoint(_GIVING) else text
-    # These end no sentence, so what follows belongs to them.
-    masked = _ABBREVIATED.sub(lambda match: match[0].replace(".", " "), masked)
+    masked = text
+    if not clues.isdisjoint(_GIVING):
+        masked = _PERSONAL.sub(lambda match: " " * len(match[0]), text)
+        # These end no sentence, so what follows belongs to them.
+        masked = _ABBREVIATED.sub(lambda match: match[0].replace(".", " "), masked)
     for kind in (_OWNED, _BORROWED, _CREDITED):
         for match in _matches(kind, masked, clues):
             if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):

@@ -159,8 +159,13 @@ def _given_up(sentence: str) -> str | None:
     return None
 
 
-def text_addresses(text: str) -> Iterator[str]:
-    """Yield the addresses that stand in a text; those of CC0 and the public domain only where a whole work is meant."""
+@functools.lru_cache(maxsize=1024)
+def text_addresses(text: str) -> tuple[str, ...]:
+    """Return the addresses in a text; those of CC0 and the public domain only where a whole work is meant."""
+    return tuple(_addresses(text)) if "//" in text else ()
+
+
+def _addresses(text: str) -> Iterator[str]:
     reserved = bool(_RESERVED.search(text))
     for sentence in _sentences(text):
         partial = reserved or bool(_DATA.search(sentence))
@@ -222,6 +227,7 @@ def _terms_of(license: str) -> frozenset[str] | None:
     return frozenset(terms | {"SA"} if "ND" in terms else terms)
 
 
+@functools.lru_cache(maxsize=1024)
 def worded(license: str, text: str) -> str:
     """Return a CC BY license with the terms that a text about it adds in words ("permits non-commercial use")."""
     terms = _terms_of(license)

@@ -27,6 +27,7 @@ MAX_DEPTH = 1
 
 DEFAULTS = PmcOptions()
 _INDEXES_KEPT = 64
+_APART = re.compile(r"[\s/]+")
 
 Item = Sample | Reject | Credit
 
@@ -316,7 +317,7 @@ def _reject(source_name: str, where: str, reason: str, detail: str = "") -> Reje
 
 
 def _id_part(text: str) -> str:
-    return re.sub(r"[\s/]+", "_", text)
+    return text if text.isalnum() else _APART.sub("_", text)
 
 
 def _picture(picture: Picture, package: Package, index: MediaIndex) -> tuple[str, bytes, Look]:

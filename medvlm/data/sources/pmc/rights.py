@@ -10,7 +10,6 @@ figure's own `<permissions>` (or its group's) beat its article's, and a note of 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
@@ -233,11 +232,18 @@ def _attribute_addresses(element: etree._Element) -> Iterator[str]:
 
 def _with_addresses(element: etree._Element) -> str:
     """Return an element's text with the address of each link after its words."""
-    whole = copy.deepcopy(element)
-    for link in list(whole.iter("ext-link", "uri")):
-        if href := link.get(_XLINK):
-            link.tail = f" {href} {link.tail or ''}"
-    return fold_hyphens(squeeze(words(whole)))
+    parts: list[str] = []
+    _spell_out(element, parts)
+    return fold_hyphens(squeeze("".join(parts)))
+
+
+def _spell_out(element: etree._Element, parts: list[str]) -> None:
+    parts.append(element.text or "")
+    for child in element:
+        _spell_out(child, parts)
+        if child.tag in ("ext-link", "uri") and (href := child.get(_XLINK)):
+            parts.append(f" {href} ")
+        parts.append(child.tail or "")
 
 
 def _from_types(licenses: list[etree._Element]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ holds more than one token: `10^-10`, `log_2`, `x_{a b}`. Formulas become their T
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Callable
@@ -35,6 +36,8 @@ _HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u00ad\u2043\ufe58\ufe63\u
 _PICTURES = ("graphic", "inline-graphic", "media")
 _FORMS = ("tex-math", "math")
 _TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+_TOKENS = frozenset(("mi", "mn", "mo", "mtext", "ms"))
+_UNSPOKEN = frozenset(("", "annotation", "annotation-xml", "none", "mprescripts", "mphantom", "mspace"))
 # Stands in MathML's text where a blank must part two letters or digits; XML cannot hold it.
 _SEAM = "\x01"
 _WORD_SEAM = re.compile(rf"(?<=[^\W_]){_SEAM}+(?=[^\W_])")
@@ -171,16 +174,15 @@ def formula(element: etree._Element) -> str:
 
 def _spoken(element: etree._Element) -> str:
     """Return what is written in a formula, each part of it once; its number is no part."""
-    forms = {name: [c for c in element if local(c) == name] for name in _FORMS}
-    chosen = _chosen(element, forms)
+    chosen = _chosen(element)
     parts: list[str] = [element.text or ""]
     after_form = False
     for child in element:
         name = local(child)
         if name in _FORMS:
-            if (said := _form(child)) and child in chosen:
+            if said := chosen.get(child):
                 parts.append(f" {said}" if after_form else said)
-            after_form = child in chosen or after_form
+                after_form = True
         elif name in ("alternatives", "textual-form"):
             parts.append(_spoken(child))
         elif name != "label" and not (chosen and name in _PICTURES):
@@ -191,12 +193,13 @@ def _spoken(element: etree._Element) -> str:
     return "".join(parts)
 
 
-def _chosen(element: etree._Element, forms: dict[str, list[etree._Element]]) -> list[etree._Element]:
-    """Return the TeX of a formula, else its MathML: all there is, but one of `alternatives`."""
-    for found in forms.values():
-        if said := [form for form in found if _form(form)]:
-            return said[:1] if local(element) == "alternatives" else said
-    return []
+def _chosen(element: etree._Element) -> dict[etree._Element, str]:
+    """Return the TeX of a formula, else its MathML, with what each says: all there is, but one of `alternatives`."""
+    for name in _FORMS:
+        said = {form: text for form in element if local(form) == name and (text := _form(form))}
+        if said:
+            return dict(list(said.items())[:1]) if local(element) == "alternatives" else said
+    return {}
 
 
 def _form(element: etree._Element) -> str:
@@ -223,23 +226,28 @@ def math(element: etree._Element) -> str:
 
 def _parted(text: str) -> str:
     """Return a text with blanks at those of its seams that part two letters or digits."""
-    return _WORD_SEAM.sub(" ", text).replace(_SEAM, "")
+    return _WORD_SEAM.sub(" ", text).replace(_SEAM, "") if _SEAM in text else text
 
 
 def _math(element: etree._Element) -> str:
-    name = local(element)
-    if not name or name in ("annotation", "annotation-xml", "none", "mprescripts", "mphantom"):
-        return ""
-    if name in ("mi", "mn", "mo", "mtext", "ms"):
+    name = _local(element.tag) if isinstance(element.tag, str) else ""
+    if name in _TOKENS:
         return _token(name, words(element))
-    if name == "mspace":
-        return " "
-    parts = [_math(child) for child in element if local(child)]
+    if name in _UNSPOKEN:
+        return " " if name == "mspace" else ""
+    parts = [_math(child) for child in element if isinstance(child.tag, str)]
     write = _MATH.get(name)
     return "".join(parts) if write is None else write(element, parts)
 
 
+@functools.lru_cache(maxsize=256)
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
 def _token(name: str, text: str) -> str:
+    if len(text) == 1 and text not in _INVISIBLE:
+        return text
     if name != "mtext":
         text = squeeze(text)
     return f"{_SEAM}{text}{_SEAM}" if len(text) > 1 and any(map(str.isalpha, text)) else text
