@@ -7,6 +7,7 @@ closes, and "X is not seen", "X has resolved". Its reach ends at a verb, at a co
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -70,6 +71,9 @@ _GONE = re.compile(
 _ANEW = re.compile(rf"[;:]|{_BUT}|,\s*(?:the|an?|there)\b[^,]*{_VERB}", re.IGNORECASE)
 _ANEW_AFTER_VERB = re.compile(rf"[,;:]|{_BUT}", re.IGNORECASE)
 
+# Characters. Longer ones are lists and tables run together.
+_LONGEST = 1500
+
 
 class _Reach(NamedTuple):
     """Of one denial: where its word begins, and where the things that it denies begin and end."""
@@ -79,21 +83,38 @@ class _Reach(NamedTuple):
     last: int
 
 
+class _Sentence(NamedTuple):
+    """What is understood of a sentence: its text without the words about contrast, and its denials."""
+
+    text: str
+    reaches: list[_Reach]
+    gone: list[tuple[int, int]]
+
+
 def told(sentence: str, match: re.Match[str]) -> bool | None:
     """Return True where a sentence says that what it names at `match` is there, False where not, None in doubt."""
-    bare = _blanked(sentence, [found.span() for found in _CONTRAST.finditer(sentence)])
-    reaches = [_reach(bare, opening) for opening in _OPENS.finditer(bare)]
-    gone = [found.span() for found in _GONE.finditer(bare)]
-    understood = [(reach.start, reach.first) for reach in reaches] + gone
-    ors = [found.span() for reach in reaches for found in _OR.finditer(bare, reach.first, reach.last)]
-    if _UNSURE.search(_blanked(bare, understood + ors)):
+    understood = _understood(sentence)
+    if understood is None:
         return None
     start, end = match.span()
-    answers = [_by_reach(bare, reach, start, end) for reach in reaches]
-    answers += [_by_gone(bare, span, start, end) for span in gone]
+    answers = [_by_reach(understood.text, reach, start, end) for reach in understood.reaches]
+    answers += [_by_gone(understood.text, span, start, end) for span in understood.gone]
     if False in answers:
         return False
     return None if None in answers else True
+
+
+@functools.lru_cache(maxsize=64)
+def _understood(sentence: str) -> _Sentence | None:
+    """Return the denials of a sentence; None where it has words of doubt, or is too long to be one."""
+    if len(sentence) > _LONGEST:
+        return None
+    bare = _blanked(sentence, [found.span() for found in _CONTRAST.finditer(sentence)])
+    reaches = [_reach(bare, opening) for opening in _OPENS.finditer(bare)]
+    gone = [found.span() for found in _GONE.finditer(bare)]
+    denials = [(reach.start, reach.first) for reach in reaches] + gone
+    ors = [found.span() for reach in reaches for found in _OR.finditer(bare, reach.first, reach.last)]
+    return None if _UNSURE.search(_blanked(bare, denials + ors)) else _Sentence(bare, reaches, gone)
 
 
 def _blanked(text: str, spans: list[tuple[int, int]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,3 +168,12 @@ def test_vocabularies_name_what_they_stand_for() -> None:
     assert terms.ORGAN_REGIONS.keys() == terms.ORGANS.keys()
     assert frozenset().union(*terms.KIN.values()) <= terms.FINDINGS.keys()
     assert frozenset().union(*terms.ORGAN_REGIONS.values()) == terms.REGION_WORDS.keys()
+
+
+@pytest.mark.parametrize("words", ["fracture, ", "no fracture ", "the fracture is, ", "left knee, ", "no cyst or "])
+def test_endless_sentences_are_read_in_time_and_tell_nothing(words: str) -> None:
+    text = words * 4000
+    begun = time.process_time()
+    assert facts.findings_of(text) == {}
+    assert facts.side_of(text) is None
+    assert time.process_time() - begun < 5
