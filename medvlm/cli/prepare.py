@@ -104,6 +104,7 @@ def _merge(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that the shards shared.", show_default=False)],
     push: given.Push = None,
     public: given.Public = False,
+    push_third_party: given.PushThirdParty = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -114,7 +115,7 @@ def _merge(
     from medvlm.data.prepare import merge_shards
 
     report(merge_shards(out), out, quiet)
-    upload(out, push, public)
+    upload(out, push, public, push_third_party)
 
 
 def register(app: typer.Typer) -> None:

@@ -59,6 +59,14 @@ Push = Annotated[
         rich_help_panel=DATA_SET,
     ),
 ]
+PushThirdParty = Annotated[
+    bool,
+    typer.Option(
+        "--push-third-party",
+        help="Push pictures of third parties too, which are under no license of their own. Ask their owners first.",
+        rich_help_panel=DATA_SET,
+    ),
+]
 Public = Annotated[bool, typer.Option("--public", help="Make the pushed repository public.", rich_help_panel=DATA_SET)]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes; 0 is one for each core.", rich_help_panel=RUN)

@@ -66,6 +66,7 @@ def pmc(
     drop_duplicates: given.DropDuplicates = False,
     push: given.Push = None,
     public: given.Public = False,
+    push_third_party: given.PushThirdParty = False,
     endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Another server with PMC's bucket: a mirror.", rich_help_panel=RUN)
     ] = None,
@@ -130,7 +131,7 @@ def pmc(
     else:
         outcome = _sample(options, job)
     if outcome.left is None:
-        upload(out, push, public)
+        upload(out, push, public, push_third_party)
 
 
 def _sample(options: PmcOptions, job: Job) -> Outcome:

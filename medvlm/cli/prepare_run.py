@@ -109,12 +109,12 @@ def report(outcome: Outcome, out: Path, quiet: bool) -> None:
         _report_new(outcome, out, quiet)
 
 
-def upload(out: Path, repo: str | None, public: bool) -> None:
+def upload(out: Path, repo: str | None, public: bool, third_party: bool = False) -> None:
     """Push a finished data set to the Hub, if a repository is named."""
     if repo:
         from medvlm.data.push import push
 
-        say(f"pushed to {push(out, repo, private=not public)}")
+        say(f"pushed to {push(out, repo, private=not public, third_party=third_party)}")
 
 
 def _report_new(outcome: Outcome, out: Path, quiet: bool) -> None:

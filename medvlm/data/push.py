@@ -1,7 +1,8 @@
 """`medvlm prepare ... --push REPO`: a finished data set uploaded to the Hugging Face Hub.
 
 What goes up is named one by one: the shards that the manifest lists, the manifest, and the plain files beside it. A
-data set with licenses that do not let copies be passed on is refused, for a private repository too.
+data set with licenses that do not let copies be passed on is refused, for a private repository too, and so is one with
+pictures of third parties under no license of their own, unless that is asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
 
 from medvlm.data import cards
 from medvlm.data.output import MANIFEST, read_manifest
@@ -36,7 +39,15 @@ class Pushed:
         return f"{self.url} ({self.files} files, {self.bytes / 1e6:,.1f} MB)"
 
 
-def push(folder: Path, repo: str, *, private: bool, token: str | None = None, endpoint: str | None = None) -> Pushed:
+def push(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool,
+    third_party: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Pushed:
     """Upload the data set in `folder` to the dataset repository `repo`; shards of an earlier push go.
 
     A push that was cut off is called again: what the Hub has is not sent twice.
@@ -45,17 +56,20 @@ def push(folder: Path, repo: str, *, private: bool, token: str | None = None, en
         folder: a finished data set of `prepare`; its log and its stores are never uploaded.
         repo: `name/set`, or `set` for the account's own; made if absent.
         private: make it private. One that is there and public is then refused.
+        third_party: upload pictures of third parties, too, to which only their article's license was applied.
         token: of the account; None takes the one that is saved or in HF_TOKEN.
         endpoint: address of another Hub; None takes the usual one.
 
     Raises:
         InputError: no whole data set lies in `folder`, or `repo` holds something else.
-        LicenseError: a license in the data set does not allow copies to be passed on.
+        LicenseError: a license in the data set does not allow copies to be passed on, or third parties have rights.
         UsageError: `repo` is no name of a repository.
         AccessError: the Hub cannot be reached or refuses the account.
     """
     manifest = _whole(folder)
     check_licenses(manifest)
+    if not third_party:
+        check_third_parties(folder, manifest)
     sizes = files(folder, manifest)
     from huggingface_hub import HfApi
 
@@ -83,7 +97,8 @@ def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
 def check_licenses(manifest: Mapping[str, Any]) -> None:
     """Make sure that every license of a data set lets copies of its samples be passed on.
 
-    No-derivatives licenses do so only for unchanged copies: not where pictures were shrunk or cut into panels.
+    No-derivatives licenses do so only for unchanged copies: not where pictures were shrunk or cut into panels, or
+    questions made from captions.
 
     Raises:
         LicenseError: one does not; the message names all.
@@ -91,16 +106,48 @@ def check_licenses(manifest: Mapping[str, Any]) -> None:
     settings = manifest["settings"]
     changed = [f"--max-side {settings['max_side']}"] if settings.get("max_side") else []
     changed += ["--panels split"] if settings.get("panels") == "split" else []
+    changed += ["--task vqa"] if settings.get("task") == "vqa" else []
     barred = [
         f"{license} ({count:,})"
         for license, count in manifest["licenses"].items()
         if may_pass_on(license, changed=bool(changed)) in ("no", "unknown")
     ]
     if barred:
-        why = f"; no-derivatives licenses do not where {' and '.join(changed)} changed pictures" if changed else ""
+        why = (
+            f"; no-derivatives licenses do not where {' and '.join(changed)} changed pictures or texts"
+            if changed
+            else ""
+        )
         raise LicenseError(
             f"not pushed: licenses in this data set do not let copies be passed on, samples in brackets: "
             f"{', '.join(barred)}{why}; prepare it again with --license commercial or a list of ids that do"
+        )
+
+
+def check_third_parties(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make sure that no picture of a third party is there under the license of its article alone.
+
+    An article's license gives nothing that belongs to somebody else; a license of the figure itself does.
+
+    Raises:
+        LicenseError: there are such pictures; the message says how many.
+    """
+    if not manifest["counts"]["third_party"].get("yes"):
+        return
+    count, first = 0, ""
+    for shard in manifest["shards"]:
+        with pq.ParquetFile(folder / shard["name"]) as file:
+            for batch in file.iter_batches(8192, columns=["id", "third_party", "license_scope"]):
+                found = [
+                    row["id"] for row in batch.to_pylist() if row["third_party"] and row["license_scope"] != "figure"
+                ]
+                count += len(found)
+                first = first or "".join(found[:1])
+    if count:
+        raise LicenseError(
+            f"not pushed: {count:,} samples hold a picture, or a part of one, of a third party that states no license "
+            f"for it (the first is {first}); leave them out in a copy (with datasets, filter by third_party), or push "
+            "them with --push-third-party where their owners allow it"
         )
 
 

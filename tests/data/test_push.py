@@ -133,6 +133,9 @@ def test_licenses_that_forbid_are_refused_before_the_hub_is_asked(hub: FakeHub, 
         ("CC-BY-NC-ND-4.0", {"panels": "keep"}, True),
         ("CC-BY-NC-ND-4.0", {"max_side": 512}, False),
         ("CC-BY-ND-4.0", {"panels": "split"}, False),
+        ("CC-BY-ND-4.0", {"task": "vqa"}, False),
+        ("CC-BY-4.0", {"task": "vqa"}, True),
+        ("CC-BY-ND-4.0", {"task": "caption"}, True),
         ("LicenseRef-PMC-TDM", {}, False),
         ("none stated", {}, False),
     ],
@@ -145,3 +148,18 @@ def test_what_may_be_pushed(license: str, settings: dict[str, Any], allowed: boo
     with pytest.raises(LicenseError, match=r"\(2\)") as caught:
         check_licenses(manifest)
     assert ("no-derivatives" in str(caught.value)) is bool(settings)
+
+
+def test_third_parties_are_asked_for(hub: FakeHub, tmp_path: Path) -> None:
+    own = sample("a", 0, 0, third_party=True, license_scope="figure")
+    borrowed = [
+        sample("b", n, 1 + n, third_party=True, license_scope=scope) for n, scope in enumerate(("article", None))
+    ]
+    prepare(FakeSource(3, special={0: [own]}), tmp_path / "own", Settings("any"), workers=1)
+    upload(tmp_path / "own", hub, "me/own")
+    prepare(FakeSource(3, special={0: [own], 1: borrowed}), tmp_path / "set", Settings("any"), workers=1)
+    with pytest.raises(LicenseError, match=r"2 samples .* third party.* b/fig[01]/.*--push-third-party"):
+        upload(tmp_path / "set", hub)
+    assert "me/set" not in hub.repos
+    upload(tmp_path / "set", hub, third_party=True)
+    assert "me/set" in hub.repos
