@@ -203,7 +203,15 @@ def _cut(caption: str, folded: str, markers: list[_Marker]) -> Panels | None:
     else:
         return None
     panels = cutter(caption, folded, markers)
-    return panels if all(_WORD.search(text) for _, text in panels.parts) else None
+    whole = all(_WORD.search(text) for _, text in panels.parts)
+    return panels if whole and not _tells_apart(panels) else None
+
+
+def _tells_apart(panels: Panels) -> bool:
+    """Tell whether the shared text marks some of the panels: "Patient 1 (A-C), patient 2 (D-F): CT (A, D) ..."."""
+    known = {*panels.labels()}
+    marked = [{*_expand(m[0])} for style in _STYLES[::3] for m in style.finditer(panels.lead.translate(_FOLD))]
+    return any(labels < known for labels in marked)
 
 
 def _cut_before(caption: str, folded: str, markers: list[_Marker]) -> Panels:

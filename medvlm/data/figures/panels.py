@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import re
 from pathlib import PurePosixPath
 
 from PIL import Image as PILImage
@@ -21,14 +22,19 @@ _LOSSLESS_MODES = ("L", "RGB", "I;16")
 _IN_ROW = {"left": 0, "middle": 1, "center": 1, "centre": 1, "right": 2}
 _IN_COLUMN = {"top": 0, "upper": 0, "middle": 1, "bottom": 2, "lower": 2}
 
+_WHERE = r"(?:upper|lower|top|bottom|left|right)(?:[ -](?:left|right))?(?: (?:panel|corner|image|row|column)s?)?"
+_LABEL_AND_PLACE = re.compile(rf"\(\s*[a-z][,;:]?\s+({_WHERE})\s*\)", re.IGNORECASE)
+_PLACE = re.compile(rf"\(\s*(?:the )?{_WHERE}\s*\)", re.IGNORECASE)
+_COLUMN = re.compile(r"\b(?:left|right|first|second|each|middle)(?:[- ]hand)? columns?\b", re.IGNORECASE)
+
 
 def split(sample: Sample) -> list[Sample]:
     """Return a caption sample's panels as samples of their own, or the sample as it was where they cannot be told.
 
     A panel is cut out of the picture and stored as PNG without loss; its `target` is the text that all panels share
     followed by its own, its `original_text` the whole caption. A picture that is a panel already (the article has
-    several graphics) gets the text of its label. A figure that stays whole is marked compound where either its caption
-    or its picture shows panels.
+    several graphics) gets the text of its label. A figure that stays whole is marked compound where its caption marks
+    panels; where it marks none, the reader's own mark stays: the picture alone is not searched.
     """
     parts = split_panels(sample.target)
     if sample.panel is not None:
@@ -39,7 +45,7 @@ def split(sample: Sample) -> list[Sample]:
     matched = match(parts, find_panels(picture))
     if matched is None and parts is not None:
         matched = match(parts, find_grid(picture, len(parts.labels())))
-    if parts is None or matched is None:
+    if parts is None or matched is None or _contradicted(sample.target, parts, matched):
         return [dataclasses.replace(sample, compound=True)]
     return [_panel(sample, picture, parts, label, box) for label, box in matched]
 
@@ -68,6 +74,25 @@ def _tall(boxes: list[Box]) -> bool:
     columns = sum(box[1] < bottom and top < box[3] for box in boxes)
     rows = sum(box[0] < right and left < box[2] for box in boxes)
     return rows > columns > 1
+
+
+def _contradicted(caption: str, parts: Panels, matched: list[tuple[str, Box]]) -> bool:
+    """Tell whether a caption says of a panel that it lies elsewhere than its box, or letters its panels by columns."""
+    left, top = (min(box[side] for _, box in matched) for side in (0, 1))
+    right, bottom = (max(box[side] for _, box in matched) for side in (2, 3))
+    for label, box in matched:
+        words = " ".join(
+            found[1] for found in _LABEL_AND_PLACE.finditer(caption) if found[0][1:].lstrip()[0].lower() == label
+        )
+        words += " ".join(found[0] for found in _PLACE.finditer(parts.text_of(label).removeprefix(parts.lead)))
+        across, down = box[0] + box[2] - left - right, box[1] + box[3] - top - bottom
+        places = {*words.lower().replace("(", " ").replace(")", " ").split()}
+        if (across > 0 and "left" in places) or (across < 0 and "right" in places):
+            return True
+        if (down > 0 and places & {"top", "upper"}) or (down < 0 and places & {"bottom", "lower"}):
+            return True
+    columns = _COLUMN.search(caption) is not None
+    return columns and len({box[1] for _, box in matched}) > 1 and len({box[0] for _, box in matched}) > 1
 
 
 def own_text(sample: Sample) -> str:

@@ -88,6 +88,8 @@ def shrink(image: Image, max_side: int) -> Image:
 def upright(data: bytes) -> PILImage.Image:
     """Return the picture decoded whole and turned as its EXIF data says, in the mode it is stored in.
 
+    16-bit gray of the other byte order becomes "I;16" with the same values: Pillow cuts and converts no other.
+
     Raises:
         PictureError: it cannot be decoded.
     """
@@ -97,9 +99,17 @@ def upright(data: bytes) -> PILImage.Image:
         try:
             with PILImage.open(io.BytesIO(data)) as picture:
                 picture.load()
-                return ImageOps.exif_transpose(picture)
+                return ImageOps.exif_transpose(_in_own_byte_order(picture))
         except Exception as error:  # damaged tags make it raise nearly anything
             raise PictureError("image cannot be read", str(error)[:200]) from error
+
+
+def _in_own_byte_order(picture: PILImage.Image) -> PILImage.Image:
+    if not picture.mode.startswith("I;16") or picture.mode == "I;16":
+        return picture
+    plain = PILImage.fromarray(np.asarray(picture).astype(np.uint16))
+    plain.getexif().update(picture.getexif())
+    return plain
 
 
 def _resized(picture: PILImage.Image, max_side: int) -> PILImage.Image:

@@ -30,7 +30,7 @@ ORGANS: dict[str, str] = {
     "teeth": r"teeth|tooth|dental|molars?|incisors?",
     "jaw": r"mandib(?:le|ular)|maxill(?:a|ary)|jaws?",
     "eye": r"eyes?|retina(?:l)?|ocular|macula(?:r)?|optic disc",
-    "skin": r"skin|cutaneous|dermal",
+    "skin": r"skin|cutaneous|dermal(?! bone)",
 }
 """Organ or part of the body -> the words that name it."""
 
@@ -123,7 +123,7 @@ FINDINGS: dict[str, str] = {
     "polyp": r"polyps?",
     "ulcer": r"ulcers?|ulceration",
     "nodule": r"nodules?",
-    "mass": r"(?<!body )mass(?! effect| index)|masses|tumou?rs?",
+    "mass": r"(?<!body )mass(?! effect| index| spectr)|masses|tumou?rs?",
 }
 """Finding -> the words that name it."""
 
