@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medvlm.data import owner
 from medvlm.errors import InputError
 from medvlm.io import disk_errors, write_json
 
@@ -31,7 +32,8 @@ _PLAIN = frozenset(
     {"README.md", "rejects.jsonl", "articles.jsonl", "attribution.tsv", "contact_sheet.png", "croissant.json", MANIFEST}
 )
 _SHARD = re.compile(r"data/(train|validation|test)-\d{5}-of-\d{5}\.parquet")
-_WORK_ENTRY = re.compile(r"lock|[0-9a-f]{16}")
+_LOCK, _OWNER = "lock", "owner"
+_WORK_ENTRY = re.compile(r"lock|owner|owner-\d+|[0-9a-f]{16}")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -150,9 +152,12 @@ class OutputFolder:
         """Return how many chunks stopped runs of other requests have done here."""
         if not self.work.is_dir():
             return 0
-        others = [entry for entry in self.work.iterdir() if entry.name not in ("lock", self.mine.name)]
-        others = [entry for entry in others if not self._replaceable(read_json(entry / REQUEST))]
+        others = [entry for entry in self._others() if not self._replaceable(read_json(entry / REQUEST))]
         return sum(1 for entry in others for _ in entry.glob("chunk-*.jsonl"))
+
+    def _others(self) -> list[Path]:
+        """Return the work folders of other requests."""
+        return [entry for entry in sorted(self.work.iterdir()) if entry.is_dir() and entry != self.mine]
 
     def _foreign(self) -> str:
         """Return the first thing here that is not ours and would be in the way, or an empty string."""
@@ -183,8 +188,10 @@ class OutputFolder:
     def locked(self, shared: bool = False) -> Iterator[None]:
         """Keep every other process out of this folder; leave no trace of the lock.
 
+        On a file system without locks a file tells whose the folder is; there, shards keep nobody out.
+
         Args:
-            shared: let others in that ask for the same, on file systems that know locks.
+            shared: let others in that ask for the same.
 
         Raises:
             InputError: another process is at work here, or the folder cannot be written.
@@ -203,10 +210,13 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def _lock_file(self, shared: bool) -> Iterator[None]:
-        name = self.work / "lock"
-        handle = self._open_lock(name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        name = self.work / _LOCK
+        handle, locked = self._open_lock(name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         try:
-            yield
+            if shared and not locked:
+                owner.check(self.work / _OWNER)
+            with contextlib.nullcontext() if shared or locked else owner.owned(self.work / _OWNER):
+                yield
         finally:
             # Others may hold a shared lock on the very file.
             if not shared:
@@ -214,7 +224,8 @@ class OutputFolder:
                     name.unlink()
             os.close(handle)
 
-    def _open_lock(self, name: Path, kind: int) -> int:
+    def _open_lock(self, name: Path, kind: int) -> tuple[int, bool]:
+        """Return the open file, and whether it is locked: not where the file system has no locks."""
         while True:
             try:
                 with disk_errors(self.path):
@@ -227,14 +238,18 @@ class OutputFolder:
             try:
                 fcntl.flock(handle, kind | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno in _NO_LOCKS and kind == fcntl.LOCK_SH:
-                    return handle
+                if error.errno in _NO_LOCKS:
+                    return handle, False
                 os.close(handle)
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise InputError(
+                        f"{self.path} cannot be locked ({error.strerror}); choose another folder with --out"
+                    ) from error
                 raise InputError(f"another process is preparing {self.path}; wait for it or choose --out") from error
             # Whoever held the lock before may have removed the file that we locked.
             with contextlib.suppress(FileNotFoundError):
                 if os.fstat(handle).st_ino == name.stat().st_ino:
-                    return handle
+                    return handle, True
             os.close(handle)
 
     @staticmethod
@@ -265,9 +280,8 @@ class OutputFolder:
         """Clear away other and half-finished work; keep this request's own chunks and its finished set."""
         if read_manifest(self.path) is None and not self.ready.is_dir():
             self._remove(self._owned())
-        for entry in self.work.iterdir():
-            if entry.name not in ("lock", self.mine.name):
-                shutil.rmtree(entry)
+        for entry in self._others():
+            shutil.rmtree(entry)
         self.tidy()
         self.mine.mkdir(exist_ok=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 from fake_source import FakeSource
 
 from medvlm.data.output import OutputFolder
-from medvlm.data.prepare import Settings, prepare
+from medvlm.data.prepare import Settings, merge_shards, prepare
 from medvlm.errors import InputError
 
 ANY = Settings(license="any")
@@ -137,6 +139,68 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
         holder.communicate("\n")
     assert not (tmp_path / ".work").exists()
     assert not prepare(FakeSource(5), tmp_path, ANY).up_to_date
+
+
+HOLDER = """
+import errno, fcntl, sys
+from pathlib import Path
+from medvlm.data.output import OutputFolder
+def none(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = none
+with OutputFolder(Path(sys.argv[1]), 'a' * 64).locked():
+    print('held', flush=True)
+    input()
+"""
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def lockless(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A file system that knows no locks."""
+
+    def fail(*_: object) -> None:
+        raise OSError(request.param, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+def test_without_locks_all_goes_on(tmp_path: Path, lockless: None) -> None:
+    for number in (0, 1):
+        prepare(FakeSource(4), tmp_path / "shards", ANY, workers=1, shard=(number, 2))
+    assert not merge_shards(tmp_path / "shards").up_to_date
+    assert not prepare(FakeSource(4), tmp_path / "out", ANY, workers=1).up_to_date
+    for folder in ("shards", "out"):
+        assert not (tmp_path / folder / ".work").exists()
+
+
+@pytest.mark.parametrize("lockless", [errno.ENOSYS], indirect=True)
+def test_without_locks_two_processes_do_not_share_a_folder(tmp_path: Path, lockless: None) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        for shard in (None, (0, 2)):
+            with pytest.raises(InputError, match=rf"process {holder.pid} on .* remove this file if it has ended"):
+                prepare(FakeSource(5), tmp_path, ANY, workers=1, shard=shard)
+        holder.kill()
+    # What a killed process left keeps nobody out.
+    assert (tmp_path / ".work/owner").exists()
+    assert not prepare(FakeSource(5), tmp_path, ANY, workers=1).up_to_date
+    assert not (tmp_path / ".work").exists()
+    held = tmp_path / "elsewhere/.work/owner"
+    held.parent.mkdir(parents=True)
+    held.write_text('{"process": 1, "machine": "another"}')
+    with pytest.raises(InputError, match="process 1 on another"):
+        prepare(FakeSource(5), held.parent.parent, ANY, workers=1)
+
+
+def test_a_lock_that_fails_otherwise_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(InputError, match=r"cannot be locked \(Input/output error\)"):
+        prepare(FakeSource(5), tmp_path, ANY, workers=1)
 
 
 def test_the_lock_leaves_no_trace(tmp_path: Path) -> None:
