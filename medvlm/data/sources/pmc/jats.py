@@ -140,10 +140,13 @@ class _Reader:
     def run(self) -> None:
         """Find the holder of each graphic, then file the holders in the order of the text."""
         holders: dict[etree._Element, tuple[str, list[etree._Element]]] = {}
+        cited = self.main.citing.append
         for element in self.root.iter(*_LOOKED_FOR):
             name = element.tag
             if name in _CITING:
-                self.main.citing.append(element)
+                cited(element)
+                if name == "xref":
+                    continue
             if name in _FIGURES:
                 _, graphics = holders.setdefault(element, ("figure", []))
                 if name == "supplementary-material" and element.get(XLINK_HREF) and is_picture(element):

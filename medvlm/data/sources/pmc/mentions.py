@@ -75,6 +75,8 @@ def _citations(
     previous: tuple[etree._Element, str] | None = None
     for xref in xrefs:
         named = xref.get("rid") or ""
+        if named not in shelf.places and " " not in named:
+            continue
         rids = [rid for rid in named.split() if rid in shelf.places] if " " in named else [named]
         if not rids or rids[0] not in shelf.places:
             continue

@@ -111,6 +111,7 @@ _PERSONAL = re.compile(
     r"\bparental\s+(?:consent\s+and\s+)?permission\b",
     re.IGNORECASE,
 )
+_SHORT_CLUE = re.compile(r"cc[\W_]{0,4}by")
 _LICENSE_CLUE = re.compile(r"creative\W?commons|attribution|\bcc[\W_]{0,4}by", re.IGNORECASE)
 # "et al. 2010" and "Fig. 2" end no sentence.
 _BREAK = re.compile(r"(?<!\bal)(?<!\bFigs)(?<!\bFig)\.\s+(?=[^a-z\d\s])")
@@ -128,10 +129,10 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     families or a board of ethics are no such words.
     """
     lower = text.lower()
-    clues = {clue for clue in _SINGLE_CLUES if clue in lower}
+    clues = set(filter(lower.__contains__, _SINGLE_CLUES))
     for gate, behind in _GATED_CLUES.items():
         if gate in lower:
-            clues |= {clue for clue in behind if clue in lower}
+            clues.update(filter(lower.__contains__, behind))
     if not clues:
         return None
     masked = text
@@ -154,6 +155,8 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
 def _matches(kind: tuple[_Clued, ...], text: str, there: set[str]) -> list[re.Match[str]]:
     """Return where the patterns of a kind match, in the order of the text; `there`: the clues that it holds."""
     likely = [pattern for clues, pattern in kind if not clues.isdisjoint(there)]
+    if not likely:
+        return []
     return sorted((m for pattern in likely for m in pattern.finditer(text)), key=lambda match: match.start())
 
 
@@ -163,7 +166,7 @@ def caption_license(text: str) -> tuple[str, str] | None:
     Of several the strictest. Nothing where the words only say that a license does not hold.
     """
     lower = text.lower()
-    if "cc" not in lower and "commons" not in lower and "attribution" not in lower:
+    if "commons" not in lower and "attribution" not in lower and not ("cc" in lower and _SHORT_CLUE.search(lower)):
         return None
     folded = fold_hyphens(text)
     if not _LICENSE_CLUE.search(folded):

@@ -303,7 +303,7 @@ def open_nested(name: str, data: bytes) -> Package:
 
 def printable(name: str) -> str:
     """Return a file name that can be written as UTF-8: bytes that were none are shown as `\\udc..`."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_archive(name: str) -> bool:

@@ -294,11 +294,12 @@ def _samples(
     article: jats.Article, package: Package, index: MediaIndex, where: str, source_name: str, license_policy: str
 ) -> Iterator[Sample | Reject]:
     used: collections.Counter[str] = collections.Counter()
+    group = _id_part(article.group)
     for figure in article.figures:
         license = figure.rights.license
         refused = admit(license_policy, license, commercial_use(license))
         for picture in figure.pictures:
-            place = "/".join(_id_part(p) for p in (article.group, figure.key, picture.panel or "-", "caption"))
+            place = f"{group}/{_id_part(figure.key)}/{_id_part(picture.panel or '-')}/caption"
             used[place] += 1
             if refused:
                 yield _reject(source_name, f"{place}/{used[place] - 1}", refused, license or "none stated")
@@ -317,7 +318,7 @@ def _reject(source_name: str, where: str, reason: str, detail: str = "") -> Reje
 
 
 def _id_part(text: str) -> str:
-    return text if text.isalnum() else _APART.sub("_", text)
+    return text if text.isalnum() or text == "-" else _APART.sub("_", text)
 
 
 def _picture(picture: Picture, package: Package, index: MediaIndex) -> tuple[str, bytes, Look]:
