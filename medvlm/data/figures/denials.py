@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 # What is blanked before all else: it says how the picture was taken. Places stay.
 _CONTRAST = re.compile(
-    r"\b(?:with(?: and | or |/))?(?:without|no|(?:before and )?after)"
+    r"\b(?:with(?: and | or |/))?(?:without|(?:before and )?after)"
     r" (?:(?:the|an?|use|administration|injection|of|intravenous|iv|i\.v\.|oral|any) )*(?:contrast|gadolinium)\b"
     r"(?:[- ](?:medium|media|agents?|materials?|enhancement|administration|injection|dye)\b)*"
+    r"(?! (?:extravasation|filling|uptake|leak\w*|opacification|passage))"
     r"|\b(?:non|post)[- ]?(?:contrast|enhanced)\b",
     re.IGNORECASE,
 )
@@ -31,14 +32,15 @@ _UNSURE = re.compile(
     r"|vanish\w*|clear(?:ed|ing|ance)|unable|unseen|invisible|normal\w*|unremarkable|healthy|controls?"
     # doubt
     r"|possibl[ey]|probabl[ey]|suspect(?:ed|ing)?|suspicious|suspicion|may|might|could|would|should|likely|unlikely"
-    r"|suggest\w*|rule[sd]? out|ruling out|cannot|versus|vs|differential|presum\w+|question\w*|mimic\w*|simulat\w+"
+    r"|hardly|scarcely|barely|little|nowhere|almost|den(?:y|ies|ied)|suggest\w*|rule[sd]? out|ruling out|cannot"
+    r"|versus|vs|differential|presum\w+|question\w*|mimic\w*|simulat\w+"
     r"|resembl\w+|appear(?:s|ed|ing)? (?:to|as|like)|like|uncertain|equivocal|indeterminate|concern\w*|consider\w*"
     r"|compatible|consistent with|assess\w*|evaluat\w*|screening|search\w*|risk|potential\w*|prevent\w*|expect\w*"
     r"|predict\w*|if|whether|or|models?|phantoms?|schematic"
     # change and history
     r"|histor(?:y|ies)|previous\w*|prior|former\w*|before|after|following|post|status|known|decreas\w*|regress\w*"
     r"|improv\w*|reduc(?:ed|tion)|subsid\w*|diminish\w*|remov\w+|resect\w+|excis\w+|evacuat\w+|drained|heal\w*"
-    r"|repair\w*|treated|embolized|aspirated|no longer)\b|-free\b|n't\b|\?",
+    r"|repair\w*|treated|embolized|aspirated|no longer)\b|-free\b|n't\b|\?|\([-\u2212\u2013]\)",
     re.IGNORECASE,
 )
 _VERB = (
@@ -58,6 +60,13 @@ _PLAIN = re.compile(
     r"|radiological|sonographic|any|an?|the|lung|rib|bone|bony|osseous|skull|vertebral|intracranial|cerebral"
     r"|mediastinal"
     r"|hilar|abdominal|hepatic|liver|renal|focal)\b)*\s*",
+    re.IGNORECASE,
+)
+# Such a word goes with all members of a list: "no new fracture or hemorrhage".
+_NARROW = re.compile(
+    r"\b(?:new|other|further|additional|more|second|recurrent|residual|remaining|acute|old|active|ongoing"
+    r"|significant\w*"
+    r"|relevant|large|massive|displaced|increas\w+|chang\w+|progress\w+|worsening|enlarging|growing|interval)\b",
     re.IGNORECASE,
 )
 _BEHIND_LAST = re.compile(rf"\s*(?:$|[,.;:()]|{_VERB}|{_BUT}|\b(?:in|on|at|within|anywhere|either)\b)", re.IGNORECASE)
@@ -148,7 +157,8 @@ def _by_reach(text: str, reach: _Reach, start: int, end: int) -> bool | None:
     before = [found.end() for found in _BETWEEN.finditer(text, reach.first, start)]
     behind = _BEHIND_OTHER if _OR.search(text, end, reach.last) else _BEHIND_LAST
     plain = _PLAIN.fullmatch(text, max(before, default=reach.first), start)
-    return False if plain and behind.match(text, end) else None
+    narrow = _NARROW.search(text, reach.first, start)
+    return False if plain and not narrow and behind.match(text, end) else None
 
 
 def _by_gone(text: str, gone: tuple[int, int], start: int, end: int) -> bool | None:

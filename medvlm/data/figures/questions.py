@@ -83,7 +83,7 @@ def _modality(sample: Sample) -> list[_Asked]:
     if any(strength >= cues.NAMES_IT and _apart(name, other) and _akin(name, other) for other, strength in named):
         return []  # "Chest radiograph and CT scan."
     cued = {other for other, _ in named}
-    others = [other for other in _family(name) if _apart(name, other) and other not in cued]
+    others = [other for other in _foreign(sample, name) if _apart(name, other) and other not in cued]
     if not others:
         return []
     opened = _Asked("modality", "What type of image is this?", terms.NAMES[name], "open")
@@ -94,6 +94,17 @@ def _modality(sample: Sample) -> list[_Asked]:
 
 def _family(name: str) -> tuple[str, ...]:
     return next((group for key, group in GROUPS.items() if key != "clinical" and name in group), GROUPS["drawn"])
+
+
+def _foreign(sample: Sample, name: str) -> tuple[str, ...]:
+    """Return the modalities that one is told from: of its family, and what looks nothing like it.
+
+    Panels beside a photograph may well be scans: of several panels the family alone is asked, but for drawings.
+    """
+    family = _family(name)
+    if family == GROUPS["radiology"] or (sample.compound and family != GROUPS["drawn"]):
+        return family
+    return tuple(dict.fromkeys((*family, "gel", *GROUPS["radiology"], "electron_microscopy")))
 
 
 def _akin(name: str, other: str) -> bool:

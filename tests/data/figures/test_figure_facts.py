@@ -44,6 +44,10 @@ DENIALS: list[tuple[str, dict[str, bool]]] = [
     ("The pneumothorax disappeared.", {"pneumothorax": False}),
     ("The cyst is no longer visible.", {"cyst": False}),
     ("No signs of a rib fracture.", {"fracture": False}),
+    ("Clear lungs without consolidation, effusion, or pneumothorax.", {"consolidation": False, "pneumothorax": False}),
+    ("No mass was found; however, edema of the left breast was seen.", {"mass": False, "edema": True}),
+    ("CT with an aneurysm (arrow) without thrombus.", {"aneurysm": True, "thrombosis": False}),
+    ("Negative for hemorrhage, infarct, or mass.", {"hemorrhage": False, "infarct": False, "mass": False}),
 ]
 
 DOUBTS = [
@@ -75,6 +79,14 @@ DOUBTS = [
     "The image doesn't show the ulcer.",
     "A patient with a history of fracture.",
     "Tumor-free margins.",
+    "No new fracture or hemorrhage.",
+    "No acute fracture or dislocation.",
+    "Hardly any edema.",
+    "Mass is nowhere seen.",
+    "The patient denies a fracture.",
+    "Ascites (-).",
+    "No contrast extravasation, hematoma.",
+    "Without contrast extravasation, hematoma.",
 ]
 
 

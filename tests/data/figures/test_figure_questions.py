@@ -159,6 +159,12 @@ def test_a_modality_with_a_cue_in_the_caption_is_not_denied() -> None:
     assert not asked & {"Is this a CT scan?", "Is this an ultrasound image?"}
 
 
+@pytest.mark.parametrize("modality", [name for name in MODALITIES if name != "mixed"])
+def test_each_modality_is_told_from_several(modality: str) -> None:
+    asked = [one for n in range(100) for one in questions.make(ct("Two groups.", n, modality=modality))]
+    assert len({one.prompt for one in asked if one.target == "no"}) >= 3
+
+
 @pytest.mark.parametrize(
     ("caption", "never"),
     [
