@@ -83,13 +83,22 @@ def _modality(sample: Sample) -> list[_Asked]:
     if any(strength >= cues.NAMES_IT and _apart(name, other) and _akin(name, other) for other, strength in named):
         return []  # "Chest radiograph and CT scan."
     cued = {other for other, _ in named}
-    others = [other for other in _foreign(sample, name) if _apart(name, other) and other not in cued]
+    # Common ones come as often as they do among the answers "yes", roughly.
+    others = [
+        other
+        for other in _foreign(sample, name)
+        if _apart(name, other) and other not in cued
+        for _ in range(4 if other in _COMMON else 1)
+    ]
     if not others:
         return []
     opened = _Asked("modality", "What type of image is this?", terms.NAMES[name], "open")
     other = _pick(sample, "modality", others)
     yes, no = (f"Is this {_a(terms.NAMES[n])}?" for n in (name, other))
     return [opened, _balanced(sample, "modality", yes, no)]
+
+
+_COMMON = ("ct", "mri", "radiograph", "ultrasound", "histology", "plot", "diagram")
 
 
 def _family(name: str) -> tuple[str, ...]:

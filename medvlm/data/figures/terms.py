@@ -69,7 +69,8 @@ ORGAN_REGIONS: dict[str, frozenset[str]] = {
 """Organ -> the regions of the body that it lies in or reaches."""
 
 IDIOMS = re.compile(
-    r"\bon (?:the )?(?:one|other) hand\b|\b(?:left|right)[- ]hand(?:ed)?\b|\b(?:at|by|in|second|first)[- ]hand\b"
+    r"\bon (?:the )?(?:one|other) hand\b|\b(?:left|right)(?:-hand|[- ]handed|[- ]hand (?:side|panel|column"
+    r"|image)s?)\b|\b(?:at|by|in|second|first)[- ]hand\b"
     r"|\bhand[- ](?:in[- ]hand|drawn|held|made|crafted|labell?ed)\b|\bfoot process\w*|\bfoot ?notes?\b"
     r"|\bface[- ]to[- ]face\b"
     r"|\b(?:treatment|study|control|each|both|c|l)[- ]arms?\b|\bheart of\b|\bradius of\b|\beye[- ]catching\b"

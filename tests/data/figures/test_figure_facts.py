@@ -137,6 +137,8 @@ def test_any_order_of_words_is_read(words: list[str]) -> None:
         ("Whole-body PET/CT with increased uptake in the liver.", None),
         ("Radiograph of the pelvis with hip prosthesis and of the lower leg down to the toes.", None),
         ("MRI of the knee and the distal femur.", "knee"),
+        ("Radiograph of the left hand.", "hand"),
+        ("Mass on the right-hand side, in the left hand panel.", None),
         ("CT of the head after cardiac arrest.", None),
         ("The lung on CT, renal failure.", "lung"),
         ("Fracture of the femoral neck of the hip.", "hip"),

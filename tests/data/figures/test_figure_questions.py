@@ -241,3 +241,15 @@ def test_vocabularies_fit_together() -> None:
             assert (f" {terms.NAMES[name]}?" in closed.prompt) == (closed.target == "yes")
     for table in (terms.ORGANS, terms.FINDINGS):
         assert all(terms.whole_words(pattern).search(name) for name, pattern in table.items())
+
+
+def test_modalities_that_are_often_there_are_often_asked_as_absent() -> None:
+    counts: collections.Counter[str] = collections.Counter()
+    for number in range(1200):
+        name = ("ct", "mri", "radiograph", "ultrasound")[number % 4]
+        for one in questions.make(ct("Two groups.", number, modality=name)):
+            counts[f"{one.prompt} {one.target}"] += 1
+    for name in ("a CT scan", "an MRI scan", "a radiograph", "an ultrasound image"):
+        yes, no = (counts[f"Is this {name}? {answer}"] for answer in ("yes", "no"))
+        assert yes + no >= 200
+        assert 0.4 < yes / (yes + no) < 0.6, name
