@@ -1,4 +1,4 @@
-"""(h) Preparing many articles: peak memory, articles a second with one and two workers, and what all of PMC would take.
+"""(e) Preparing many articles: peak memory, articles a second with one and two workers, and what all of PMC would take.
 
 The articles are made from the shared ones: other ids, other windows of their pictures (SIDE pixels a side, so that ten
 thousand articles take 2 GB), the same each time. What all of PMC open access would take is reckoned from a third set,
