@@ -121,7 +121,7 @@ def read_article(seed: int, index: int) -> Iterator[Sample | Reject | Credit]:
         note = notes.get(found.figure_id or "") if isinstance(found, Sample) else None
         if isinstance(found, Sample) and note is not None:
             yield from _with_tasks(found, note)
-        else:
+        elif not (isinstance(found, Reject) and found.detail == ANNOTATIONS):  # that file is used, not left out
             yield found
 
 
