@@ -2,7 +2,8 @@
 
 A denial is believed in two forms only: "no (evidence of) X", with X bare or a member of a list that "or" or "nor"
 closes, and "X is not seen", "X has resolved". Its reach ends at a verb, at a comma outside such a list, at "but" or
-"with". Every other word of denial, doubt, change or history leaves all that its sentence names undecided.
+"with"; one that names a place or side says nothing of the rest of the picture. Every other word of denial, doubt,
+change or history leaves all that its sentence names undecided.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ _NARROW = re.compile(
     re.IGNORECASE,
 )
 _BEHIND_LAST = re.compile(rf"\s*(?:$|[,.;:()]|{_VERB}|{_BUT}|\b(?:in|on|at|within|anywhere|either)\b)", re.IGNORECASE)
+# A denial of one place or side says nothing of the others.
+_PLACED = re.compile(
+    r"\b(?:in|on|at|within|near|along|of|to)\b"
+    r"(?!\s+(?:(?:this|the|either|both|any)\s+)?(?:images?|pictures?|radiographs?|scans?|films?|stud(?:y|ies)|examination"
+    r"|(?:axial |coronal |sagittal |chest |the )*(?:ct|mri|x-?rays?)|side)\b)",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[,.;:()]|$")
 _BEHIND_OTHER = re.compile(r"\s*(?:,|\b(?:or|nor)\b)", re.IGNORECASE)
 _SEEN = r"(?:seen|present|identified|visible|evident|detected|found|observed|visuali[sz]ed|noted|demonstrated|apparent)"
 _GONE = re.compile(
@@ -157,12 +166,20 @@ def _by_reach(text: str, reach: _Reach, start: int, end: int) -> bool | None:
     before = [found.end() for found in _BETWEEN.finditer(text, reach.first, start)]
     behind = _BEHIND_OTHER if _OR.search(text, end, reach.last) else _BEHIND_LAST
     plain = _PLAIN.fullmatch(text, max(before, default=reach.first), start)
-    narrow = _NARROW.search(text, reach.first, start)
+    narrow = _NARROW.search(text, reach.first, start) or _placed(text, end, reach.last)
     return False if plain and not narrow and behind.match(text, end) else None
+
+
+def _placed(text: str, start: int, last: int) -> bool:
+    """Tell whether a place is named between `start` and the end of the clause that goes on at `last`."""
+    clause = _CLAUSE.search(text, last)
+    return _PLACED.search(text, start, clause.start() if clause else len(text)) is not None
 
 
 def _by_gone(text: str, gone: tuple[int, int], start: int, end: int) -> bool | None:
     """Return what "is not seen" at `gone` says of the words at `start` to `end`: True where it leaves them alone."""
     if end <= gone[0]:
+        if _placed(text, gone[1], gone[1]):
+            return None
         return None if text[end : gone[0]].strip() or re.search(r"\b(?:and|or|of)\s*$", text[:start]) else False
     return True if _ANEW_AFTER_VERB.search(text, gone[1], start) else None
