@@ -50,7 +50,13 @@ def test_articles_with_their_images(
     manifest = json.loads(Path("data/pmc/manifest.json").read_text(encoding="utf-8"))
     # 59 figures of the articles beside their images and one of the package with TIFF, all under CC BY or CC0.
     assert manifest["counts"]["samples"] == 60
-    assert manifest["drops"] == {"equation image": 342, "table image": 5, "inline graphic": 1}
+    # The 19 supplements are tables, texts and source data.
+    assert manifest["drops"] == {
+        "equation image": 342,
+        "supplement is no image": 19,
+        "table image": 5,
+        "inline graphic": 1,
+    }
     check_run(train_and_report(tiny_folder, "data/pmc", "validation"), "validation")
 
 
