@@ -44,8 +44,17 @@ def test_an_unusable_version_gives_way_to_the_one_before(world: World, cloud: Ma
     items = read(cloud("" if inventory else "PMC5", inventory=inventory))
     assert [sample.image.data for sample in samples(items)] == [picture(2)]
     told = [item.where for item in items if isinstance(item, Reject) and item.reason == "version unusable"]
-    # Planning by ids sees that metadata is missing, and plans the version before.
-    assert told == ([] if how == "metadata" and not inventory else ["PMC5.3"])
+    assert told == ["PMC5.3"]
+
+
+def test_planning_takes_no_older_version_silently(world: World, server: Server, cloud: Make) -> None:
+    world.add("PMC5", 1)
+    world.add("PMC5", 2, is_retracted=True)
+    server.faults["metadata/PMC5.2"] = ["404"]
+    source = cloud("PMC5")
+    assert source.units()[0].locator == ("PMC5", "2")
+    assert reasons(read(source)) == {"retracted article": 1}
+    assert server.asked("PMC5.1") == []
 
 
 def test_a_version_that_was_named_has_no_other(world: World, server: Server, cloud: Make) -> None:

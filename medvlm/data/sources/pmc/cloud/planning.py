@@ -7,7 +7,6 @@ metadata, which is kept; for the inventory none, as its rows carry version and E
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -135,22 +134,26 @@ class Planner:
 async def _resolved(article: str, wanted: int | None, store: Store, http: Http, endpoint: str) -> Row:
     """Return the version to take and the ETag of its metadata, which is in the store then.
 
+    Without a named version it is the newest that is listed, even where its metadata is missing: only fetching gives way
+    to an older one, as it tells so and asks for the newest again.
+
     Raises:
         AccessError: the service fails.
     """
-    versions = [wanted] if wanted else []
+    version = wanted or 0
     try:
-        versions = versions or await _versions(article, http, endpoint)
-        for version in versions:
-            with contextlib.suppress(Absent):
-                return article, version, (await metadata(article, version, store, http, endpoint))[0]
+        if not version:
+            version = max(await _versions(article, http, endpoint), default=0)
+        etag = (await metadata(article, version, store, http, endpoint))[0] if version else ""
+    except Absent:
+        # Asked for by its version it is unknown; listed by the service it lacks only its metadata.
+        return article, 0 if wanted else version, ""
     except Unfit:
         # Fetching meets it again, and tells how to do without the article.
         return article, version, ""
     except (FetchError, protocol.Damaged) as error:
         raise AccessError(f"{article}: {error}; run the same command again: it goes on where it stopped") from error
-    # Asked for by its version it is unknown; listed by the service it lacks only its metadata.
-    return article, 0 if wanted or not versions else versions[0], ""
+    return article, version, etag
 
 
 async def _versions(article: str, http: Http, endpoint: str) -> list[int]:
