@@ -391,6 +391,50 @@ def test_permission_of_patients_and_boards_makes_no_owner(caption: str, ours: bo
     assert captioned(caption) == (("CC-BY-4.0", "article", False) if ours else (None, "figure", True))
 
 
+SERVIER = (
+    "Parts of the figure were drawn by using pictures from Servier Medical Art, licensed under a Creative Commons "
+    "Attribution 3.0 Unported License."
+)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        SERVIER,
+        "Proposed mechanism. Silhouettes from PhyloPic (CC BY 3.0).",
+        "Study area. Base map: OpenStreetMap contributors, CC BY 2.0.",
+        "CT of the chest. The segmentation software is available under CC BY 4.0.",
+        f"CT of the chest. Source data are available at https://zenodo.org/1 under {CC}/by/4.0/.",
+        "This figure was created using icons of Smith, CC BY 4.0.",
+        "(A) Ours. (B) Reproduced from Smith (2010) under CC BY 4.0.",
+        "Axial CT. Left: reproduced from Smith under CC BY 4.0.",
+        "Adapted from Smith, CC BY-NC 4.0.",
+    ],
+)
+def test_a_license_of_a_part_or_of_data_is_not_that_of_the_figure(caption: str) -> None:
+    assert captioned(caption, "by-nc-nd/4.0") == ("CC-BY-NC-ND-4.0", "article", True)
+    assert captioned(caption, "none")[0] is None
+
+
+def test_a_part_under_stricter_terms_binds_the_figure() -> None:
+    caption = "Study area. Base map: OpenStreetMap, CC-BY-SA 2.0."
+    assert captioned(caption) == ("CC-BY-SA-2.0", "figure", True)
+    assert captioned(caption, "by-nc/4.0") == ("LicenseRef-CC-BY-NC-SA-unversioned", "figure", True)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Axial CT. This figure is licensed under CC BY 4.0.",
+        "Axial CT. The image was made available under CC BY 4.0.",
+        "Reproduced from Smith et al. (2010) under CC BY 4.0.",
+        f"Image by Smith ({CC}/by/4.0/).",
+    ],
+)
+def test_a_license_of_the_whole_picture_stands_alone(caption: str) -> None:
+    assert captioned(caption, "by-nc-nd/4.0") == ("CC-BY-4.0", "figure", True)
+
+
 def test_evidence_is_the_whole_sentence() -> None:
     (license, evidence) = caption_license("CT. Adapted from Smith et al. 2010, under CC BY 4.0. MRI.") or ("", "")
     assert (license, evidence) == ("CC-BY-4.0", "Adapted from Smith et al. 2010, under CC BY 4.0.")

@@ -26,7 +26,6 @@ from medvlm.data.sources.pmc.prose import (
     is_open,
     prose_license,
     strictest,
-    strictness,
     text_addresses,
     worded,
 )
@@ -41,7 +40,22 @@ _TERMS = re.compile(
     r"prohibit|restrict|forbid|terms\b|conditions\b|uso\b|derech|direit|droits\b|rechte\b)",
     re.IGNORECASE,
 )
-_REWORKED = re.compile(r"\b(?:re)?adapt|\bmodif|\bredrawn", re.IGNORECASE)
+# A sentence whose license is that of the whole picture; all others may speak of a part, of data or of software.
+_PICTURE = r"(?:fig(?:ure|\.)|image|picture|photo(?:graph)?|illustration|diagram|drawing|map)"
+_WHOLE = re.compile(
+    rf"\W*(?:(?:(?:this|the)\s+(?:(?:entire|whole)\s+)?)?{_PICTURE}(?:\s+\d+)?\s+(?:is|was|has\s+been)\s+"
+    r"(?:\w+\s+)?(?:licensed|available|published|distributed|released|shared|reused|used|"
+    r"reproduced|reprinted|republished|taken)|(?:reproduced|reprinted|republished|taken)\s+(?:\w+\s+){0,2}?from|"
+    rf"{_PICTURE}(?:\s+credit)?(?:\s+by|:))\b",
+    re.IGNORECASE,
+)
+_PARTLY = re.compile(
+    r"\b(?:re)?adapt|\bmodif|\bredrawn|\b(?:parts?|partly|partially|portions?|elements?|components?|panels?|insets?|"
+    r"icons?|silhouettes?|base\s?maps?|backgrounds?|templates?|some|using|(?:meta)?data\w*|software|codes?|tools?)\b|"
+    r"\b(?:left|right|top|bottom|upper|lower|middle)\s*(?:[:,)]|images?|row|column)|"
+    r"^\W*[A-Z]\s*[),:.]|\([A-Za-z](?:\s*[-–,]\s*[A-Za-z])*\)",
+    re.IGNORECASE,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,19 +162,24 @@ def _noted_rights(notes: Iterable[str], article: Rights, authors: frozenset[str]
             return Rights(None, "figure", note, True)
         borrowed = True
     strict = strictest(licenses)
-    if strict and _REWORKED.search(strict[1]):
-        # What was made of somebody's figure is under the terms of both.
-        strict = _reworked(strict, article)
+    if strict and not all(_of_whole(sentence) for _, sentence in licenses):
+        # What was made of, or with, somebody's figure is under the terms of both.
+        strict = _with_article(strict, article)
     if strict:
         return Rights(strict[0], "figure", strict[1][:_EVIDENCE_CHARS], True)
     borrowed = borrowed or bool(licenses)
     return dataclasses.replace(article, third_party=True) if borrowed else article
 
 
-def _reworked(note: tuple[str, str], article: Rights) -> tuple[str, str] | None:
-    """Return the license and evidence of a reworked figure, None where the article's own is what both allow."""
+def _of_whole(sentence: str) -> bool:
+    """Tell whether a sentence gives its license to the whole picture, as somebody else's work."""
+    return bool(_WHOLE.match(sentence)) and not _PARTLY.search(sentence)
+
+
+def _with_article(note: tuple[str, str], article: Rights) -> tuple[str, str] | None:
+    """Return the license and evidence of a figure partly under a note's; None where what holds is the article's own."""
     if article.license is None:
-        return None if strictness(None) < strictness(note[0]) else note
+        return None
     both = strictest([note, (article.license, article.evidence or "")])
     return None if both is None or (both[0] == article.license and both[0] != note[0]) else both
 
