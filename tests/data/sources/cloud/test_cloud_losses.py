@@ -78,6 +78,28 @@ def test_what_failed_is_fetched_by_the_next_run(world: World, server: Server, cl
     assert build(source, tmp_path / "out").manifest["counts"]["samples"] == 3
 
 
+@pytest.mark.parametrize("fault", ["403", "503", "400", "text:<html>"])
+def test_older_versions_that_cannot_be_listed_are_a_failure(
+    world: World, server: Server, cloud: Make, tmp_path: Path, fault: str
+) -> None:
+    fill(world, 2)
+    world.add("PMC2", 2)
+    world.objects["PMC2.2/PMC2.2.xml"] = b"<html/>"
+    world.metadata("PMC2.2", xml_url=world.address("PMC2.2/PMC2.2.xml"))
+    world.publish_inventory("2026-09-08T01-00Z")
+    source = cloud(inventory=True, retries=BRIEF)
+    source.describe()
+    server.always["prefix=PMC2."] = fault
+    with pytest.raises(AccessError, match=r"^PMC2: .*--skip-failed"):
+        build(source, tmp_path / "out")
+    source = cloud(inventory=True, retries=BRIEF, allow_failed=True)
+    assert build(source, tmp_path / "out").manifest["drops"] == {"fetch failed": 1}
+    server.always.clear()
+    outcome = build(source, tmp_path / "out")
+    assert outcome.manifest["drops"] == {"version unusable": 1}
+    assert outcome.manifest["counts"]["samples"] == 2
+
+
 @pytest.mark.parametrize("where", ["PMC", ".xml", ".png"])
 @pytest.mark.parametrize("fault", ["404", "503"])
 def test_a_server_without_anything_ends_the_run(

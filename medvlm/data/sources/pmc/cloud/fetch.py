@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +21,6 @@ from medvlm.data.sources.pmc.cloud import eutils, protocol
 from medvlm.data.sources.pmc.cloud.http import (
     TOO_LARGE,
     Absent,
-    Denied,
     FetchError,
     Http,
     Postponed,
@@ -209,10 +207,19 @@ class _Worker:
         return newest.record
 
     async def _versions_before(self, article: str, version: int) -> list[int]:
-        if version > 1 and f"{article}.{version}" not in self._request.named:
-            with contextlib.suppress(Absent, Denied, Refused, protocol.Damaged):  # a mirror may list nothing
-                return [older for older in await listed(article, self._http, self._service.endpoint) if older < version]
-        return []
+        """Return the older versions that the service lists, the newest first; none where one was named.
+
+        Raises:
+            FetchError: they cannot be had now, so that nothing is known of them.
+        """
+        if version <= 1 or f"{article}.{version}" in self._request.named:
+            return []
+        try:
+            return [older for older in await listed(article, self._http, self._service.endpoint) if older < version]
+        except Absent:  # a mirror may list nothing
+            return []
+        except protocol.Damaged as error:
+            raise Refused(FAILED, self._service.endpoint, f"the listing of {article}: {error}") from error
 
     async def _version(self, unit: Unit, blank: Record) -> Record:
         """Fetch what one version of an article needs.
