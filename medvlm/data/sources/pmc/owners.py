@@ -19,6 +19,11 @@ from medvlm.data.sources.pmc.text import fold_hyphens
 _NAME = r"(?-i:[A-Z])[\w&.'’-]*"
 _SOURCE = rf"(?:\[|\(?(?:ref|https?:)|{_NAME}|the\b[^.;]{{0,60}}?\b(?:website|database|atlas|archive|collection)\b)"
 _MONTH = r"(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\b"
+# Who gives permission without owning the picture, at the head of a sentence.
+_GIVERS = (
+    r"(?:patient|participant|subject|volunteer|donor|parent|guardian|mother|father|famil|relative|spouse|kin\b|eltern|"
+    r"board|committee|commission|irb\b|ethic|they\b|s?he\b|who\b|we\b|all\b|both\b|each\b|none\b)"
+)
 # Each pattern with the words of which a text that it matches holds one: most captions hold none, and are done with
 # cheaply.
 _Clued = tuple[frozenset[str], re.Pattern[str]]
@@ -36,7 +41,11 @@ _OWNED = (
         "permis",
         r"\bwith\b(?:(?!\b(?:gave|gives?|granted|had)\b)[^.;]){0,60}?\bpermission\b|\bby\s+(?:[\w'’]+\s+){0,4}?permission\b|"
         r"\bpermission\s+(?:(?:was|were|is|has been)\s+)?(?:obtained\s+|granted\s+|given\s+|received\s+)?"
-        r"(?:from|of|by)\b",
+        r"(?:from|of|by)\b|"
+        r"\bpermission\s+(?:to|for)\s[^.;]{0,80}?\b(?:obtained|granted|given|received|provided|secured)\s+(?:from|by)\b|"
+        rf"\b(?:publishers?|journals?|editors?|press|society|museum|owners?|holders?|(?!{_GIVERS}){_NAME})"
+        r"(?:\s+(?:ha[sd]|have|kindly|also|already)){0,3}\s+(?:gave|gives?|given|granted|provided)\s+"
+        r"(?:\w+\s+){0,4}?permission\b",
     ),
     _clued("genehmigung", r"\bmit\s+(?:[\w]+\s+){0,3}?genehmigung\b|\bgenehmigung\s+(?:von|de[rs])\b"),
     _clued(
@@ -92,18 +101,30 @@ _NOT_PICTURES = re.compile(
     r"\b(?:protocol|method|procedure|assay|primer|sequence|strain|cell|medium|scale|criteri[ao])s?\b[^.]{0,40}$", re.I
 )
 # Whose permission makes nobody an owner: those pictured, those who answer for them, and boards of ethics.
-_BOARD = r"(?:[eé]thi(?:c(?:s|al)?|k|que)\w*|[eé]tica|institutional review board|review board|irb\b)"
+# A journal or firm may begin with such a word ("Family Practice", "BMC Medical Ethics"), so only what is written small
+# or names a board counts.
+_BOARD = (
+    r"(?:(?-i:[eé]thi(?:c(?:s|al)?|k|que)\w*|[eé]tica)(?!\w*\s+(?-i:[A-Z]\w))|ethik-?kommission|"
+    r"ethic(?:s|al)\s+(?:review\s+)?(?:board|committee|commission|council)|"
+    r"comit\w+\s+d(?:e\s+|['’])[eé]t(?:ica|hique)|review\s+board|irb\b)"
+)
 _PERSON = (
     r"(?:patient\w*|participant|subject|volunteer|donor|parent|guardian|mother|father|famil(?:y|ie)|relative|spouse|"
     r"next of kin|pa[cz]ient\w*|eltern|angehörigen|famill?\w+|parents?|padres?|madre|pais?|mãe|genitori)"
 )
+_SMALL_PERSON = rf"(?-i:{_PERSON}|Patient(?:in|en|innen)\b|Eltern\b|Angehörigen\b)(?![\w'’]*\s+(?-i:[A-Z]\w))"
 _OTHERS = r"(?:and|or|for|to|in|on|with|by|from|publishers?|journals?|authors?|editors?|press|society)\b"
 _WORD = r"[\w'’-]+"
 _PERMISSION = r"(?:permission|permiss[aã]o|permiso|permesso|autori[sz]a[tcç][\wãóò]+|genehmigung)"
-_GIVEN = r"(?:(?:was|were|is|has been)\s+)?(?:(?:\w+ed|given)\s+)?(?:(?:to|for)\s+(?:[a-z]\w*\s+){1,4}?)?"
+_SMALL_WORD = (
+    r"(?:(?-i:[a-z])[\w'’-]*|Local|Regional|Institutional|Research|Medical|Clinical|Human|National|University|Hospital)"
+)
+_PURPOSE = r"(?:(?:to|for)\s+(?:[a-z]\w*\s+){1,6}?)?"
+_GIVEN = rf"{_PURPOSE}(?:(?:was|were|is|(?:has|have)\s+been)\s+)?(?:(?:\w+ed|given)\s+)?{_PURPOSE}"
 _PERSONAL = re.compile(
     rf"\b{_PERMISSION}\s+{_GIVEN}(?:of|from|by|d[aeou]s?|del|della|dell['’]|de\s+l['’]|de\s+la|von|de[rsn])\s*"
-    rf"(?:(?:(?!{_OTHERS})(?-i:[a-z]){_WORD[:-1]}*\s+){{0,4}}?{_PERSON}|(?:(?!{_OTHERS}){_WORD}\s+){{0,6}}?{_BOARD})"
+    rf"(?:(?:(?!{_OTHERS})(?-i:[a-z]){_WORD[:-1]}*\s+){{0,4}}?{_SMALL_PERSON}|"
+    rf"(?:(?!{_OTHERS})(?-i:{_SMALL_WORD})\s+){{0,6}}?{_BOARD})"
     # A publisher may stand beside them.
     r"(?![\w'’]*,?\s+(?:\w+\s+){0,2}?(?:and|or|et|und|e|y)\s+(?:[\w'’]+\s+){0,3}?"
     r"(?:publisher|journal|authors?\b|(?!(?:IRB|Institutional|Ethic|Research|Review))(?:[dl]['’])?(?-i:[A-Z])))|"
