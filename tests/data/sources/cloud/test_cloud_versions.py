@@ -65,6 +65,19 @@ def test_a_version_that_was_named_has_no_other(world: World, server: Server, clo
     assert server.asked("PMC5.1") == []
 
 
+@pytest.mark.parametrize("first", ["PMC5", "PMC5.2"])
+def test_records_know_whether_the_version_was_named(world: World, cloud: Make, first: str) -> None:
+    for version in (1, 2):
+        world.add("PMC5", version, media={"f1.png": picture(version)})
+    spoil(world, "<broken", "PMC5.2")
+    expected = {"PMC5": {"version unusable": 1}, "PMC5.2": {"no article in xml": 1}}
+    read(cloud(first))
+    for ids in ("PMC5", "PMC5.2"):
+        items = read(cloud(ids))
+        assert reasons(items) == expected[ids]
+        assert [sample.image.data for sample in samples(items)] == ([picture(1)] if ids == "PMC5" else [])
+
+
 def test_where_no_version_can_be_used_the_newest_tells_why(world: World, cloud: Make) -> None:
     for version in (1, 2):
         world.add("PMC5", version)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc.cloud import eutils, protocol
@@ -58,6 +58,11 @@ class Request:
     """Names, within the store, of the run's lists (`PlanFile.lists`)."""
     named: frozenset[str] = frozenset()
     """Articles whose version was asked for ("PMC1.2"): no other one is taken."""
+
+
+def record_key(key: str, unit: Unit, named: Set[str]) -> str:
+    """Return what names an article's record in the store: a version that was asked for gives way to no other one."""
+    return f"{key}-named" if ".".join(unit.locator) in named else key
 
 
 def refusal(said: protocol.Metadata, license_policy: str) -> tuple[str, str] | None:
@@ -171,10 +176,13 @@ class _Worker:
         if _has_failed(record):
             self.notes["failed"].append(f"{unit.name}\n")
         self.notes["missing"] += [f"{unit.name}\t{unit.version}\t{url}\n" for url in record.missing]
-        self._store.put_record(self._request.key, unit.name, record)
+        self._store.put_record(self._key(unit), unit.name, record)
+
+    def _key(self, unit: Unit) -> str:
+        return record_key(self._request.key, unit, self._request.named)
 
     def _settled(self, unit: Unit) -> bool:
-        record = self._store.record(self._request.key, unit.name, unit.version)
+        record = self._store.record(self._key(unit), unit.name, unit.version)
         if record is None or not unit.version or record.missing or _has_failed(record):
             return False
         needed = [md5 for md5 in (record.xml[1], *record.media.values()) if md5]

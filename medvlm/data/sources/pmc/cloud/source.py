@@ -14,7 +14,7 @@ from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc import reader
 from medvlm.data.sources.pmc.cloud import eutils
-from medvlm.data.sources.pmc.cloud.fetch import NOT_ADMITTED, Request, fetch
+from medvlm.data.sources.pmc.cloud.fetch import NOT_ADMITTED, Request, fetch, record_key
 from medvlm.data.sources.pmc.cloud.http import Retries, Traffic
 from medvlm.data.sources.pmc.cloud.plan import MAX_IDLE_DAYS, PlanFile, PlannedUnits
 from medvlm.data.sources.pmc.cloud.planning import Planner, Service
@@ -80,6 +80,7 @@ class CloudSource:
         servers = _address("--endpoint", endpoint), _address("--eutils", eutils)
         self.service = Service(*servers, concurrency, retries, api_key)
         self.store = Store(Path(store))
+        self._named = frozenset(name for name in selection.ids if "." in name)
         self._begun = False
         self._renewed = ""
         self.traffic: dict[str, float] = dict.fromkeys(dataclasses.asdict(Traffic()), 0)
@@ -146,9 +147,8 @@ class CloudSource:
         """
         file = self._plan_file()
         file.used()
-        versions = {".".join(unit.locator) for unit in units}
-        named = frozenset(name for name in self.selection.ids if name in versions)
-        request = Request(self._request_key(), self.license, self.options, self.allow_failed, file.lists, named)
+        key, lists = self._request_key(), file.lists
+        request = Request(key, self.license, self.options, self.allow_failed, lists, self._named)
         traffic = Traffic()
         self._counted("fetch", traffic, fetch(units, request, self.store, self.service, traffic))
 
@@ -168,7 +168,7 @@ class CloudSource:
             AccessError: the store lacks what `prefetch` put there.
         """
         article = unit.locator[0]
-        record = self.store.record(self._request_key(), article, unit.version)
+        record = self.store.record(record_key(self._request_key(), unit, self._named), article, unit.version)
         if record is None or record.planned != unit.version:
             raise AccessError(f"{unit.name} is not in {self.store.root}; run the same command again to fetch it")
         for version, reason, detail in record.passed:
