@@ -100,7 +100,7 @@ def test_older_versions_that_cannot_be_listed_are_a_failure(
     assert outcome.manifest["counts"]["samples"] == 2
 
 
-@pytest.mark.parametrize("where", ["PMC", ".xml", ".png"])
+@pytest.mark.parametrize("where", ["PMC", ".xml"])
 @pytest.mark.parametrize("fault", ["404", "503"])
 def test_a_server_without_anything_ends_the_run(
     world: World, server: Server, cloud: Make, tmp_path: Path, fault: str, where: str
@@ -121,6 +121,28 @@ def test_a_server_without_anything_ends_the_run(
     assert len(samples(read(source))) == 40
 
 
+@pytest.mark.parametrize("fault", ["404", "403"])
+def test_a_chunk_without_its_pictures_ends(world: World, server: Server, cloud: Make, fault: str) -> None:
+    fill(world, 9)
+    source = cloud(inventory=True, allow_failed=True, retries=BRIEF)
+    server.always[".png"] = fault
+    for _ in range(2):
+        assert reasons(read(source)) == {"object missing" if fault == "404" else "fetch failed": 9}
+    server.always.clear()
+    assert len(samples(read(source))) == 9
+
+
+def test_an_article_that_is_tried_again_is_lost_once(world: World, server: Server, cloud: Make) -> None:
+    fill(world, 9)
+    source = cloud(inventory=True, allow_failed=True, retries=BRIEF)
+    units = source.units()
+    server.always["PMC"] = "503"
+    for _ in range(4):
+        source.prefetch(units[:7])
+    with pytest.raises(AccessError, match="none of the last 8 articles"):
+        source.prefetch(units[7:8])
+
+
 def test_a_server_that_goes_on_the_way_ends_the_run(
     world: World, server: Server, cloud: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +159,7 @@ def test_a_server_that_goes_on_the_way_ends_the_run(
         source.prefetch([units[23]])
     # The next run judges anew, and one article that came begins the count again.
     source.prefetch([units[24]])
-    source.store.append(source._plan_file().lists["tally"], "1 0\n")
+    source.store.append(source._plan_file().lists["tally"], "came\n")
     for unit in units[25:40]:
         source.prefetch([unit])
 

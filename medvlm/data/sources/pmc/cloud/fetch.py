@@ -42,6 +42,8 @@ MANY_LOST = 8
 """So many articles that failed or are missing, and none that came since the run began, are no longer counted."""
 LOST_IN_A_ROW = 100
 """The same where some came before: the server has gone meanwhile."""
+_CAME = "came"
+"""The line of the tally that a piece of work leaves in which an article came, in place of the names of those lost."""
 NOT_ADMITTED = "license not admitted"
 
 
@@ -100,8 +102,10 @@ async def fetch(units: Sequence[Unit], request: Request, store: Store, service: 
         worker = _Worker(request, store, service, http)
         await all_of(worker.settle(unit) for unit in units)
     tally = request.lists["tally"]
-    if worker.came or worker.lost:
-        store.append(tally, f"{worker.came} {worker.lost}\n")
+    if worker.came:
+        store.append(tally, _CAME + "\n")
+    elif worker.lost:
+        store.append(tally, "".join(f"{name}\n" for name in worker.lost))
     if lost := _lost_in_a_row(store, tally):
         # The next run is to judge the server anew.
         store.forget(tally)
@@ -116,16 +120,18 @@ async def fetch(units: Sequence[Unit], request: Request, store: Store, service: 
 
 
 def _lost_in_a_row(store: Store, tally: str) -> int:
-    """Return how many articles of the run were lost since the last one that came, 0 where these are few."""
+    """Return how many articles of the run were lost since the last one that came, 0 where these are few.
+
+    One that was tried several times (a chunk is begun anew where its worker was killed) is one.
+    """
     lines, none_came = store.tail(tally)
-    lost = 0
+    lost = set()
     for line in reversed(lines):
-        came, _, more = line.partition(" ")
-        if came != "0":
+        if line == _CAME:
             none_came = False
             break
-        lost += int(more) if more.isdecimal() else 0
-    return lost if lost >= (MANY_LOST if none_came else LOST_IN_A_ROW) else 0
+        lost.add(line)
+    return len(lost) if len(lost) >= (MANY_LOST if none_came else LOST_IN_A_ROW) else 0
 
 
 class _Unusable(Exception):
@@ -155,8 +161,10 @@ class _Worker:
         self._store = store
         self._service = service
         self._http = http
-        self.came = self.lost = 0
-        """Articles whose files came, and those that failed or are missing; what metadata excludes is neither."""
+        self.came = False
+        """Whether the XML of an article came."""
+        self.lost: list[str] = []
+        """Articles whose metadata or XML failed or is missing; what metadata excludes is neither."""
         self.notes: dict[str, list[str]] = {"failed": [], "missing": []}
         """Lines for the run's lists."""
         self._articles = asyncio.Semaphore(service.concurrency)
@@ -171,8 +179,10 @@ class _Worker:
             return
         async with self._articles:
             record = await self._record(unit)
-        self.lost += _is_lost(record)
-        self.came += bool(record.xml[1]) and not _is_lost(record)
+        if record.xml[1]:
+            self.came = True
+        elif record.reason in (FAILED, MISSING):
+            self.lost.append(unit.name)
         if _has_failed(record):
             self.notes["failed"].append(f"{unit.name}\n")
         self.notes["missing"] += [f"{unit.name}\t{unit.version}\t{url}\n" for url in record.missing]
@@ -370,9 +380,3 @@ def _missing(blank: Record, what: str, error: Absent) -> _Unusable:
 
 def _has_failed(record: Record) -> bool:
     return record.reason == FAILED or any(reason == FAILED for reason, _ in record.absent.values())
-
-
-def _is_lost(record: Record) -> bool:
-    """Tell whether nothing of an article came that should have: not its text, or none of its pictures."""
-    reasons = {reason for reason, _ in record.absent.values()}
-    return record.reason in (FAILED, MISSING) or (not record.media and bool(reasons & {FAILED, MISSING}))
