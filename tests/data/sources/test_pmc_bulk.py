@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import subprocess
@@ -169,10 +170,28 @@ def test_the_id_that_a_name_tells(package: str, member: str, expected: str | Non
         (BULK + "\n,,,\nPMC13900\n", None),
         (BULK + "a,J,PMC13900,x,1,CC0\n", "CC0"),
         ("", None),
+        (BULK + 'a,"J.\t2010; 1",PMC13900,x,1,CC BY,no\n', "CC BY"),
+        ('a,"J.\t2010; 1",PMC13900,1,CC BY\n', "CC BY"),
+        (BULK + 'a,"J ""T"".\n1, 2\n and 3",PMC13900,x,1,CC BY,no\n', "CC BY"),
+        (BULK + 'a,"J\n1, 2",PMC13900,x,1,CC BY,no\n', "CC BY"),
+        (BULK + 'a,"J,PMC1,x,1,CC0,no\na,"J",PMC13900,x,1,CC BY,no\na,"J,PMC3,x,1,CC0,no\n', "CC BY"),
+        (BULK + 'a,J 5",PMC13900,x,1,CC BY,no\na,J,PMC3,x,1,CC0,no\n', "CC BY"),
+        (BULK + 'a,J 5",PMC13900,x,1,CC BY,no\n', "CC BY"),
     ],
 )
 def test_forms_of_file_lists(text: str, expected: str | None) -> None:
     assert FileList(text.splitlines(keepends=True)).code("PMC13900") == expected
+
+
+def test_a_retraction_is_told_behind_any_citation() -> None:
+    citations = ["J.\t2010; 1:2", 'J "Test".\n2010; 1:2', "J, 2010", '"', "a\n\n,b"]
+    file = io.StringIO(newline="")
+    rows = csv.writer(file)
+    rows.writerow(BULK.strip().split(","))
+    rows.writerows(["a.xml", cited, f"PMC{n}", "d", 1, "CC BY-NC", "yes"] for n, cited in enumerate(citations, 1))
+    found = FileList(file.getvalue().splitlines(keepends=True))
+    for number in range(1, len(citations) + 1):
+        assert (found.code(f"PMC{number}"), found.retracted(f"PMC{number}")) == ("CC BY-NC", True)
 
 
 @given(st.lists(st.text(max_size=40), max_size=8), st.text(max_size=12))

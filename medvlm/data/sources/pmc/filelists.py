@@ -21,6 +21,8 @@ from medvlm.data.sources.pmc.rights import Rights, metadata_rights
 NAMES = ("oa_file_list.csv", "oa_file_list.txt")
 _PMCID = re.compile(r"PMC(\d{1,12})(?![\dx])", re.IGNORECASE)
 _LONGEST_LINE = 1 << 20
+_MOST_LINES = 20
+"""A quoted citation may hold line breaks; after as many, its quotation mark is taken for a slip."""
 
 
 class FileList:
@@ -96,15 +98,47 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, str, bool]]:
 
 
 def _cells(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Return the cells of each line, parted by tabs or, in CSV, by commas."""
-    for line in lines:
-        if len(line) > _LONGEST_LINE:
-            continue
-        if "\t" in line:
+    """Return the cells of each row, parted by what parts the columns' names or, without them, the first row."""
+    tabs: bool | None = None
+    ids: tuple[int, int] | None = None
+    held: list[str] = []
+    for line in (line.replace("\0", "") for line in lines if len(line) <= _LONGEST_LINE):
+        if tabs is None:
+            tabs, ids = _form(line)
+        if tabs:
             yield line.rstrip("\r\n").split("\t")
-        else:
-            with contextlib.suppress(csv.Error):
-                yield from csv.reader([line.replace("\0", "")])
+            continue
+        if held and (len(held) == _MOST_LINES or _is_row(line, ids)):
+            for slip in held:  # a quotation mark that nothing closes
+                yield from _parsed([slip])
+            held = []
+        held.append(line)
+        if sum(part.count('"') for part in held) % 2 == 0:
+            yield from _parsed(held)
+            held = []
+    for slip in held:
+        yield from _parsed([slip])
+
+
+def _form(line: str) -> tuple[bool | None, tuple[int, int] | None]:
+    """Return whether tabs part the cells of a list, and its number of columns and the id's place, by its first line.
+
+    Nothing is known by a line that is neither the columns' names nor a row, as the date above them.
+    """
+    for tabs, cells in ((True, line.rstrip("\r\n").split("\t")), (False, next(_parsed([line]), []))):
+        if columns := _columns(cells) or _unnamed(cells):
+            return tabs, (len(cells), columns[0])
+    return None, None
+
+
+def _is_row(line: str, ids: tuple[int, int] | None) -> bool:
+    cells = next(_parsed([line]), [])
+    return ids is not None and len(cells) == ids[0] and bool(_PMCID.fullmatch(cells[ids[1]].strip()))
+
+
+def _parsed(lines: list[str]) -> Iterator[list[str]]:
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(lines)
 
 
 def _columns(row: list[str]) -> tuple[int, int, int] | None:
