@@ -86,11 +86,11 @@ def test_what_does_not_pass_ends_the_run_with_one_line(world: World, server: Ser
 def test_failures_can_be_counted_instead(world: World, server: Server, cloud: Make) -> None:
     for number in (1, 2, 3):
         world.add(f"PMC{number}", media={"f1.png": picture(number), "f2.png": picture(10 + number)})
-    server.always = {"PMC1.1/f1.png": "500", "PMC2.1.xml": "flip", "metadata/PMC3": "503"}
+    server.always = {"PMC1.1/f1.png": "500", "PMC2.1.xml": "flip", "prefix=PMC3.": "503"}
     source = cloud("PMC1,PMC2,PMC3", allow_failed=True)
     with pytest.raises(AccessError, match=r"PMC3: .*HTTP 503"):
         source.units()
-    del server.always["metadata/PMC3"]
+    del server.always["prefix=PMC3."]
     source.units()
     server.always["PMC3.1.xml"] = "reset"
     items = read(source)

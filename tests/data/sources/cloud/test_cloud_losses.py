@@ -66,6 +66,21 @@ def test_what_was_missing_is_asked_for_by_the_next_run(
     assert source.notes() == []
 
 
+@pytest.mark.parametrize("ids", ["PMC1,PMC2,PMC3", "PMC1,PMC2.1,PMC3"])
+@pytest.mark.parametrize("fault", ["500", "403", "flip"])
+def test_metadata_that_cannot_be_had_leaves_out_its_article_alone(
+    world: World, server: Server, cloud: Make, tmp_path: Path, ids: str, fault: str
+) -> None:
+    fill(world, 3)
+    server.always["metadata/PMC2"] = fault
+    with pytest.raises(AccessError, match=r"^PMC2: "):
+        read(cloud(ids, retries=BRIEF))
+    source = cloud(ids, allow_failed=True, retries=BRIEF)
+    assert build(source, tmp_path / "out").manifest["drops"] == {"fetch failed": 1}
+    server.always.clear()
+    assert build(source, tmp_path / "out").manifest["counts"]["samples"] == 3
+
+
 def test_what_failed_is_fetched_by_the_next_run(world: World, server: Server, cloud: Make, tmp_path: Path) -> None:
     fill(world, 3)
     server.always["PMC2.1/a.png"] = "403"

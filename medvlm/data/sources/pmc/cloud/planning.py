@@ -15,7 +15,17 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from medvlm.data.sources.pmc.cloud import eutils, inventory, protocol
-from medvlm.data.sources.pmc.cloud.http import Absent, Denied, FetchError, Http, Reply, Retries, Traffic, Unfit
+from medvlm.data.sources.pmc.cloud.http import (
+    Absent,
+    Denied,
+    FetchError,
+    Http,
+    Postponed,
+    Reply,
+    Retries,
+    Traffic,
+    Unfit,
+)
 from medvlm.data.sources.pmc.cloud.plan import PlanFile, Row, WorkTable
 from medvlm.data.sources.pmc.cloud.selection import Selection, split_id
 from medvlm.data.sources.pmc.cloud.store import Store
@@ -49,6 +59,7 @@ class Planner:
         limit: at most so many articles, the first by name.
         file: where the plan goes; the caller holds its lock.
         traffic: is added to.
+        allow_failed: plan an article whose metadata cannot be had all the same, and leave it to fetching.
     """
 
     selection: Selection
@@ -58,6 +69,7 @@ class Planner:
     store: Store
     service: Service
     traffic: Traffic
+    allow_failed: bool = False
 
     async def make(self) -> None:
         """Make the plan, or go on with one that was stopped while it was made.
@@ -68,18 +80,20 @@ class Planner:
             UsageError: a search cannot be understood.
         """
         work = WorkTable(self.file.building)
-        endpoint = self.service.endpoint
         try:
             async with Http(self.service.concurrency, self.service.retries, traffic=self.traffic) as http:
                 if work.origin() is None:
                     work.clear()
                     work.chosen(self.limit, await self._choose(work, http))
                 while batch := work.unresolved(_BATCH):
-                    work.resolve(await all_of(_resolved(*article, self.store, http, endpoint) for article in batch))
+                    work.resolve(await all_of(self._row(*article, http) for article in batch))
                 returned = await self._returned(work, http)
             self.file.finish(work, work.origin() or {}, returned)
         finally:
             work.close()
+
+    async def _row(self, article: str, wanted: int | None, http: Http) -> Row:
+        return await _resolved(article, wanted, self.store, http, self.service.endpoint, self.allow_failed)
 
     async def _returned(self, work: WorkTable, http: Http) -> set[str]:
         """Return the articles that lacked an object in an earlier run, are the same still, and have it now."""
@@ -131,7 +145,9 @@ class Planner:
         )
 
 
-async def _resolved(article: str, wanted: int | None, store: Store, http: Http, endpoint: str) -> Row:
+async def _resolved(
+    article: str, wanted: int | None, store: Store, http: Http, endpoint: str, allow_failed: bool
+) -> Row:
     """Return the version to take and the ETag of its metadata, which is in the store then.
 
     Without a named version it is the newest that is listed, even where its metadata is missing: only fetching gives way
@@ -148,10 +164,10 @@ async def _resolved(article: str, wanted: int | None, store: Store, http: Http, 
     except Absent:
         # Asked for by its version it is unknown; listed by the service it lacks only its metadata.
         return article, 0 if wanted else version, ""
-    except Unfit:
-        # Fetching meets it again, and tells how to do without the article.
-        return article, version, ""
     except (FetchError, protocol.Damaged) as error:
+        if isinstance(error, Unfit) or (allow_failed and version and not isinstance(error, Postponed)):
+            # Fetching meets it again, and tells how to do without the article, or counts it.
+            return article, version, ""
         raise AccessError(f"{article}: {error}; run the same command again: it goes on where it stopped") from error
     return article, version, etag
 

@@ -217,7 +217,8 @@ class CloudSource:
             self._renewed = f"the plan of the run that was stopped is {days:.0f} days old; a new one was made"
         file.clear_finished()
         traffic = Traffic()
-        planner = Planner(self.selection, self._term(), self.options.limit, file, self.store, self.service, traffic)
+        term, limit = self._term(), self.options.limit
+        planner = Planner(self.selection, term, limit, file, self.store, self.service, traffic, self.allow_failed)
         self._counted("plan", traffic, planner.make())
 
     def _term(self) -> str:
