@@ -142,6 +142,25 @@ def test_description_changes_with_a_picture_only(tmp_path: Path) -> None:
     assert [e["path"] for e in before] == [str(tmp_path)]
 
 
+def test_a_link_to_an_article_is_described_by_what_is_read(tmp_path: Path) -> None:
+    for name in ("real", "links"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "g1.png").write_bytes(PNG)
+    (tmp_path / "real" / "a.xml").write_bytes(jats())
+    link = tmp_path / "links" / "b.xml"
+    link.symlink_to(tmp_path / "real" / "a.xml")
+    source = PmcSource([link])
+    before = source.describe()
+    (tmp_path / "links" / "g1.png").write_bytes(picture(size=(9, 9)))
+    assert source.describe() == before
+    (tmp_path / "real" / "g1.png").write_bytes(picture(size=(9, 9)))
+    assert source.describe() != before
+    assert [e["path"] for e in before] == [str(link)]
+    (unit,) = source.units()
+    samples = [item for item in source.read(unit) if isinstance(item, Sample)]
+    assert [(s.image.look.width, s.image.look.height) for s in samples] == [(9, 9)]
+
+
 @pytest.mark.parametrize("inside", ["../evil.nxml", "/etc/evil.nxml", "a/../../evil.nxml", "C:/evil.nxml", "..\\evil"])
 def test_members_that_point_outside(tmp_path: Path, inside: str) -> None:
     (tmp_path / "a.tar").write_bytes(tar({**FILES, inside: b"x"}))

@@ -324,6 +324,7 @@ def _archive(path: str, changed: int, name: str, process: int) -> Package:
 def _used_files(path: Path) -> dict[Path, list[str]]:
     """Return folder -> names of the files in it (and one below) that reading `path` may use."""
     if not path.is_dir():
+        path = path.resolve()  # an article is read with what lies beside it, not beside a link to it
         names = [path.name] if packages.is_archive(path.name) else [path.name, *_pictures(path.parent)]
         return {path.parent: names + [found.name for found in filelists.beside(path, ())]}
     used: dict[Path, list[str]] = {}
