@@ -127,7 +127,21 @@ def test_a_server_that_is_no_bucket(server: Server, cloud: Make, fault: str) -> 
 
 
 @pytest.mark.parametrize(
-    "address", ["pmc", "s3://pmc-oa-opendata", "ftp://h/", "http://", "http://h/?x=1", "file:///x"]
+    "address",
+    [
+        "pmc",
+        "s3://pmc-oa-opendata",
+        "ftp://h/",
+        "http://",
+        "http://h/?x=1",
+        "file:///x",
+        "http://[::1",
+        "http://a:99999999",
+        "http://a:b",
+        "http://a..b",
+        "http://\u2100.com",
+        "http://ex ample",
+    ],
 )
 def test_a_server_has_an_http_address(cloud: Make, address: str) -> None:
     with pytest.raises(UsageError, match=r"--endpoint .* is no address of a server"):

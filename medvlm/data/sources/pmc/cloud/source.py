@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import urllib.parse
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from medvlm import __version__
 from medvlm.data.sample import Credit, Reject, Sample
@@ -233,8 +236,14 @@ class CloudSource:
 
 
 def _address(option: str, text: str) -> str:
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        httpx2.URL(text)
+        host = (parts.hostname or "").encode("idna")  # as it is looked up
+        sound = parts.scheme in ("http", "https") and host and parts.port != 0 and not re.search(r"\s", text)
+    except (ValueError, httpx2.InvalidURL):
+        sound = False
+    if not sound or parts.query or parts.fragment:
         raise UsageError(f'{option} "{text[:200]}" is no address of a server; give one like {DEFAULT_ENDPOINT}')
     return text.rstrip("/")
 
