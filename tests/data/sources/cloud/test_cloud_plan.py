@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import multiprocessing
+import os
 import pickle
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +23,7 @@ from pmc_server import Server, World
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.pmc.cloud import CloudSource
 from medvlm.data.sources.pmc.cloud.plan import PlanFile, PlannedUnits, WorkTable
+from medvlm.errors import AccessError, InputError, ResourceError
 
 Make = Callable[..., CloudSource]
 
@@ -106,6 +112,38 @@ with PlanFile(pathlib.Path({str(source.store.root / "plans")!r}), {source._plan_
 """
     assert subprocess.run([sys.executable, "-c", held], check=False).returncode == -9
     assert len(source.units()) == 1
+
+
+def test_a_plan_is_made_without_locks(world: World, cloud: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: object, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    world.add("PMC1")
+    source = cloud("PMC1")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    number = errno.ENOLCK
+    assert len(source.units()) == 1
+    file = source._plan_file()
+    with file.locked(), pytest.raises(InputError, match="is at work here"), file.locked():
+        pass
+    source.complete()
+    number = errno.EIO
+    with pytest.raises(AccessError, match=r"\.lock cannot be locked \(.*choose another folder"):
+        source.units()
+
+
+@pytest.mark.parametrize("pages", [1, 2, 4])
+def test_a_full_disk_is_told(cloud: Make, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
+    real = sqlite3.connect
+
+    def small(*words: Any, **settings: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = real(*words, **settings)
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with pytest.raises(ResourceError, match="plans: no space left on the disk"):
+        cloud(",".join(f"PMC{number}" for number in range(1, 2000))).describe()
 
 
 PEAK = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,13 +20,15 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, overload
 
+from medvlm.data.owner import owned
 from medvlm.data.sources.base import Unit
-from medvlm.errors import AccessError
+from medvlm.errors import AccessError, ResourceError
 from medvlm.io import disk_errors, sha256_bytes, write_text
 
 MAX_IDLE_DAYS = 7
 """A plan that no run has used for so long is made anew: articles may have been retracted since."""
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _PAGE = 10_000
 Row = tuple[str, int, str]
 """Article, version (0: the service has none), ETag of its metadata ("": unknown)."""
@@ -108,6 +111,18 @@ _DAMAGES = (sqlite3.DatabaseError, TypeError, ValueError, KeyError)
 """What a file that is no plan leads to."""
 
 
+@contextlib.contextmanager
+def _table_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, as SQLite tells it, into a `ResourceError` naming `path`."""
+    try:
+        with disk_errors(path):
+            yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+            raise
+        raise ResourceError(f"{path}: no space left on the disk; free some or choose another folder") from error
+
+
 def _facts(db: sqlite3.Connection) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(db.execute("SELECT facts FROM about").fetchone()[0])
     return facts
@@ -134,11 +149,23 @@ class PlanFile:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the plan alone; others of the same selection wait here until it is made."""
+        """Hold the plan alone; others of the same selection wait here until it is made.
+
+        Raises:
+            InputError: another process holds it, on a file system without locks.
+            ResourceError: the disk is full.
+        """
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self._lock, "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _table_errors(self.folder), open(self._lock, "w") as lock, contextlib.ExitStack() as held:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise AccessError(
+                        f"{self._lock} cannot be locked ({error.strerror}); choose another folder with --out"
+                    ) from error
+                held.enter_context(owned(self._lock.with_suffix(".owner")))
             yield
 
     def units(self) -> PlannedUnits:
@@ -284,7 +311,9 @@ class WorkTable:
     def __init__(self, path: Path) -> None:
         try:
             self._open(path)
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise
             path.unlink()
             self._open(path)
 
