@@ -78,6 +78,13 @@ _RESERVED = re.compile(
     re.IGNORECASE,
 )
 
+# Words before a license's name that say that it does not hold, or that somebody would have to ask for it.
+_WITHHELD = re.compile(
+    r"\b(?:(?:not|cannot|never)(?:\s+(?!(?:and|but|or|only|otherwise|is|are)\b)\w+){0,8}|"
+    r"who\s+(?:need|want|wish|require|prefer)s?(?:\s+\w+){0,3})\W*$",
+    re.IGNORECASE,
+)
+
 
 def code_license(code: str) -> str | None:
     """Return the license that a short code names: "CC BY-NC", "cc-by", "ccbyncndlicense", "CC0", "TDM"."""
@@ -107,7 +114,9 @@ def _named(terms: set[str], version: str | None) -> str | None:
 def prose_license(text: str) -> str | None:
     """Return the license that a text names in words, or None."""
     text = fold_hyphens(text)
-    if names := _names(text):
+    names = _names(text)
+    # One that is not withheld makes all count: the terms of the others only add to it.
+    if names and not all(_WITHHELD.search(text[max(0, name.start() - 120) : name.start()]) for name in names):
         terms = {term for name in names for term in _terms_in_name(name[1])}
         return _named(terms | _terms_in_words(text), _version(text, *names[0].span()))
     if _RESERVED.search(text):
