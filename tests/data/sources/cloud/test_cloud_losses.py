@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from cloud_run import read, reasons, samples
 from pmc_server import Server, World, picture
 
 from medvlm.data.prepare import Outcome, Settings, prepare
-from medvlm.data.sources.pmc.cloud import CloudSource, Retries
+from medvlm.data.sources.pmc.cloud import CloudSource, Retries, plan
 from medvlm.errors import AccessError
 
 Make = Callable[..., CloudSource]
@@ -177,6 +177,63 @@ def test_a_server_that_goes_on_the_way_ends_the_run(
     source.store.append(source._plan_file().lists["tally"], "came\n")
     for unit in units[25:40]:
         source.prefetch([unit])
+
+
+def test_what_came_in_the_end_has_not_failed(world: World, server: Server, cloud: Make) -> None:
+    fill(world, 3)
+    source = cloud(inventory=True, allow_failed=True, retries=BRIEF)
+    told = source.describe()
+    server.always["PMC2.1/a.png"] = "503"
+    read(source)
+    assert source._plan_file().failed() == {"PMC2"}
+    server.always.clear()
+    assert len(samples(read(source))) == 3
+    assert source._plan_file().failed() == set()
+    assert source.notes() == []
+    source.complete()
+    assert source.describe() == told
+
+
+@pytest.mark.parametrize("fault", ["403", "404"])
+def test_a_plan_that_was_killed_in_the_making_is_the_same(
+    world: World, server: Server, cloud: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    fill(world, 3)
+
+    def mended(store: Path, steps: int) -> tuple[str, bool]:
+        """Return the hash of the plan after a failure, made anew after a kill at a step, and whether it was killed."""
+        server.always["PMC2.1/a.png"] = fault
+        source = cloud(inventory=True, allow_failed=True, retries=BRIEF, store=store)
+        first = source.describe()
+        read(source)
+        source.complete()
+        server.always.clear()
+        killed = False
+        with monkeypatch.context() as patch:
+            left = iter(range(steps))
+            for owner, name in ((Path, "unlink"), (plan, "write_text"), (os, "replace")):
+                patch.setattr(owner, name, dying(getattr(owner, name), left))
+            try:
+                source.describe()
+            except KeyboardInterrupt:
+                killed = True
+        assert source.describe() != first
+        return str(source.describe()[0]["sha256"]), killed
+
+    def dying(real: Callable[..., object], left: Iterator[int]) -> Callable[..., object]:
+        def step(*words: object, **settings: object) -> object:
+            if any(part in str(words[0]) for part in (".failed", ".missing", ".salt")) and next(left, None) is None:
+                raise KeyboardInterrupt
+            return real(*words, **settings)
+
+        return step
+
+    whole, killed = mended(tmp_path / "whole", 99)
+    assert not killed
+    found = [mended(tmp_path / str(steps), steps) for steps in range(9)]
+    assert {sha256 for sha256, _ in found} == {whole}
+    assert found[1][1]
+    assert not found[-1][1]
 
 
 def test_an_old_plan_is_made_anew(world: World, server: Server, cloud: Make) -> None:

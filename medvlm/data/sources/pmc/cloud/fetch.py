@@ -27,6 +27,7 @@ from medvlm.data.sources.pmc.cloud.http import (
     Refused,
     Traffic,
 )
+from medvlm.data.sources.pmc.cloud.plan import CAME_SINCE
 from medvlm.data.sources.pmc.cloud.planning import Service, all_of, kept, listed, metadata
 from medvlm.data.sources.pmc.cloud.store import Record, Store
 from medvlm.data.sources.pmc.options import PmcOptions
@@ -177,6 +178,7 @@ class _Worker:
         if self._settled(unit):
             self._http.traffic.reused += 1
             return
+        before = self._store.record(self._key(unit), unit.name, unit.version)
         async with self._articles:
             record = await self._record(unit)
         if record.xml[1]:
@@ -185,6 +187,8 @@ class _Worker:
             self.lost.append(unit.name)
         if _has_failed(record):
             self.notes["failed"].append(f"{unit.name}\n")
+        elif before and _has_failed(before):
+            self.notes["failed"].append(f"{CAME_SINCE}{unit.name}\n")
         self.notes["missing"] += [f"{unit.name}\t{unit.version}\t{url}\n" for url in record.missing]
         self._store.put_record(self._key(unit), unit.name, record)
 

@@ -28,6 +28,9 @@ from medvlm.io import disk_errors, sha256_bytes, write_text
 MAX_IDLE_DAYS = 7
 """A plan that no run has used for so long is made anew: articles may have been retracted since."""
 
+CAME_SINCE = "-"
+"""Before the name of an article that is on the list of those that failed, and needs to be there no more."""
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _PAGE = 10_000
 Row = tuple[str, int, str]
@@ -142,8 +145,6 @@ class PlanFile:
         self.building = folder / f"{key}.building"
         self.inventory = folder / f"{key}.inventory"
         self._lock = folder / f"{key}.lock"
-        self._failed = folder / f"{key}.failed"
-        self._missing = folder / f"{key}.missing"
         self._tally = folder / f"{key}.tally"
         self._salt = folder / f"{key}.salt"
 
@@ -229,17 +230,33 @@ class PlanFile:
     @property
     def lists(self) -> dict[str, str]:
         """The names, within the store, of the lists that a run adds to: "failed", "missing" and "tally"."""
-        return {
-            path.suffix[1:]: f"{self.folder.name}/{path.name}" for path in (self._failed, self._missing, self._tally)
-        }
+        salt = self._last_salt()
+        paths = {"failed": self._list("failed", salt), "missing": self._list("missing", salt), "tally": self._tally}
+        return {name: f"{self.folder.name}/{path.name}" for name, path in paths.items()}
+
+    def _last_salt(self) -> str:
+        try:
+            return self._salt.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def _list(self, name: str, salt: str) -> Path:
+        """Return the list of what came after a salt: with a new salt all that the old lists say is settled at once."""
+        return self._salt.with_suffix(f".{name}{'-' if salt else ''}{salt[:16]}")
 
     def failed(self) -> set[str]:
-        """Return the articles that were left out because they, or files of them, failed."""
-        return set(_lines(self._failed))
+        """Return the articles that were left out because they, or files of them, failed, and have not come since."""
+        found: set[str] = set()
+        for line in _lines(self._list("failed", self._last_salt())):
+            if line.startswith(CAME_SINCE):
+                found.discard(line.removeprefix(CAME_SINCE))
+            else:
+                found.add(line)
+        return found
 
     def missing(self) -> set[Miss]:
         """Return what the service did not have."""
-        cells = (line.split("\t") for line in _lines(self._missing))
+        cells = (line.split("\t") for line in _lines(self._list("missing", self._last_salt())))
         return {Miss(*row) for row in cells if len(row) == 3}
 
     def finish(self, work: WorkTable, origin: dict[str, Any], returned: Set[str] = frozenset()) -> None:
@@ -250,8 +267,7 @@ class PlanFile:
             origin: is told with the plan's facts.
             returned: articles that lacked an object and have it now.
         """
-        salt = self._salted(returned)
-        self._keep_missing(work, returned)
+        salt = self._salted(work, returned)
         part = self.path.with_suffix(".part")
         part.unlink(missing_ok=True)
         digest, size, number = hashlib.sha256(salt.encode()), 0, 0
@@ -274,24 +290,24 @@ class PlanFile:
         os.replace(part, self.path)
         self._tidy()
 
-    def _salted(self, returned: Set[str]) -> str:
+    def _salted(self, work: WorkTable, returned: Set[str]) -> str:
         """Return what sets this plan apart from the last one where that left out what failed or has come since.
 
-        Without it a run that could mend them would be found up to date.
+        Without it a run that could mend them would be found up to date. What is missing still, of articles that are the
+        same, stays on its list for the next plan to ask for again.
         """
-        salt = self._salt.read_text(encoding="utf-8") if self._salt.exists() else ""
-        if names := sorted(self.failed() | returned):
-            salt = sha256_bytes(f"{salt} {' '.join(names)}".encode())
-            write_text(self._salt, salt)
-        self._failed.unlink(missing_ok=True)
-        return salt
-
-    def _keep_missing(self, work: WorkTable, returned: Set[str]) -> None:
-        """Keep on the list what the next plan is to ask for again: of articles that are still the same."""
-        if not self._missing.exists():
-            return
+        old = salt = self._last_salt()
         left = sorted(m for m in self.missing() if m.article not in returned and work.etag(m.article) == m.etag)
-        write_text(self._missing, "".join(f"{miss.article}\t{miss.etag}\t{miss.url}\n" for miss in left))
+        if names := sorted(self.failed() | returned):
+            salt = sha256_bytes(f"{old} {' '.join(names)}".encode())
+        if left or self._list("missing", old).exists():
+            lines = "".join(f"{miss.article}\t{miss.etag}\t{miss.url}\n" for miss in left)
+            write_text(self._list("missing", salt), lines)
+        if salt != old:
+            write_text(self._salt, salt)
+            self._list("missing", old).unlink(missing_ok=True)
+        self._list("failed", old).unlink(missing_ok=True)
+        return salt
 
 
 def _lines(path: Path) -> list[str]:
