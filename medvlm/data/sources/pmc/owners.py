@@ -154,6 +154,8 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
     for gate, behind in _GATED_CLUES.items():
         if gate in lower:
             clues.update(filter(lower.__contains__, behind))
+    if "(c)" in clues and _PANEL_MARK.search(text):
+        clues.discard("(c)")
     if not clues:
         return None
     masked = text
@@ -163,8 +165,6 @@ def third_party_note(text: str, authors: frozenset[str] = frozenset()) -> tuple[
         masked = _ABBREVIATED.sub(lambda match: match[0].replace(".", " "), masked)
     for kind in (_OWNED, _BORROWED, _CREDITED):
         for match in _matches(kind, masked, clues):
-            if match[0].startswith(("(c)", "(C)")) and _PANEL_MARK.search(text):
-                continue
             if kind is _BORROWED and _NOT_PICTURES.search(text[: match.start()].rsplit(". ", 1)[-1]):
                 continue
             if kind is _CREDITED and _names_author(text[match.end() : match.end() + 80], authors):
