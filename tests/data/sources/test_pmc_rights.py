@@ -481,6 +481,8 @@ def test_evidence_is_the_whole_sentence() -> None:
         "Used with permission of the American Family Physician.",
         "With permission from Patient Safety Network, AHRQ.",
         "Used with permission from Father Browne Collection.",
+        "Reproduced under license from BMJ.",
+        "Reprint permission: Elsevier license 4567.",
         "Used with permission from Wiley after ethics committee approval.",
     ],
 )

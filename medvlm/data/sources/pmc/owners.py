@@ -45,7 +45,7 @@ _OWNED = (
         r"\bpermission\s+(?:to|for)\s[^.;]{0,80}?\b(?:obtained|granted|given|received|provided|secured)\s+(?:from|by)\b|"
         rf"\b(?:publishers?|journals?|editors?|press|society|museum|owners?|holders?|(?!{_GIVERS}){_NAME})"
         r"(?:\s+(?:ha[sd]|have|kindly|also|already)){0,3}\s+(?:gave|gives?|given|granted|provided)\s+"
-        r"(?:\w+\s+){0,4}?permission\b",
+        r"(?:\w+\s+){0,4}?permission\b|\b(?:reprint|reuse|reproduction)\s+permissions?\b",
     ),
     _clued("genehmigung", r"\bmit\s+(?:[\w]+\s+){0,3}?genehmigung\b|\bgenehmigung\s+(?:von|de[rs])\b"),
     _clued(
@@ -53,7 +53,10 @@ _OWNED = (
         r"\b(?:avec|con|com|per|sous|mediante|sob)\s+(?:(?:(?:l|d)['’])?\w+\s+){0,3}?(?:l['’])?"
         r"(?:aimable\s+)?(?:permission|permiss[aã]o|permiso|permesso|autori[sz]a[tcç][\wãóò]+|concessione)\b",
     ),
-    _clued("reprodu|reprinted|republished", r"\b(?:reproduced|reprinted|republished)\s+from\b"),
+    _clued(
+        "reprodu|reprinted|republished",
+        r"\b(?:reproduced|reprinted|republished)\s+(?:under\s+(?:an?\s+)?licen[cs]e\s+)?from\b",
+    ),
     _clued("reprodu", r"\b(?:reproduzid|reproducid)[oa]s?\s+(?:de|do|da|del)\b"),
     _clued("reserved", r"\ball rights reserved\b"),
     _clued(
