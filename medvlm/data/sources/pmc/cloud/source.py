@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,9 @@ from medvlm.data.sources.pmc.cloud.selection import Selection
 from medvlm.data.sources.pmc.cloud.store import Record, Store
 from medvlm.data.sources.pmc.options import PmcOptions
 from medvlm.data.sources.pmc.packages import Package, PackageError, printable
-from medvlm.data.sources.pmc.prose import strictness
-from medvlm.data.sources.pmc.rights import Rights, metadata_rights
+from medvlm.data.sources.pmc.rights import metadata_rights
 from medvlm.errors import AccessError, UsageError
 from medvlm.io import stable_hash
-from medvlm.licenses.expressions import commercial_use
 from medvlm.licenses.policy import parse_policy
 
 DEFAULT_ENDPOINT = "https://pmc-oa-opendata.s3.amazonaws.com"
@@ -181,8 +179,8 @@ class CloudSource:
             return
         package = _StoredPackage(f"{article}.{record.version}", record, self.store)
         rights = metadata_rights(record.license_code)
-        items = reader.read_xml(package, record.xml[0], self.name, set(), self.options, rights, self.license, article)
-        yield from stricter(items, rights)
+        name = record.xml[0]
+        yield from reader.read_xml(package, name, self.name, set(), self.options, rights, self.license, article)
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card."""
@@ -270,25 +268,3 @@ class _StoredPackage(Package):
             where = self._store.object(self._md5[name])
             raise AccessError(f"{where} is damaged or gone; run the same command again to fetch it")
         return data
-
-
-def stricter(items: Iterable[Sample | Reject | Credit], metadata: Rights | None) -> Iterator[Sample | Reject | Credit]:
-    """Put what has its license from its article under the metadata's where that allows less.
-
-    Where both allow as much, the XML's stands, as it tells the version. A figure's own license is its own.
-    """
-    for item in items:
-        if metadata is not None and not isinstance(item, Reject) and _allows_less(metadata, item):
-            if isinstance(item, Sample):
-                said = f"{metadata.evidence} (stricter than the article's {item.license})"
-                use = commercial_use(metadata.license)
-                yield dataclasses.replace(item, license=metadata.license, license_evidence=said, commercial_use=use)
-            else:
-                yield dataclasses.replace(item, license=metadata.license, license_url=None)
-        else:
-            yield item
-
-
-def _allows_less(metadata: Rights, item: Sample | Credit) -> bool:
-    from_article = isinstance(item, Credit) or item.license_scope == "article"
-    return from_article and item.license is not None and strictness(metadata.license) < strictness(item.license)
