@@ -39,12 +39,12 @@ def finetune(
     """
     from medvlm.data.mixture import Mixture
     from medvlm.errors import InputError
-    from medvlm.models.locate import locate
+    from medvlm.models.locate import locate_parts
     from medvlm.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides or [])
     # Asked for before anything heavy is loaded, so that missing weights are told within seconds.
-    located = None if dry_run else locate(resolved.model.id, resolved.model.revision)
+    located = None if dry_run else locate_parts(resolved.model)
     mixture = Mixture(resolved.data, "train", resolved.seed)
     if not len(mixture):
         paths = ", ".join(part.path for part in resolved.data)
@@ -79,7 +79,7 @@ def _verdict(recipe: Recipe, mixture: Mixture) -> dict[str, Any]:
 
     from medvlm.licenses import policy, registry
 
-    verdict = policy.verdict(registry.find(recipe.model.id), mixture.licenses(), recipe.model.id)
+    verdict = policy.verdict(registry.find(str(recipe.model.id)), mixture.licenses(), recipe.model.label)
     return dataclasses.asdict(verdict)
 
 
@@ -88,7 +88,7 @@ def _print_plan(recipe: Recipe, mixture: Mixture) -> None:
 
     plan = make_plan(recipe, mixture)
     part = recipe.train
-    say(f"plan of {recipe.name}: {recipe.model.id}, nothing is trained")
+    say(f"plan of {recipe.name}: {recipe.model.label}, nothing is trained")
     say(f"  {'component':<16}{'parameters':>16}{'trained':>14}{'4-bit':>16}")
     for name, count in plan.census.items():
         say(f"  {name:<16}{count.total:>16,}{count.trainable:>14,}{count.quantized:>16,}")

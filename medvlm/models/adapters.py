@@ -30,7 +30,8 @@ def lora_pattern(part: AdapterPart, prefix: str) -> str:
 
     A bare suffix such as `q_proj` would also hit the vision tower's attention.
     """
-    return rf"{re.escape(prefix)}.*\.({'|'.join(map(re.escape, part.modules))})"
+    words = "|".join(map(re.escape, part.modules)) if part.modules else "[a-zA-Z_]*proj"
+    return rf"{re.escape(prefix)}.*\.({words})"
 
 
 def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbone]) -> torch.nn.Module:
@@ -42,8 +43,8 @@ def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbon
     Raises:
         RecipeError: the LoRA modules match nothing.
     """
-    parts: dict[str, AdapterPart] = {name: getattr(adapters, name) for name in backbone.components}
-    lora = {name: part for name, part in parts.items() if part.kind == "lora"}
+    parts = {name: adapters.part(name) for name in backbone.components}
+    lora = {name: part for name, part in parts.items() if part.low_rank}
     if not lora:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(_kind(name, parts, backbone) == "full")
@@ -75,7 +76,7 @@ def _check_modules(model: torch.nn.Module, name: str, part: AdapterPart, prefix:
         for place, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and place.startswith(prefix)
     }
-    unknown = [word for word in part.modules if word not in linear]
+    unknown = [word for word in part.modules or [] if word not in linear]
     if unknown:
         problems = [
             f"adapters.{name}.modules: {word!r}: no linear layer of the {name}{nearest(word, sorted(linear))}"

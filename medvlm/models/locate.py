@@ -12,6 +12,7 @@ from typing import Any
 
 from medvlm.errors import AccessError, InputError
 from medvlm.io import sha256_bytes, stable_hash
+from medvlm.recipe.models import ModelPart
 from medvlm.resources import PACKAGE
 
 TINY_BASE = "medvlm/tiny-base"
@@ -59,6 +60,11 @@ def locate(model_id: str, revision: str | None = None) -> Located:
     return Located(model_id, cached or _download(model_id, revision))
 
 
+def locate_parts(model: ModelPart) -> dict[str, Located]:
+    """Return role -> where each checkpoint of the recipe's base lies; raises as `locate`."""
+    return {role: locate(name, model.revision if role == "model" else None) for role, name in model.parts.items()}
+
+
 def weights_fingerprint(path: Path | None) -> str | None:
     """Return a hash that changes with a base's weights: of each file's name, size, and first and last mebibyte.
 
@@ -83,10 +89,12 @@ def check_weights(facts: Mapping[str, Any]) -> None:
         InputError: the weights differ from those that run.json recorded.
     """
     known = facts.get("model", {})
-    if known.get("weights") is None:
-        return
-    if weights_fingerprint(locate(known["id"], known.get("revision")).path) != known["weights"]:
-        raise InputError(f"model.id: {known['id']} has other weights than when this run was trained; train it again")
+    for role, name in known.get("parts", {}).items():
+        weights = known["weights"][role]
+        if weights is None:
+            continue
+        if weights_fingerprint(locate(name, known.get("revision") if role == "model" else None).path) != weights:
+            raise InputError(f"model.id: {name} has other weights than when this run was trained; train it again")
 
 
 def is_local(model_id: str) -> bool:

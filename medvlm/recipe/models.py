@@ -19,17 +19,48 @@ class Part(BaseModel):
 
 
 class ModelPart(Part):
-    """Which base model, at which image size."""
+    """Which base model, at which image size: one checkpoint, or an image tower and a language model put together."""
 
-    id: str
+    id: str | None = None
     """A Hub id, a local folder, `medvlm/tiny-base` (packaged) or `medvlm/tiny-random` (its untrained architecture)."""
+    vision_tower: str | None = None
+    """GIT-LLM put together: a Hub id or folder with a CLIP or SigLIP model; its image tower is taken."""
+    language_model: str | None = None
+    """GIT-LLM put together: a Hub id, a folder, or a GGUF file with any decoder of `AutoModelForCausalLM`."""
     revision: str | None = None
-    backbone: Literal["paligemma"] = "paligemma"
+    """Of `id`."""
+    backbone: Literal["paligemma", "git_llm"] = "paligemma"
     image_size: Positive | None = None
     """Side of the square image in pixels; None keeps the checkpoint's. Position embeddings are resampled to fit."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Not flash attention: it takes no prefix-LM mask, so the answer would leak without an error."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """`auto`: sdpa, but eager for Gemma 2, which refuses sdpa. Not flash attention over the text: it takes no prefix-LM
+    mask, so the answer would leak without an error (sdpa uses flash kernels by itself where no mask is needed)."""
+    logit_softcapping: bool = True
+    """Keep the checkpoint's final logit soft-capping, if it has one (Gemma 2)."""
+    start: str | None = None
+    """A finished run whose trained parts this one starts from; an earlier stage, for example."""
+
+    @model_validator(mode="after")
+    def _one_base(self) -> ModelPart:
+        together = (self.vision_tower, self.language_model)
+        if (self.id is None) == (together == (None, None)) or (self.id is None and None in together):
+            raise ValueError("expected either id, or vision_tower and language_model")
+        if self.id is None and self.backbone != "git_llm":
+            raise ValueError("vision_tower and language_model are put together by backbone: git_llm only")
+        return self
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Return role -> id or path of every checkpoint that the base is made of."""
+        if self.id is not None:
+            return {"model": self.id}
+        return {"vision_tower": str(self.vision_tower), "language_model": str(self.language_model)}
+
+    @property
+    def label(self) -> str:
+        """Return the base in one text."""
+        return " + ".join(self.parts.values())
 
 
 class QuantizationPart(Part):
@@ -41,27 +72,39 @@ class QuantizationPart(Part):
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
 
+LORA_KINDS = ("lora", "dora", "rslora")
+COMPONENTS = ("vision_tower", "projector", "language_model", "head")
+
+
 class AdapterPart(Part):
     """What is trained of one component."""
 
-    kind: Literal["lora", "full", "frozen"]
+    kind: Literal["lora", "dora", "rslora", "full", "frozen"]
+    """lora: arXiv:2106.09685, dora: arXiv:2402.09353, rslora (alpha / sqrt(r)): arXiv:2312.03732; all; nothing."""
     r: Positive = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    modules: list[str] | None = None
+    """Last names of the linear layers that get an adapter; None is every linear layer of the component."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of this component; None takes train.learning_rate."""
 
-    @field_validator("alpha", "dropout", mode="before")
-    @classmethod
-    def _integers_are_numbers(cls, value: Any) -> Any:
-        return _as_float(value)
+    _numbers = field_validator("alpha", "dropout", "learning_rate", mode="before")(lambda value: _as_float(value))
+
+    @property
+    def low_rank(self) -> bool:
+        """True where an adapter is trained beside frozen weights."""
+        return self.kind in LORA_KINDS
 
 
 class AdaptersPart(Part):
-    """Each component by name; PaliGemma has these three."""
+    """Each component by name."""
 
     vision_tower: AdapterPart = AdapterPart(kind="frozen")
     projector: AdapterPart = AdapterPart(kind="frozen")
     language_model: AdapterPart = AdapterPart(kind="lora")
+    head: AdapterPart = AdapterPart(kind="frozen")
+    """The output layer. Trained, it is no longer tied to the token embeddings, which stay with the language model."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -70,14 +113,21 @@ class AdaptersPart(Part):
         return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _something_is_trained(self) -> AdaptersPart:
-        parts = (self.vision_tower, self.projector, self.language_model)
-        if all(part.kind == "frozen" for part in parts):
+    def _can_be_trained(self) -> AdaptersPart:
+        parts = {name: self.part(name) for name in COMPONENTS}
+        if all(part.kind == "frozen" for part in parts.values()):
             raise ValueError("every component is frozen, so nothing would be trained")
-        for name in ("vision_tower", "projector"):
-            if getattr(self, name).kind == "lora":
-                raise ValueError(f"{name}: lora is for the language model; choose full or frozen here")
+        low_rank = [part for part in parts.values() if part.low_rank]
+        if 0 < sum(part.kind == "dora" for part in low_rank) < len(low_rank):
+            raise ValueError("dora cannot stand beside lora or rslora in one adapter; choose one of them")
+        if len({part.dropout for part in low_rank}) > 1:
+            raise ValueError("the adapters of all components share one dropout; set the same")
         return self
+
+    def part(self, component: str) -> AdapterPart:
+        """Return what is said of a component."""
+        found: AdapterPart = getattr(self, component)
+        return found
 
 
 class DataPart(Part):
@@ -91,6 +141,10 @@ class DataPart(Part):
     """At most so many training rows, chosen by the seed."""
     tasks: list[Task] | None = None
     """Only rows of these tasks."""
+    cache_pixels: bool = False
+    """Keep every picture as the model takes it (resized, 8 bits) on disk, so that it is decoded once."""
+    cache_features: bool = False
+    """Keep what the frozen vision tower makes of every picture on disk, so that the tower runs once a picture."""
 
     _weight = field_validator("weight", mode="before")(lambda value: _as_float(value))
 
@@ -141,11 +195,22 @@ class TrainPart(Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
-    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw_fused", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """8 bits: arXiv:2110.02861, by bitsandbytes, on a GPU; paged: states move to main memory when the GPU is full."""
     loss: Literal["token", "example"] = "token"
     """`token`: mean over all suffix tokens of a batch; `example`: mean over samples of each sample's mean."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss_chunk: Positive = 256
+    """Label positions whose logits exist at one time; the loss does not depend on it."""
+    batching: Literal["shuffled", "grouped", "packed"] = "shuffled"
+    """`grouped`: examples of like length share a batch; `packed`: those of a batch share rows, blind to each other."""
+    pack_tokens: Positive | None = None
+    """Longest packed row in tokens; None is twice the longest example of the batch."""
     activation_checkpointing: bool = False
+    compile: bool = False
+    """torch.compile of the decoder's layers."""
+    liger: Literal["auto", "on", "off"] = "auto"
+    """liger-kernel for norms, rotary embeddings and gated layers; `auto`: on a GPU, where it is installed."""
     log_every: Positive = 1
     eval_every: Positive | None = None
     """Steps between validation losses; None is once at the end of every epoch."""
@@ -154,6 +219,12 @@ class TrainPart(Part):
     save_every: Positive | None = None
     """Steps between checkpoints; None is ten in a run."""
     keep_checkpoints: Positive = 2
+    """The last so many; the best is kept beside them."""
+    best: Literal["none", "loss", "bleu4", "rouge_l", "cider", "accuracy"] = "none"
+    """By which validation figure the best checkpoint is chosen and saved at the end; `none` saves the last step."""
+    best_samples: Positive = 64
+    """From so many validation rows the texts are generated for a figure other than the loss."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images; 0 decodes in the main process."""
 
@@ -171,6 +242,29 @@ class EvalPart(Part):
     limit: Positive | None = None
     tasks: list[Task] | None = None
     """Only rows of these tasks; None scores all that were trained on."""
+    num_beams: Positive = 1
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 takes the likeliest token each time; above, tokens are drawn."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Tokens are drawn from the smallest set that holds so much probability (arXiv:1904.09751)."""
+
+    _numbers = field_validator("temperature", "top_p", mode="before")(lambda value: _as_float(value))
+
+
+class ComputePart(Part):
+    """What compute.json cannot know by itself."""
+
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of the whole machine."""
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    """Dense rate of the device in the run's dtype; None takes the known device's, where it is known."""
+    energy: Literal["auto", "codecarbon", "off"] = "auto"
+    """`auto`: the GPU's own counter (NVML) where there is one; `codecarbon`: its offline tracker, by medvlm[carbon]."""
+    country: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USA"
+    """ISO 3166 code, for the carbon intensity that codecarbon assumes."""
+
+    _numbers = field_validator("price_per_hour", "peak_tflops", mode="before")(lambda value: _as_float(value))
 
 
 class Recipe(Part):
@@ -186,12 +280,25 @@ class Recipe(Part):
     text: TextPart = TextPart()
     train: TrainPart = TrainPart()
     eval: EvalPart = EvalPart()
+    compute: ComputePart = ComputePart()
 
     @model_validator(mode="after")
     def _quantized_parts_are_not_trained_in_full(self) -> Recipe:
         kind = self.adapters.language_model.kind
-        if self.quantization.mode != "none" and kind != "lora":
-            raise ValueError(f"a 4-bit language model cannot be {kind}; use lora, or quantization.mode=none")
+        if self.quantization.mode != "none" and kind == "full":
+            raise ValueError("a 4-bit language model cannot be trained in full; use lora, or quantization.mode=none")
+        return self
+
+    @model_validator(mode="after")
+    def _features_of_a_frozen_tower(self) -> Recipe:
+        if self.adapters.vision_tower.kind != "frozen" and any(part.cache_features for part in self.data):
+            raise ValueError("data.cache_features: the vision tower is trained, so what it sees changes; freeze it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_new_projector_is_trained(self) -> Recipe:
+        if self.model.id is None and self.adapters.projector.kind != "full":
+            raise ValueError("adapters.projector: the projector between the two models is new; expected full")
         return self
 
 

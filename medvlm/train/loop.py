@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class Job:
     """One run to be trained: everything is checked and loaded before its folder is made."""
 
     recipe: Recipe
-    located: Located
+    located: Mapping[str, Located]
     train: Mixture
     validation: Mixture
     command: str

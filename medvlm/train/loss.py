@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from medvlm.models.backbones.paligemma import IGNORED
+from medvlm.models.backbones.base import IGNORED
 
 
 def suffix_loss(

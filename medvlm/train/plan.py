@@ -8,8 +8,8 @@ from typing import Any
 from medvlm.data.mixture import Mixture
 from medvlm.models import adapters, quantize
 from medvlm.models.backbones import BACKBONES
-from medvlm.models.load import image_tokens, planned_config
-from medvlm.models.locate import is_local, locate
+from medvlm.models.load import planned_config
+from medvlm.models.locate import is_local, locate_parts
 from medvlm.recipe.models import Recipe
 from medvlm.train.collate import prefix
 
@@ -48,8 +48,7 @@ def make_plan(recipe: Recipe, mixture: Mixture) -> Plan:
         model = kind.build(config)
     quantized = quantize.would_be_quantized(model, kind) if recipe.quantization.mode != "none" else []
     model = adapters.apply(model, recipe.adapters, kind)
-    vision = config["vision_config"]
-    tokens = image_tokens(vision["image_size"], vision.get("patch_size", 14))
+    tokens = kind.image_tokens_of(model.config)
     text, how = _text_tokens(recipe, mixture, tokens)
     steps = updates(recipe, len(mixture))
     seen = steps * recipe.train.batch_size * recipe.train.gradient_accumulation
@@ -70,15 +69,16 @@ def _text_tokens(recipe: Recipe, mixture: Mixture, images: int) -> tuple[float, 
     places = range(0, len(mixture), max(1, len(mixture) // SAMPLED))
     texts = [mixture.text(place) for place in places]
     pairs = [(prefix(text, recipe.prompts), str(text["target"])) for text in texts]
-    located = locate(recipe.model.id, recipe.model.revision) if is_local(recipe.model.id) else None
-    if located is None or located.path is None:
+    here = all(map(is_local, recipe.model.parts.values()))
+    paths = [part.path for part in locate_parts(recipe.model).values()] if here else []
+    if not paths or None in paths:
         # About 1.3 tokens a word in English with a large vocabulary.
         limit = recipe.text.max_prefix_tokens + recipe.text.max_suffix_tokens
         words = [min(limit, round(1.3 * len(f"{a} {b}".split())) + 3) for a, b in pairs]
         return sum(words) / max(1, len(words)), "estimated"
     from transformers import AutoProcessor
 
-    processor: Any = AutoProcessor.from_pretrained(str(located.path), local_files_only=True, backend="pil")
+    processor: Any = AutoProcessor.from_pretrained(str(paths[0]), local_files_only=True, backend="pil")
     backbone = BACKBONES.get(recipe.model.backbone)(
         processor,
         image_tokens=images,

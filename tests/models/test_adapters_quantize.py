@@ -14,7 +14,8 @@ from medvlm.errors import InputError, RecipeError
 from medvlm.models import adapters, quantize
 from medvlm.models.backbones.base import Example
 from medvlm.models.backbones.paligemma import PaliGemmaBackbone
-from medvlm.models.load import Loaded, image_tokens, load_base, resample_positions
+from medvlm.models.load import Loaded, load_base
+from medvlm.models.positions import image_tokens, resample_positions
 from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
 from medvlm.train.loss import suffix_loss

@@ -14,7 +14,6 @@ from PIL import Image
 from medvlm.models import tiny
 from medvlm.models.backbones.base import Example
 from medvlm.models.backbones.paligemma import IGNORED, PaliGemmaBackbone
-from medvlm.models.load import resize
 
 TOKENS = 64
 
@@ -147,7 +146,7 @@ def test_a_text_that_says_image_claims_no_place(bare: tuple[Any, Any]) -> None:
 def test_resizing_gives_the_new_number_of_image_tokens() -> None:
     torch.manual_seed(0)
     model, processor = tiny.random_model()
-    assert resize(model, processor, 448)
+    assert PaliGemmaBackbone.resize(model, processor, 448)
     made = PaliGemmaBackbone(processor, image_tokens=1024, max_prefix_tokens=16, max_suffix_tokens=16)
     batch = made.collate([Example(picture(), "caption en", "a nodule")])
     assert batch["pixel_values"].shape[-2:] == (448, 448)

@@ -7,14 +7,14 @@ section 3.2.1). What makes it so is `token_type_ids`: 0 on image, prefix and pad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from medvlm.models.backbones.base import Example
-
-IGNORED = -100
-"""Label of a position that has no loss."""
+from medvlm.errors import InputError
+from medvlm.models.backbones.base import IGNORED, Example
+from medvlm.models.positions import image_tokens, resample_positions
 
 
 class PaliGemmaBackbone:
@@ -51,6 +51,56 @@ class PaliGemmaBackbone:
         model: torch.nn.Module = PaliGemmaForConditionalGeneration(PaliGemmaConfig.from_dict(dict(config)))
         return model
 
+    @classmethod
+    def load(cls, paths: Mapping[str, Path], options: Mapping[str, Any], seed: int) -> tuple[torch.nn.Module, Any]:
+        """Return the checkpoint's model and processor.
+
+        Raises:
+            InputError: the folder holds another architecture.
+        """
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+        path = paths["model"]
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        if config.model_type != "paligemma":
+            raise InputError(f"model.id: {path} is a {config.model_type} model; expected paligemma")
+        model = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True, **options)
+        return model, AutoProcessor.from_pretrained(path, local_files_only=True, backend="pil")
+
+    @classmethod
+    def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the checkpoint's configuration: there is just one part."""
+        return dict(configs["model"])
+
+    @classmethod
+    def image_tokens_of(cls, config: Any) -> int:
+        """Return (image size / patch size)²."""
+        return image_tokens(config.vision_config.image_size, config.vision_config.patch_size)
+
+    @classmethod
+    def resize(cls, model: torch.nn.Module, processor: Any, image_size: int) -> bool:
+        """Make a PaliGemma take images of `image_size`; return whether position embeddings had to be resampled."""
+        config: Any = model.config
+        vision = config.vision_config
+        tokens = image_tokens(image_size, vision.patch_size)
+        changed = bool(vision.image_size != image_size)
+        if changed:
+            embeddings: Any = next(m for m in model.modules() if type(m).__name__ == "SiglipVisionEmbeddings")
+            old = embeddings.position_embedding.weight
+            new = resample_positions(old.data, image_size // vision.patch_size)
+            embeddings.position_embedding = torch.nn.Embedding(*new.shape)
+            embeddings.position_embedding.weight = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+            embeddings.image_size = image_size
+            embeddings.num_patches = embeddings.num_positions = tokens
+            embeddings.position_ids = torch.arange(tokens, device=old.device).expand((1, -1))
+        vision.image_size = image_size
+        vision.num_image_tokens = config.text_config.num_image_tokens = tokens
+        if hasattr(config, "num_image_tokens"):
+            config.num_image_tokens = tokens
+        processor.image_processor.size = {"height": image_size, "width": image_size}
+        processor.image_processor.image_seq_length = processor.image_seq_length = tokens
+        return changed
+
     def _tokens(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
@@ -72,6 +122,8 @@ class PaliGemmaBackbone:
 
     def pixels(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return pixel values [B, 3, S, S] in [-1, 1]."""
+        if all(example.pixels is not None for example in examples):
+            return torch.stack([example.pixels for example in examples if example.pixels is not None])
         images = [example.image for example in examples]
         values: torch.Tensor = self.image_processor(images, return_tensors="pt")["pixel_values"]
         return values
