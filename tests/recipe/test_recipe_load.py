@@ -47,7 +47,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     }
     assert 'did you mean "image_size"?' in problems["model.image_sze"]
     assert 'did you mean "weight"?' in problems["data.0.wieght"]
-    assert "'ful': expected 'lora', 'full' or 'frozen'" in problems["adapters.projector.kind"]
+    assert "'ful': expected 'lora', 'dora', 'rslora', 'full' or 'frozen'" in problems["adapters.projector.kind"]
     assert "'fast': expected a valid number" in problems["train.learning_rate"]
     assert "\n" not in str(raised.value)
 
@@ -61,19 +61,27 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("name: r", "model: missing"),
         ({**GOOD, "data": []}, "data"),
         ({**GOOD, "adapters": {"language_model": "frozen"}}, "nothing would be trained"),
-        ({**GOOD, "adapters": {"vision_tower": "lora"}}, "lora is for the language model"),
+        ({**GOOD, "adapters": {"vision_tower": "dora"}}, "dora cannot stand beside lora"),
+        ({**GOOD, "adapters": {"vision_tower": {"kind": "lora", "dropout": 0.1}}}, "share one dropout"),
+        (
+            {**GOOD, "adapters": {"vision_tower": "lora"}, "data": [{"path": "d", "cache_features": True}]},
+            "the vision tower is trained",
+        ),
+        ({**GOOD, "model": {"id": "m", "vision_tower": "v"}}, "expected either id, or vision_tower and language_model"),
+        ({**GOOD, "model": {"vision_tower": "v", "backbone": "git_llm"}}, "expected either id, or vision_tower"),
+        ({**GOOD, "model": {"vision_tower": "v", "language_model": "l"}}, "backbone: git_llm only"),
+        (
+            {**GOOD, "model": {"vision_tower": "v", "language_model": "l", "backbone": "git_llm"}},
+            "the projector between the two models is new",
+        ),
         (
             {**GOOD, "adapters": {"language_model": "full"}, "quantization": {"mode": "nf4"}},
-            "cannot be full",
+            "cannot be trained in full",
         ),
         ({**GOOD, "prompts": {"vqa": "answer {qestion}"}}, "only {prompt} and {language}"),
-        (
-            {**GOOD, "adapters": {"language_model": "frozen", "projector": "full"}, "quantization": {"mode": "nf4"}},
-            "frozen",
-        ),
         ({**GOOD, "prompts": {"vqa": "Q: {prompt!s}"}}, "only {prompt} and {language}"),
         ({**GOOD, "prompts": {"vqa": "answer {language}"}}, "a question needs its place"),
-        ({**GOOD, "model": {"id": "m", "attention": "flash_attention_2"}}, "expected 'sdpa' or 'eager'"),
+        ({**GOOD, "model": {"id": "m", "attention": "flash_attention_2"}}, "expected 'auto', 'sdpa' or 'eager'"),
         ({**GOOD, "name": "../x"}, "name"),
         ({**GOOD, "seed": True}, "seed"),
     ],
