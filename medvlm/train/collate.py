@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medvlm.data.mixture import Mixture
 from medvlm.models.backbones.base import Backbone, Example
 from medvlm.recipe.models import PromptsPart
+
+if TYPE_CHECKING:
+    from medvlm.data.cache import Caches
 
 
 def prefix(text: dict[str, Any], prompts: PromptsPart) -> str:
@@ -21,10 +24,23 @@ def prefix(text: dict[str, Any], prompts: PromptsPart) -> str:
 
 
 class Examples(torch.utils.data.Dataset[Example]):
-    """The mixture's places as examples, for a DataLoader."""
+    """The mixture's places as examples, for a DataLoader.
 
-    def __init__(self, mixture: Mixture, prompts: PromptsPart, places: Sequence[int] | None = None) -> None:
-        self.mixture, self.prompts = mixture, prompts
+    Args:
+        mixture: the rows.
+        prompts: the recipe's templates.
+        places: only these of the mixture, in this order; None is all.
+        cache: what is kept of the pictures, if anything: they are then not decoded.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        prompts: PromptsPart,
+        places: Sequence[int] | None = None,
+        cache: Caches | None = None,
+    ) -> None:
+        self.mixture, self.prompts, self.cache = mixture, prompts, cache
         self.places = range(len(mixture)) if places is None else places
 
     def __len__(self) -> int:
@@ -33,15 +49,26 @@ class Examples(torch.utils.data.Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         place = self.places[index]
         text = self.mixture.text(place)
-        return Example(self.mixture.image(place), prefix(text, self.prompts), str(text["target"]))
+        words = prefix(text, self.prompts), str(text["target"])
+        if self.cache is not None:
+            return Example(None, *words, pixels=self.cache.values(self.mixture, place))
+        return Example(self.mixture.image(place), *words)
 
 
 class Collator:
-    """`backbone.collate`, picklable for worker processes."""
+    """`backbone.collate`, or with `packed` `backbone.collate_packed`; picklable for worker processes.
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    Args:
+        backbone: of the model.
+        packed: let the examples of a batch share rows.
+        pack_tokens: longest such row; None is twice the longest example of the batch.
+    """
+
+    def __init__(self, backbone: Backbone, packed: bool = False, pack_tokens: int | None = None) -> None:
+        self.backbone, self.packed, self.pack_tokens = backbone, packed, pack_tokens
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Return the padded training inputs of a batch."""
+        """Return the training inputs of a batch."""
+        if self.packed:
+            return self.backbone.collate_packed(examples, self.pack_tokens)
         return self.backbone.collate(examples)
