@@ -14,6 +14,7 @@ import torch
 
 from medvlm.errors import InputError
 from medvlm.models.backbones.base import IGNORED, Example
+from medvlm.models.backbones.rows import pad_prompts, pad_rows
 from medvlm.models.positions import image_tokens, resample_positions
 
 
@@ -138,44 +139,15 @@ class PaliGemmaBackbone:
         """
         prefixes = [self._prefix(example.prefix) for example in examples]
         suffixes = [self._suffix(example.suffix or "") for example in examples]
-        length = max(len(prefix) + len(suffix) for prefix, suffix in zip(prefixes, suffixes, strict=True))
-        shape = (len(examples), length)
-        ids = torch.full(shape, self.tokenizer.pad_token_id)
-        attention = torch.zeros(shape, dtype=torch.long)
-        types = torch.zeros(shape, dtype=torch.long)
-        labels = torch.full(shape, IGNORED)
-        for row, (prefix, suffix) in enumerate(zip(prefixes, suffixes, strict=True)):
-            start, end = len(prefix), len(prefix) + len(suffix)
-            ids[row, :end] = torch.tensor(prefix + suffix)
-            attention[row, :end] = 1
-            types[row, start:end] = 1
-            labels[row, start:end] = ids[row, start:end]
-        keep = torch.zeros(shape, dtype=torch.bool)
-        keep[:, :-1] = labels[:, 1:] != IGNORED
-        return {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "token_type_ids": types,
-            "labels": labels,
-            "logits_to_keep": keep,
-            "pixel_values": self.pixels(examples),
-        }
+        rows = pad_rows(prefixes, suffixes, self.tokenizer.pad_token_id)
+        types = (rows["labels"] != IGNORED).long()
+        return {**rows, "token_type_ids": types, "pixel_values": self.pixels(examples)}
 
     def collate_prompts(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return generation inputs, padded on the left: the same keys as `collate`, without labels."""
         prefixes = [self._prefix(example.prefix) for example in examples]
-        length = max(map(len, prefixes))
-        ids = torch.full((len(examples), length), self.tokenizer.pad_token_id)
-        attention = torch.zeros_like(ids)
-        for row, prefix in enumerate(prefixes):
-            ids[row, length - len(prefix) :] = torch.tensor(prefix)
-            attention[row, length - len(prefix) :] = 1
-        return {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "token_type_ids": torch.zeros_like(ids),
-            "pixel_values": self.pixels(examples),
-        }
+        rows = pad_prompts(prefixes, self.tokenizer.pad_token_id)
+        return {**rows, "token_type_ids": torch.zeros_like(rows["input_ids"]), "pixel_values": self.pixels(examples)}
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Return the texts of generated tokens [B, T], special tokens and outer blanks removed."""
