@@ -1,0 +1,238 @@
+"""How many floating-point operations training takes, by formula from the model's modules: no model is run.
+
+Counted are matrix products, two operations a multiply-add: linear layers, the patch convolution, and attention's two
+products over the full square of each example's true length (as arXiv:2204.02311, appendix B, and PyTorch's
+`FlopCounterMode` count it). Backward is counted as autograd makes it: a weight's gradient where the weight is trained,
+an input's gradient where anything before it is trained. Left out: norms, activations, softmax, the optimizer, padding,
+and what DoRA computes of its weight norms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medvlm.models.backbones.base import IGNORED
+from medvlm.recipe.models import Recipe
+
+if TYPE_CHECKING:
+    from medvlm.models.backbones.base import Backbone
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """Operations of one component: forward and backward, and the forward that checkpointing makes again."""
+
+    forward: int = 0
+    backward: int = 0
+    recomputed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Flops:
+    """Operations of training on a batch, component by component (vision_tower, projector, language_model, head)."""
+
+    parts: Mapping[str, Work]
+
+    @property
+    def useful(self) -> int:
+        """Return forward and backward of all components, recomputation not counted."""
+        return sum(part.forward + part.backward for part in self.parts.values())
+
+    @property
+    def recomputed(self) -> int:
+        """Return what activation checkpointing adds."""
+        return sum(part.recomputed for part in self.parts.values())
+
+
+@dataclasses.dataclass(slots=True)
+class _Rates:
+    """Operations a token of one component, and those a pair of tokens in its attention."""
+
+    forward: int = 0
+    backward: int = 0
+    again: int = 0
+    pair_forward: int = 0
+    pair_backward: int = 0
+
+
+class FlopModel:
+    """Training operations of any batch, in constant time.
+
+    Args:
+        model: with its adapters and `requires_grad` set; on the meta device is enough.
+        recipe: activation checkpointing, cached features.
+        kind: the model's backbone.
+    """
+
+    def __init__(self, model: torch.nn.Module, recipe: Recipe, kind: type[Backbone]) -> None:
+        config: Any = model.config
+        self.image_tokens = kind.image_tokens_of(config)
+        self.tower_tokens = _tower_tokens(model, kind) or self.image_tokens
+        self.cached = all(part.cache_features for part in recipe.data)
+        checkpointed = recipe.train.activation_checkpointing
+        self.rates = _rates(model, kind, checkpointed)
+
+    def training(self, lengths: Sequence[int], labels: int, images: int) -> Flops:
+        """Return the operations of one training batch.
+
+        Args:
+            lengths: tokens of each example, image tokens included and padding not.
+            labels: positions with a loss.
+            images: pictures that pass the vision tower and projector.
+        """
+        tokens, pairs = sum(lengths), sum(length * length for length in lengths)
+        seen = 0 if self.cached else images
+        amounts = {
+            "vision_tower": (seen * self.tower_tokens, seen * self.tower_tokens**2),
+            "projector": (images * self.image_tokens, 0),
+            "language_model": (tokens, pairs),
+            "head": (labels, 0),
+        }
+        return Flops({name: _work(self.rates[name], *amounts[name]) for name in amounts})
+
+    def batch(self, inputs: Mapping[str, torch.Tensor]) -> int:
+        """Return the useful operations of training on what a backbone's `collate` or `collate_packed` made."""
+        labels = int((inputs["labels"] != IGNORED).sum())
+        pictures = inputs.get("pixel_values")
+        return self.training(true_lengths(inputs), labels, 0 if pictures is None else len(pictures)).useful
+
+
+def true_lengths(inputs: Mapping[str, torch.Tensor]) -> list[int]:
+    """Return the tokens of every example in a batch, padded [B, T] or packed with a mask [R, 1, T, T]."""
+    mask = inputs["attention_mask"]
+    if mask.ndim == 2:
+        lengths: list[int] = mask.sum(dim=1).tolist()
+        return lengths
+    found = []
+    for row, seen in zip(inputs["position_ids"], mask[:, 0], strict=True):
+        starts = torch.cat([torch.ones_like(row[:1], dtype=torch.bool), row.diff() != 1])
+        ends = torch.cat([starts.nonzero()[1:, 0], starts.new_tensor([len(row)], dtype=torch.long)])
+        # The last token of an example sees all of it; padding sees nothing, or just itself.
+        spans = (ends - starts.nonzero()[:, 0]).tolist()
+        saw = (seen[ends - 1] > 0 if seen.is_floating_point() else seen[ends - 1]).sum(dim=-1).tolist()
+        found += [int(span) for span, width in zip(spans, saw, strict=True) if width >= span]
+    return found
+
+
+def _work(rates: _Rates, tokens: int, pairs: int) -> Work:
+    forward = rates.forward * tokens + rates.pair_forward * pairs
+    backward = rates.backward * tokens + rates.pair_backward * pairs
+    again = rates.again * tokens + (rates.pair_forward * pairs if rates.again else 0)
+    return Work(forward, backward, again)
+
+
+def _rates(model: torch.nn.Module, kind: type[Backbone], checkpointed: bool) -> dict[str, _Rates]:
+    """Return the rates of every component, walked in the order in which they run."""
+    rates = {}
+    trained = False
+    config: Any = model.config
+    widths = {"vision_tower": _width(config.vision_config), "language_model": _width(config.get_text_config())}
+    for component in ("vision_tower", "projector", "language_model", "head"):
+        members = list(modules_of(model, kind, component))
+        rates[component], trained = _component(members, widths.get(component, 0), trained)
+        if checkpointed and component in widths and trained:
+            rates[component].again = rates[component].forward
+    return rates
+
+
+def _component(members: list[tuple[str, torch.nn.Module]], width: int, trained: bool) -> tuple[_Rates, bool]:
+    """Return a component's rates, and whether its output depends on anything trained.
+
+    Args:
+        members: its modules by name, in order.
+        width: heads x head dimension of its attention.
+        trained: whether its input depends on anything trained.
+    """
+    rates = _Rates()
+    found = dict(members)
+    entered: dict[str, bool] = {}
+    last = _last_of_each(members)
+    for name, module in members:
+        own = any(p.requires_grad for p in module.parameters(recurse=False))
+        size = _size(module)
+        if size:
+            place, parent = _place(name), _parent(name)
+            # Layers beside each other (query, key, value; gate, up) have the same input.
+            before = trained if place == last[parent] else entered.setdefault(parent, trained)
+            rates.forward += size
+            rates.backward += size * ((before or ".lora_B." in name) + own)
+            inner = "Attention" in type(found.get(parent)).__name__ and ".lora_" not in name
+            if inner and place == last[parent]:
+                rates.pair_forward += 4 * width
+                rates.pair_backward += 8 * width * trained
+        trained = trained or own
+    return rates, trained
+
+
+def _last_of_each(members: list[tuple[str, torch.nn.Module]]) -> dict[str, str]:
+    """Return parent -> the last layer with a matrix in it."""
+    return {_parent(name): _place(name) for name, module in members if _size(module)}
+
+
+def _size(module: torch.nn.Module) -> int:
+    """Return the operations a token of a module that is one matrix product, else 0."""
+    if isinstance(module, torch.nn.Linear):
+        return 2 * module.in_features * module.out_features
+    if isinstance(module, torch.nn.Conv2d):
+        return 2 * module.weight.numel()
+    if type(module).__name__ == "Conv1D":
+        return 2 * sum(weight.numel() for name, weight in module.named_parameters() if name == "weight")
+    return 0
+
+
+def modules_of(model: torch.nn.Module, kind: type[Backbone], component: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield the modules of a component by their full names; `head` is the output layer, wherever it lies."""
+    head = _head_name(model)
+    for name, module in model.named_modules():
+        # PEFT keeps the frozen original of a module it saves; SigLIP's pooling head is not used.
+        if ".original_module" in name or ".vision_model.head" in name or ".vision_tower.head" in name:
+            continue
+        place = bare(_place(name))
+        inside = "head" if place == head else _prefixed(place, kind)
+        if inside == component:
+            yield name, module
+
+
+def bare(name: str) -> str:
+    """Return a module's name as the model without PEFT has it."""
+    name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+    return re.sub(r"\.modules_to_save\.\w+", "", name)
+
+
+def _prefixed(place: str, kind: type[Backbone]) -> str | None:
+    return next((name for name, prefix in kind.components.items() if f"{place}.".startswith(prefix)), None)
+
+
+def _head_name(model: torch.nn.Module) -> str | None:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return next((bare(name) for name, module in model.named_modules() if module is head), None)
+
+
+def _place(name: str) -> str:
+    """Return the full name of the layer that a module is or adapts."""
+    return re.sub(r"\.(base_layer|lora_A\.\w+|lora_B\.\w+)$", "", name)
+
+
+def _parent(name: str) -> str:
+    """Return the name of the module that holds that layer."""
+    return _place(name).rpartition(".")[0]
+
+
+def _width(config: Any) -> int:
+    """Return heads x head dimension."""
+    heads = int(config.num_attention_heads)
+    head = getattr(config, "head_dim", None) or int(config.hidden_size) // heads
+    return heads * int(head)
+
+
+def _tower_tokens(model: torch.nn.Module, kind: type[Backbone]) -> int | None:
+    """Return the tokens inside the vision tower: one a position embedding (CLIP's class token has one)."""
+    for name, module in modules_of(model, kind, "vision_tower"):
+        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embedding"):
+            return module.num_embeddings
+    return None
