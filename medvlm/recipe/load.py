@@ -15,6 +15,9 @@ from medvlm.recipe.models import Recipe
 from medvlm.registry import nearest
 from medvlm.resources import shipped
 
+GROUPS = ("stages", "variants")
+"""Keys under which a recipe holds several runs; medvlm/recipe/members.py reads them."""
+
 
 def find_recipe(name: str) -> Path:
     """Return the file that `name` means: a path as it stands, else one among the shipped recipes.
@@ -47,11 +50,22 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: malformed YAML or wrong values; lists all problems with their dotted paths.
         UsageError: an override is not of the form key=value.
     """
-    path = find_recipe(name)
-    raw = _read(path, ())
+    raw = read(name)
+    for kind in GROUPS:
+        if kind in raw:
+            raise RecipeError(str(name), [f"{kind}: this recipe holds several runs; only medvlm finetune takes those"])
     for text in overrides:
-        _override(raw, text)
+        override(raw, text)
     return check(raw, str(name))
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return what a recipe file holds, laid over the recipe that it extends, unchecked.
+
+    Raises:
+        InputError, RecipeError: as `load_recipe`.
+    """
+    return _read(find_recipe(name), ())
 
 
 def check(raw: Mapping[str, Any], where: str) -> Recipe:
@@ -59,7 +73,12 @@ def check(raw: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(where, [_explain(problem, raw) for problem in error.errors()]) from None
+        raise RecipeError(where, [text for _, text in explained(error)]) from None
+
+
+def explained(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return each problem as its location and a line `dotted.path: value: what was expected`."""
+    return [_explain(problem) for problem in error.errors()]
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -80,78 +99,81 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return raw
     beside = path.parent / str(base)
     parent = _read(beside if beside.is_file() else find_recipe(str(base)), (*seen, path.resolve()))
-    return _merge(parent, raw)
+    return merge(parent, raw)
 
 
-def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `top` laid over it: maps merge key by key, all else is replaced."""
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def override(raw: dict[str, Any], text: str) -> None:
+    """Carry out one assignment such as `train.learning_rate=3e-5` on an unchecked recipe, in place.
+
+    Below a list, a position stands for one element (`data.0.cap=10`), a name for that key of every element
+    (`data.cache_features=true`).
+
+    Raises:
+        UsageError: it is not of the form key=value, or there is no such place.
+    """
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.\w+)*", key):
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w-]+)*", key):
         raise UsageError(f'"{text}" is no override; write key=value with a dotted key, as in train.learning_rate=3e-5')
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UsageError(f'"{text}": the value is not YAML') from error
-    *parents, last = key.split(".")
-    place: Any = raw
-    for name in parents:
-        place = _step(place, name, text)
-    _assign(place, last, parsed, text)
+    _set(raw, key.split("."), parsed, text)
+
+
+def _set(place: Any, keys: Sequence[str], value: Any, text: str) -> None:
+    first, *rest = keys
+    if isinstance(place, list):
+        if not first.isdigit():
+            for position in range(len(place)):
+                _set(place, [str(position), *keys], value, text)
+            return
+        if int(first) >= len(place):
+            raise UsageError(f'"{text}": "{first}" must be a position from 0 to {len(place) - 1}')
+    if not rest:
+        place[int(first) if isinstance(place, list) else first] = value
+        return
+    _set(_step(place, first, text), rest, value, text)
 
 
 def _step(place: Any, name: str, text: str) -> Any:
-    if isinstance(place, list):
-        return place[_index(place, name, text)]
-    child = place.get(name)
+    key: Any = int(name) if isinstance(place, list) else name
+    child = place[key] if isinstance(place, list) else place.get(key)
     # `projector: full` is short for a map, so an override may go below it.
-    if isinstance(child, str):
+    if isinstance(child, str) and not isinstance(place, list):
         child = {"kind": child}
     if child is None:
         child = {}
     if not isinstance(child, (dict, list)):
         raise UsageError(f'"{text}": {name} holds {_kind(child)}, so no key can be set below it')
-    place[name] = child
+    # A copy: members of a group may share what lies below.
+    place[key] = child = child.copy()
     return child
 
 
-def _assign(place: Any, last: str, value: Any, text: str) -> None:
-    if isinstance(place, list):
-        place[_index(place, last, text)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise UsageError(f'"{text}": there is {_kind(place)} where {last} should be set')
-
-
-def _index(place: list[Any], name: str, text: str) -> int:
-    if not name.isdigit() or int(name) >= len(place):
-        raise UsageError(f'"{text}": "{name}" must be a position from 0 to {len(place) - 1}')
-    return int(name)
-
-
-def _explain(problem: Any, raw: Mapping[str, Any]) -> str:
-    """Return `dotted.path: value: what was expected`, with the nearest key for an unknown one."""
+def _explain(problem: Any) -> tuple[tuple[str | int, ...], str]:
+    """Return the location and `dotted.path: value: what was expected`, with the nearest key for an unknown one."""
     location = [part for part in problem["loc"] if not str(part).startswith("function-")]
     dotted = ".".join(str(part) for part in location) or "recipe"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{dotted}: unknown key{nearest(str(location[-1]), _keys(location[:-1]))}"
+        return tuple(location), f"{dotted}: unknown key{nearest(str(location[-1]), _keys(location[:-1]))}"
     if problem["type"] == "missing":
-        return f"{dotted}: missing"
+        return tuple(location), f"{dotted}: missing"
     value = problem.get("input")
     shown = "" if isinstance(value, (dict, list, BaseModel)) or not location else f"{value!r}: "
     expected = message.removeprefix("Input should be ")
-    if expected != message:
-        return f"{dotted}: {shown}expected {expected}"
-    return f"{dotted}: {shown}{message}"
+    said = f"expected {expected}" if expected != message else message
+    return tuple(location), f"{dotted}: {shown}{said}"
 
 
 def _keys(location: Sequence[Any]) -> list[str]:

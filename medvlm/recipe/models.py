@@ -250,6 +250,14 @@ class EvalPart(Part):
 
     _numbers = field_validator("temperature", "top_p", mode="before")(lambda value: _as_float(value))
 
+    @model_validator(mode="after")
+    def _one_way_of_decoding(self) -> EvalPart:
+        if self.num_beams > 1 and self.temperature > 0:
+            raise ValueError("beams take the likeliest texts and a temperature draws; set num_beams=1 or temperature=0")
+        if self.top_p < 1 and self.temperature == 0:
+            raise ValueError("top_p says what is drawn from, and nothing is drawn; set temperature, or top_p=1")
+        return self
+
 
 class ComputePart(Part):
     """What compute.json cannot know by itself."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvlm.errors import InputError, RecipeError, UsageError
-from medvlm.recipe import load_recipe
+from medvlm.recipe import load_members, load_recipe
 from medvlm.recipe.resolve import read_resolved, recipe_hash, write_resolved
 from medvlm.resources import shipped
 
@@ -118,7 +118,7 @@ def test_a_recipe_here_goes_before_a_shipped_one(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("path", sorted(shipped("recipes").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_recipe_is_right_and_opens_with_its_command(path: Path) -> None:
-    load_recipe(str(path))
+    load_members(str(path))
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# medvlm ")
     for word in ("Memory:", "License:"):
