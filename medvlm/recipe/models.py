@@ -204,6 +204,9 @@ class TrainPart(Part):
     """Label positions whose logits exist at one time; the loss does not depend on it."""
     batching: Literal["shuffled", "grouped", "packed"] = "shuffled"
     """`grouped`: examples of like length share a batch; `packed`: those of a batch share rows, blind to each other."""
+    mix: Literal["shuffled", "every_update"] = "shuffled"
+    """`every_update`: each update holds samples of every data set, in proportion of their rows times their weights
+    (arXiv:2204.14198, section 2.4: gradients accumulated over all data sets)."""
     pack_tokens: Positive | None = None
     """Longest packed row in tokens; None is twice the longest example of the batch."""
     activation_checkpointing: bool = False
