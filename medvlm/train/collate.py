@@ -48,11 +48,15 @@ class Examples(torch.utils.data.Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         place = self.places[index]
-        text = self.mixture.text(place)
-        words = prefix(text, self.prompts), str(text["target"])
+        words = self.words(index)
         if self.cache is not None:
             return Example(None, *words, pixels=self.cache.values(self.mixture, place))
         return Example(self.mixture.image(place), *words)
+
+    def words(self, index: int) -> tuple[str, str]:
+        """Return prefix and suffix of an example without its picture."""
+        text = self.mixture.text(self.places[index])
+        return prefix(text, self.prompts), str(text["target"])
 
 
 class Collator:

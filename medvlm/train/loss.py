@@ -66,6 +66,7 @@ def forward_loss(
     """
     targets, owners, examples = _targets(inputs)
     rest = {name: value for name, value in inputs.items() if name not in ("labels", "example_ids")}
+    rest["attention_mask"] = _attended(model, rest["attention_mask"])
     losses = _token_losses(model, rest, targets, smoothing, chunk)
     return _reduce(losses, owners, examples, count, per_example)
 
@@ -76,6 +77,21 @@ def examples_in(inputs: Mapping[str, torch.Tensor]) -> int:
         return len(inputs["labels"])
     pixels = inputs.get("pixel_values")
     return len(pixels) if pixels is not None else int(inputs["example_ids"].max()) + 1
+
+
+def _attended(model: Any, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mask as the model's attention takes it.
+
+    Eager attention adds a ready mask to its scores: a boolean one would add 1 where attended and hide nothing.
+    """
+    if mask.dim() != 4 or mask.dtype != torch.bool or _text_config(model)._attn_implementation != "eager":
+        return mask
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+
+
+def _text_config(model: Any) -> Any:
+    config: Any = getattr(getattr(model, "module", model), "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _targets(inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -119,8 +135,7 @@ class Post:
 
 def _candidates(model: torch.nn.Module) -> Iterator[Post]:
     """Yield what a model's configuration lets expect behind the output layer, under the names the families use."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = _text_config(model)
     scales = [1.0]
     for name in ("logit_scale", "logits_scaling", "lm_head_multiplier"):
         value = getattr(text, name, None)
@@ -142,7 +157,9 @@ def _token_losses(
     model: torch.nn.Module, inputs: dict[str, torch.Tensor], targets: torch.Tensor, smoothing: float, chunk: int
 ) -> torch.Tensor:
     """Return the cross-entropy of every labelled token [N]."""
-    head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    # Data-parallel wrappers keep the model as `module`; it is still their forward that is called.
+    inner: Any = getattr(model, "module", model)
+    head: Any = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     candidates = list(_candidates(model))
     known, post = _POSTS.get(head, (None, None)) if head is not None else (None, None)
     if head is not None and (known != candidates or post is not None):
@@ -241,7 +258,9 @@ def _chunked(
     if type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters()):
         dtype = autocast or head.weight.dtype
         weight, bias = head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
-        losses: torch.Tensor = FrozenHeadLoss.apply(hidden.to(dtype), targets, weight, bias, post, smoothing, chunk)
+        losses: torch.Tensor = FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
+            hidden.to(dtype), targets, weight, bias, post, smoothing, chunk
+        )
         return losses
 
     def losses_of(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -249,7 +268,7 @@ def _chunked(
             logits = post(head(rows))
         return functional.cross_entropy(_statistics(logits), wanted, reduction="none", label_smoothing=smoothing)
 
-    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    parts = [(hidden[i : i + chunk], targets[i : i + chunk]) for i in range(0, len(hidden), chunk)]
     if not torch.is_grad_enabled():
         return torch.cat([losses_of(rows, wanted) for rows, wanted in parts])
     made = [checkpoint(losses_of, rows, wanted, use_reentrant=False) for rows, wanted in parts]

@@ -14,7 +14,7 @@ import torch
 
 from medvlm.errors import InputError
 from medvlm.models.backbones.base import IGNORED, Example
-from medvlm.models.backbones.rows import pad_prompts, pad_rows
+from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows
 from medvlm.models.positions import image_tokens, resample_positions
 
 
@@ -142,6 +142,24 @@ class PaliGemmaBackbone:
         rows = pad_rows(prefixes, suffixes, self.tokenizer.pad_token_id)
         types = (rows["labels"] != IGNORED).long()
         return {**rows, "token_type_ids": types, "pixel_values": self.pixels(examples)}
+
+    def collate_packed(self, examples: Sequence[Example], pack_tokens: int | None) -> dict[str, torch.Tensor]:
+        """Return training inputs in few rows, the examples of a row blind to each other: see `Backbone`.
+
+        A mask that is given whole reaches every layer as it is, so there are no `token_type_ids`, and the window of
+        PaliGemma 2's sliding layers is not laid over it: an example must be no longer than that (4096 tokens).
+        """
+        prefixes = [self._prefix(example.prefix) for example in examples]
+        packed = pack_rows(
+            prefixes,
+            [self._suffix(example.suffix or "") for example in examples],
+            [len(prefix) for prefix in prefixes],
+            pad=self.tokenizer.pad_token_id,
+            pack_tokens=pack_tokens,
+            # PaliGemma counts positions from one.
+            first_position=1,
+        )
+        return {**packed.inputs, "pixel_values": self.pixels([examples[number] for number in packed.order])}
 
     def collate_prompts(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return generation inputs, padded on the left: the same keys as `collate`, without labels."""

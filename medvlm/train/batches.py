@@ -1,0 +1,96 @@
+"""Which examples share a batch: shuffled, of like length, or to be packed; the same for every seed and epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+
+from medvlm.errors import RecipeError
+from medvlm.models.backbones.base import Backbone
+from medvlm.recipe.models import Recipe
+from medvlm.train.collate import Examples
+
+POOL = 50
+"""`grouped` sorts so many batches' examples at a time: like lengths within, chance in which examples meet."""
+
+
+class Batches(torch.utils.data.Sampler[list[int]]):
+    """A batch sampler that visits every example once an epoch.
+
+    Args:
+        lengths: of every example, in tokens (only `grouped` looks at them).
+        batch_size: examples in a batch; the last one of an epoch may hold fewer.
+        batching: `shuffled` and `packed` keep chance's order (packing happens within a batch); `grouped` sorts pools of
+            `POOL` batches by length, then shuffles the batches.
+        seed: with the epoch, all that the order depends on.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        batching: Literal["shuffled", "grouped", "packed"],
+        seed: int,
+    ) -> None:
+        self.lengths, self.batch_size, self.batching, self.seed = lengths, batch_size, batching, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Order the next pass as that of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        chance = random.Random(f"{self.seed} {self.epoch}")
+        order = list(range(len(self.lengths)))
+        chance.shuffle(order)
+        if self.batching != "grouped":
+            yield from self._cut(order)
+            return
+        room = POOL * self.batch_size
+        pools = (order[start : start + room] for start in range(0, len(order), room))
+        batches = [batch for pool in pools for batch in self._cut(sorted(pool, key=lambda i: self.lengths[i]))]
+        chance.shuffle(batches)
+        # The batch that is not full stays last, so that every epoch has its updates at the same places.
+        yield from sorted(batches, key=lambda batch: len(batch) < self.batch_size)
+
+    def _cut(self, order: Sequence[int]) -> Iterator[list[int]]:
+        for start in range(0, len(order), self.batch_size):
+            yield list(order[start : start + self.batch_size])
+
+
+def lengths(examples: Examples, backbone: Backbone) -> list[int]:
+    """Return the tokens of every example, image tokens apart (all have the same): prefix and suffix after truncation.
+
+    Every text is tokenized once, however many rows share it.
+    """
+    known: dict[tuple[str, str], int] = {}
+    found = []
+    for index in range(len(examples)):
+        pair = examples.words(index)
+        if pair not in known:
+            known[pair] = sum(backbone.text_tokens(*pair))
+        found.append(known[pair])
+    return found
+
+
+def check_packing(recipe: Recipe, config: Any, image_tokens: int) -> None:
+    """Raise where an example could be longer than a sliding window, which a packed row's mask does not hold.
+
+    Raises:
+        RecipeError: says what to set.
+    """
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    # `<bos>` and the line end apart from the budgets.
+    longest = image_tokens + recipe.text.max_prefix_tokens + recipe.text.max_suffix_tokens + 2
+    if recipe.train.batching == "packed" and window is not None and longest > int(window):
+        problem = (
+            f"train.batching: packed: an example of up to {longest} tokens is longer than the model's attention window "
+            f"of {window}; expected grouped or shuffled, or a smaller model.image_size"
+        )
+        raise RecipeError("recipe", [problem])
