@@ -1,13 +1,16 @@
-"""What is trained of each component: LoRA by an anchored pattern, whole components, and the census of it all."""
+"""What is trained of each component: LoRA by anchored patterns, whole components, and their learning rates."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import re
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import RecipeError
-from medvlm.recipe.models import AdapterPart, AdaptersPart
+from medvlm.models.components import Count, Places, census, component_of, output_layer, tied, untie
+from medvlm.recipe.models import COMPONENTS, AdapterPart, AdaptersPart, Recipe
 from medvlm.registry import nearest
 
 if TYPE_CHECKING:
@@ -15,74 +18,197 @@ if TYPE_CHECKING:
 
     from medvlm.models.backbones.base import Backbone
 
+__all__ = ["Count", "apply", "census", "component_of", "is_linear", "parameter_groups", "trainable_in_float32"]
 
-@dataclasses.dataclass(slots=True)
-class Count:
-    """Parameters of one component."""
-
-    total: int = 0
-    trainable: int = 0
-    quantized: int = 0
-
-
-def lora_pattern(part: AdapterPart, prefix: str) -> str:
-    """Return a pattern that matches whole module names inside one component only.
-
-    A bare suffix such as `q_proj` would also hit the vision tower's attention.
-    """
-    words = "|".join(map(re.escape, part.modules)) if part.modules else "[a-zA-Z_]*proj"
-    return rf"{re.escape(prefix)}.*\.({words})"
+ADAPTER = "default"
+"""Name of the one adapter that PEFT keeps."""
 
 
 def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbone]) -> torch.nn.Module:
     """Freeze, unfreeze and wrap `model` as the recipe says.
 
     Components trained whole beside LoRA go through `modules_to_save`, so that they are saved with the adapter; without
-    LoRA the bare model is returned with `requires_grad` set by component.
+    LoRA the bare model is returned with `requires_grad` set by component. The token embeddings go with the language
+    model. A head that is trained is untied from them; a frozen head that is tied to trained embeddings stays tied.
 
     Raises:
-        RecipeError: the LoRA modules match nothing.
+        RecipeError: modules to adapt that do not exist, every one of them.
     """
-    parts = {name: adapters.part(name) for name in backbone.components}
-    lora = {name: part for name, part in parts.items() if part.low_rank}
-    if not lora:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(_kind(name, parts, backbone) == "full")
-        return model
-    ((name, part),) = lora.items()
-    pattern = lora_pattern(part, backbone.components[name])
-    _check_modules(model, name, part, backbone.components[name])
-    from peft import LoraConfig, get_peft_model
+    parts = {name: adapters.part(name) for name in COMPONENTS}
+    targets = _targets(model, parts, backbone)
+    if targets:
+        return _wrapped(model, parts, targets, backbone)
+    if parts["head"].kind == "full":
+        untie(model)
+    places = Places(model, backbone)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_part(places.component(name), parts).kind == "full")
+    return model
 
-    whole = [backbone.components[n].removesuffix(".").rsplit(".", 1)[-1] for n, p in parts.items() if p.kind == "full"]
-    config = LoraConfig(
-        r=part.r,
-        lora_alpha=part.alpha,
-        lora_dropout=part.dropout,
-        target_modules=pattern,
-        modules_to_save=whole or None,
-        task_type="CAUSAL_LM",
-    )
-    wrapped: torch.nn.Module = get_peft_model(model, config)
+
+def _part(component: str, parts: Mapping[str, AdapterPart]) -> AdapterPart:
+    return parts["language_model" if component == "embeddings" else component]
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Return True for what LoRA adapts and 4-bit loading replaces: linear layers, and GPT-2's way to write them."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def linear_layers(model: torch.nn.Module, backbone: type[Backbone]) -> dict[str, list[str]]:
+    """Return component -> names of its linear layers that an adapter can stand beside.
+
+    The output projection inside torch's MultiheadAttention (SigLIP's pooling head) is none: its weights are read
+    without calling it, so an adapter there would change nothing.
+    """
+    import torch
+
+    places = Places(model, backbone)
+    found: dict[str, list[str]] = {name: [] for name in COMPONENTS}
+    inside = [name + "." for name, m in model.named_modules() if isinstance(m, torch.nn.MultiheadAttention)]
+    for name, module in model.named_modules():
+        if is_linear(module) and not name.startswith(tuple(inside)):
+            found[places.component(name)].append(name)
+    return found
+
+
+def _targets(
+    model: torch.nn.Module, parts: Mapping[str, AdapterPart], backbone: type[Backbone]
+) -> dict[str, list[str]]:
+    """Return component -> names of the linear layers that get an adapter."""
+    linear = linear_layers(model, backbone)
+    problems: list[str] = []
+    targets = {}
+    for component, part in parts.items():
+        if not part.low_rank:
+            continue
+        known = sorted({_last(name) for name in linear[component]})
+        problems += [
+            f"adapters.{component}.modules: {word!r}: no linear layer of the {component}{nearest(word, known)}"
+            for word in part.modules or []
+            if word not in known
+        ]
+        if not known:
+            problems.append(
+                f"adapters.{component}.kind: '{part.kind}': it has no linear layer; expected full or frozen"
+            )
+        targets[component] = [n for n in linear[component] if part.modules is None or _last(n) in part.modules]
+    if problems:
+        raise RecipeError("recipe", problems)
+    return targets
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _wrapped(
+    model: torch.nn.Module,
+    parts: Mapping[str, AdapterPart],
+    targets: Mapping[str, list[str]],
+    backbone: type[Backbone],
+) -> torch.nn.Module:
+    from peft import get_peft_model
+
+    # The copy of a frozen head that is tied to embeddings which are copied to be trained: tied to these again below.
+    follow = tied(model) and parts["language_model"].kind == "full" and parts["head"].kind == "frozen"
+    whole = _whole_modules(model, parts, backbone, follow)
+    config = _lora_config(model, parts, targets, whole)
+    with warnings.catch_warnings():
+        # PEFT warns of adapters on a tied head, which `merge` unties, and of GPT-2's transposed layers, which it finds.
+        warnings.filterwarnings("ignore", message="Model (with|has) `tie_word_embeddings=True`")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        wrapped: torch.nn.Module = get_peft_model(model, config)
+    if follow:
+        embeddings: Any = wrapped.get_input_embeddings()  # type: ignore[operator]
+        output_layer(wrapped).modules_to_save[ADAPTER].weight = embeddings.weight
     return wrapped
 
 
-def _check_modules(model: torch.nn.Module, name: str, part: AdapterPart, prefix: str) -> None:
-    """Raise where a module to adapt does not exist: a misspelt one would just be left out."""
-    import torch
+def _lora_config(
+    model: torch.nn.Module, parts: Mapping[str, AdapterPart], targets: Mapping[str, list[str]], whole: list[str]
+) -> Any:
+    """Return a LoraConfig that plain PEFT reads: one anchored pattern, with rank and alpha of each component."""
+    from peft import LoraConfig
 
-    linear = {
-        place.rsplit(".", 1)[-1]
-        for place, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and place.startswith(prefix)
+    names = [name for name, _ in model.named_modules()]
+    patterns = {component: lora_pattern(wanted, names) for component, wanted in targets.items()}
+    low_rank = [parts[component] for component in targets]
+    stabilized = all(part.kind == "rslora" for part in low_rank)
+    # PEFT knows one scaling a configuration: alpha / r. In a mix, alpha / sqrt(r) is that with alpha times sqrt(r).
+    alphas = {
+        component: parts[component].alpha
+        * (math.sqrt(parts[component].r) if parts[component].kind == "rslora" and not stabilized else 1.0)
+        for component in targets
     }
-    unknown = [word for word in part.modules or [] if word not in linear]
-    if unknown:
-        problems = [
-            f"adapters.{name}.modules: {word!r}: no linear layer of the {name}{nearest(word, sorted(linear))}"
-            for word in unknown
-        ]
-        raise RecipeError("recipe", problems)
+    first = next(iter(targets))
+    return LoraConfig(
+        r=parts[first].r,
+        lora_alpha=alphas[first],
+        rank_pattern={f"^{patterns[c]}": parts[c].r for c in targets if parts[c].r != parts[first].r},
+        alpha_pattern={f"^{patterns[c]}": alphas[c] for c in targets if alphas[c] != alphas[first]},
+        lora_dropout=low_rank[0].dropout,
+        use_rslora=stabilized,
+        use_dora=low_rank[0].kind == "dora",
+        target_modules="|".join(patterns.values()),
+        modules_to_save=whole or None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def lora_pattern(wanted: list[str], names: list[str]) -> str:
+    """Return a pattern that matches the whole names in `wanted`, and nothing else in `names`.
+
+    A bare suffix such as `q_proj` would also hit the vision tower's attention.
+
+    Args:
+        wanted: names of modules of one component; not empty.
+        names: those of all modules.
+    """
+    prefix = _common_prefix(wanted)
+    words = "|".join(map(re.escape, sorted({_last(name) for name in wanted})))
+    pattern = rf"{re.escape(prefix)}(?:.+\.)?(?:{words})"
+    if {name for name in names if re.fullmatch(pattern, name)} == set(wanted):
+        return pattern
+    return f"(?:{'|'.join(map(re.escape, wanted))})"
+
+
+def _common_prefix(names: list[str]) -> str:
+    """Return the longest run of whole steps that all names begin with, `model.language_model.` for example."""
+    shared = []
+    for steps in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(steps)) > 1:
+            break
+        shared.append(steps[0])
+    return "".join(f"{step}." for step in shared)
+
+
+def _whole_modules(
+    model: torch.nn.Module, parts: Mapping[str, AdapterPart], backbone: type[Backbone], follow: bool
+) -> list[str]:
+    """Return the modules trained whole, by names of which PEFT, matching ends of names, finds just these."""
+    places = Places(model, backbone)
+    whole = []
+    for component, prefix in backbone.components.items():
+        if parts[component].kind == "full":
+            whole += _around(model, prefix.removesuffix("."), places.head)
+    if places.head is not None and (parts["head"].kind == "full" or follow):
+        whole.append(places.head)
+    keys = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    return [name if sum(key.endswith(name) for key in keys) == 1 else f"base_model.model.{name}" for name in whole]
+
+
+def _around(model: torch.nn.Module, name: str, head: str | None) -> list[str]:
+    """Return the module, or where the head lies inside it, its parts beside the head."""
+    if head == name:
+        return []
+    if head is None or not head.startswith(f"{name}."):
+        return [name]
+    children = [f"{name}.{child}" for child, _ in model.get_submodule(name).named_children()]
+    return [found for child in children for found in _around(model, child, head)]
 
 
 def trainable_in_float32(model: torch.nn.Module) -> None:
@@ -92,62 +218,35 @@ def trainable_in_float32(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def census(model: torch.nn.Module, backbone: type[Backbone], quantized: set[str] | None = None) -> dict[str, Count]:
-    """Count parameters by component: in all, trained, and stored in 4 bits.
+def parameter_groups(model: torch.nn.Module, recipe: Recipe, kind: type[Backbone]) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: one for each learning rate, without weight decay on norms and biases.
 
     Args:
-        model: bare or wrapped by PEFT; tied weights count once.
-        quantized: names of modules that are 4-bit, in the bare model's names; looked up when None.
+        model: as `apply` returned it.
+        recipe: for learning rates and weight decay.
+        kind: the model's class.
 
     Returns:
-        Component -> Count; the token embeddings, tied to the output layer, stand apart as `embeddings`.
+        Dictionaries of params, lr and weight_decay, in an order that depends on the model and recipe only; parameters
+        within them in the model's order. With one rate for all these are the groups that transformers makes, joined
+        where weight decay is 0.
     """
-    if quantized is None:
-        from medvlm.models.quantize import quantized_modules
+    import torch
+    from transformers.trainer_pt_utils import get_parameter_names
 
-        quantized = {_bare(name) for name in quantized_modules(model)}
-    counts = {name: Count() for name in [*backbone.components, "embeddings"]}
+    # As Trainer.get_decay_parameter_names has it.
+    spared = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+    decayed = set(get_parameter_names(model, [torch.nn.LayerNorm], spared))
+    places = Places(model, kind)
+    parts = {name: recipe.adapters.part(name) for name in COMPONENTS}
+    rates = {name: part.learning_rate or recipe.train.learning_rate for name, part in parts.items()}
+    found: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for rate in dict.fromkeys(rates.values()):
+        found[rate, recipe.train.weight_decay] = []
+        found.setdefault((rate, 0.0), [])
     for name, parameter in model.named_parameters():
-        # PEFT keeps the frozen original of a module it saves; it is no parameter of the tuned model.
-        if ".original_module." in name:
-            continue
-        bare = _bare(name)
-        component = _component(bare, backbone)
-        count = counts[component]
-        size = _true_size(parameter)
-        count.total += size
-        count.trainable += size if parameter.requires_grad else 0
-        count.quantized += size if bare.removesuffix(".weight") in quantized else 0
-    return counts
-
-
-def _true_size(parameter: torch.nn.Parameter) -> int:
-    """Return the number of weights, also where bitsandbytes packs two into a byte."""
-    state = getattr(parameter, "quant_state", None)
-    if state is None:
-        return parameter.numel()
-    size = 1
-    for side in state.shape:
-        size *= int(side)
-    return size
-
-
-def _bare(name: str) -> str:
-    """Return a parameter's name as the model without PEFT has it."""
-    name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-    return re.sub(r"\.modules_to_save\.\w+", "", name)
-
-
-def _component(name: str, backbone: type[Backbone]) -> str:
-    if "embed_tokens" in name or name.startswith("lm_head"):
-        return "embeddings"
-    for component, prefix in backbone.components.items():
-        if name.startswith(prefix):
-            return component
-    raise AssertionError(f"parameter {name} belongs to no component of {backbone.__name__}")
-
-
-def _kind(name: str, parts: dict[str, AdapterPart], backbone: type[Backbone]) -> str:
-    """Return what the recipe says of a parameter; the embeddings go with the language model."""
-    component = _component(name, backbone)
-    return parts["language_model" if component == "embeddings" else component].kind
+        if parameter.requires_grad:
+            component = places.component(name)
+            rate = rates["language_model" if component == "embeddings" else component]
+            found[rate, recipe.train.weight_decay if name in decayed else 0.0].append(parameter)
+    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in found.items() if params]

@@ -1,0 +1,220 @@
+"""What a run has trained, on disk and back: an adapter, whole components, or the whole model.
+
+`adapter/` holds PEFT's adapter with components trained whole beside it, or, where nothing is low-rank,
+`components.safetensors`; `model/` holds a whole model, where the language model was trained in full.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvlm.errors import InputError, MedvlmError, RecipeError
+from medvlm.models import adapters
+from medvlm.models.backbones import BACKBONES
+from medvlm.models.components import Places, bare_name
+from medvlm.models.load import Loaded, load_base
+from medvlm.recipe.models import COMPONENTS, AdapterPart, Recipe
+from medvlm.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from medvlm.models.backbones.base import Backbone
+
+COMPONENTS_FILE = "components.safetensors"
+
+
+def save(model: torch.nn.Module, processor: Any, run_folder: Path, base: str | None = None) -> None:
+    """Write what was trained, and the processor beside it, into the run's folder: whole or not at all.
+
+    Args:
+        model: as `adapters.apply` returned it, trained.
+        processor: the base's.
+        run_folder: `Run.path`.
+        base: under which name others find the base model; None records where it lay.
+    """
+    run = Run(run_folder)
+    wrapped: Any = model if hasattr(model, "peft_config") else None
+    whole = wrapped is None and _whole_language_model(model)
+    target = run.model if whole else run.adapter
+    building = target.with_name(f".{target.name}")
+    shutil.rmtree(building, ignore_errors=True)
+    if wrapped is not None:
+        if base is not None:
+            wrapped.peft_config[adapters.ADAPTER].base_model_name_or_path = base
+        # Else PEFT asks the network whether the vocabulary has grown, and stores embeddings beside a head's adapter.
+        wrapped.save_pretrained(building, save_embedding_layers=False)
+    elif whole:
+        model.save_pretrained(building)  # type: ignore[operator]
+    else:
+        _save_components(model, building)
+    processor.save_pretrained(building)
+    _replace(building, target)
+
+
+def _replace(building: Path, target: Path) -> None:
+    """Put a whole folder in another's place; at every moment one of both is whole."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    building.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _whole_language_model(model: torch.nn.Module) -> bool:
+    """Return True where every parameter of decoder and embeddings is trained."""
+    places = Places(model, _kind_of(model))
+    return all(
+        parameter.requires_grad
+        for name, parameter in model.named_parameters()
+        if places.component(name) in ("language_model", "embeddings")
+    )
+
+
+def _kind_of(model: torch.nn.Module) -> type[Backbone]:
+    config: Any = model.config
+    return BACKBONES.get(config.model_type)
+
+
+def _save_components(model: torch.nn.Module, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    trained = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(trained, folder / COMPONENTS_FILE, metadata={"format": "pt"})
+
+
+def load(run: Run, recipe: Recipe) -> Loaded:
+    """Return the run's base with what was trained in place, as it was trained: in float32 beside the base's dtype.
+
+    Raises:
+        InputError: the run's weights are missing, damaged, or do not fit the recipe.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return _load(run, recipe)
+    except MedvlmError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run.path}: its weights cannot be loaded ({reason}); train it again") from error
+
+
+def _load(run: Run, recipe: Recipe) -> Loaded:
+    if (run.model / "config.json").is_file():
+        return load_base(recipe, trained=str(run.model))
+    weights = _stored(run)
+    loaded = load_base(recipe)
+    loaded.model = adapters.apply(loaded.model, recipe.adapters, BACKBONES.get(recipe.model.backbone))
+    wanted = {_key(name) for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
+    left, missing = _fill(loaded.model, weights), wanted - weights.keys()
+    if left or missing:
+        first = sorted(left or missing)[0]
+        count = len(left or missing)
+        raise InputError(
+            f"{run.path}: {count} of its weights do not fit the recipe ({first}, ...); load it with its own recipe.yaml"
+        )
+    return loaded
+
+
+def begin_from(model: torch.nn.Module, run: Run, recipe: Recipe, kind: type[Backbone]) -> None:
+    """Load everything that an earlier run has trained into a freshly wrapped model, which goes on from there.
+
+    Args:
+        model: as `adapters.apply` returned it.
+        run: the finished run.
+        recipe: of the new run.
+        kind: the model's class.
+
+    Raises:
+        RecipeError: something that the run trained would be lost: it must be trained here too, in the same way.
+        InputError: the run's weights are missing.
+    """
+    _check_start(run, recipe)
+    weights = _whole(run, model) if (run.model / "config.json").is_file() else _stored(run)
+    left = _fill(model, weights)
+    if left:
+        raise InputError(f"{run.path}: {len(left)} of its weights have no place here ({sorted(left)[0]}, ...)")
+
+
+def _check_start(run: Run, recipe: Recipe) -> None:
+    old = run.recipe()
+    problems = []
+    if old.model.parts != recipe.model.parts:
+        problems.append(f"model.start: {run.path} was trained on {old.model.label}; expected the same base here")
+    for component in COMPONENTS:
+        before, here = old.adapters.part(component), recipe.adapters.part(component)
+        if before.kind != "frozen" and _shape(before) != _shape(here):
+            problems.append(
+                f"adapters.{component}: {_said(here)}: {run.path} trained it as {_said(before)}, which would be lost; "
+                "expected the same"
+            )
+    if problems:
+        raise RecipeError("recipe", problems)
+
+
+def _shape(part: AdapterPart) -> tuple[Any, ...]:
+    """Return what must be equal for weights of one to mean the same in the other."""
+    if not part.low_rank:
+        return (part.kind,)
+    return part.kind, part.r, part.alpha, None if part.modules is None else tuple(sorted(part.modules))
+
+
+def _said(part: AdapterPart) -> str:
+    if not part.low_rank:
+        return part.kind
+    modules = "all linear layers" if part.modules is None else ", ".join(part.modules)
+    return f"{part.kind} of r {part.r}, alpha {part.alpha:g} on {modules}"
+
+
+def _stored(run: Run) -> dict[str, torch.Tensor]:
+    """Return what lies in adapter/, by `_key`."""
+    from safetensors.torch import load_file
+
+    for name in ("adapter_model.safetensors", COMPONENTS_FILE):
+        if (run.adapter / name).is_file():
+            return {_key(key): value for key, value in load_file(run.adapter / name).items()}
+    raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
+
+
+def _whole(run: Run, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of model/, under the names that they have in memory."""
+    bare: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    stored = type(bare).from_pretrained(run.model, dtype="auto", local_files_only=True)
+    return dict(stored.named_parameters())
+
+
+def _key(name: str) -> str:
+    """Return a parameter's name as files have it, be it trained bare, beside an adapter, or in one.
+
+    `base_model.model.x.lora_A.default.weight` -> `x.lora_A.weight`, `base_model.model.x.modules_to_save.default.weight`
+    -> `x.weight`.
+    """
+    name = re.sub(rf"(\.lora_\w+)\.{adapters.ADAPTER}\b", r"\1", bare_name(name))
+    return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+
+def _fill(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> set[str]:
+    """Put weights into their places, in float32 where they are trained; return the names that found none.
+
+    Raises:
+        ValueError: a weight of another shape.
+    """
+    left = set(weights)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        key = _key(name)
+        # PEFT's frozen originals bear the same names as what is trained in their stead.
+        if ".original_module." in name or key not in weights:
+            continue
+        value = weights[key]
+        if value.shape != parameter.shape:
+            raise ValueError(f"{key} is {list(value.shape)}; expected {list(parameter.shape)}")
+        dtype = value.dtype if parameter.requires_grad else parameter.dtype
+        parameter.data = value.to(device=parameter.device, dtype=dtype)
+        left.discard(key)
+    return left
