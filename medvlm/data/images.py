@@ -11,8 +11,10 @@ from PIL import ImageOps
 from medvlm.errors import InputError
 
 
-def decode(data: bytes, name: str = "image") -> PILImage.Image:
+def decode(data: bytes, name: str = "image", advice: str = "prepare the data set again") -> PILImage.Image:
     """Return the picture in RGB, upright: 16-bit gray is scaled to 8, transparency lies on white.
+
+    `advice` ends the error's text.
 
     Raises:
         InputError: the bytes are no picture, or cut off.
@@ -22,7 +24,7 @@ def decode(data: bytes, name: str = "image") -> PILImage.Image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
-        raise InputError(f"{name}: the image cannot be read ({error}); prepare the data set again") from error
+        raise InputError(f"{name}: the image cannot be read ({error}); {advice}") from error
 
 
 def to_rgb(image: PILImage.Image) -> PILImage.Image:

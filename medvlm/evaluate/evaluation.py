@@ -68,7 +68,7 @@ def evaluate_run(run: Run, settings: Settings, show: Callable[[str], Any]) -> di
         "split": recipe.eval.split,
         "constant": {task: constant.text for task, constant in constants.items()},
         "constant_search": {task: {"tried": c.tried, "distinct": c.distinct} for task, c in constants.items()},
-        "decoding": {"max_new_tokens": recipe.eval.max_new_tokens, "do_sample": False, "num_beams": 1},
+        "decoding": predict.decoding(recipe),
         "data": mixture.facts(),
         "split_hash": stable_hash([row["id"] for row in rows["model"]]),
         "limit": recipe.eval.limit,

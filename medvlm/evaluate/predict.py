@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.cli.common import Progress
 from medvlm.errors import InputError, MedvlmError
-from medvlm.io import atomic_write, resource_errors, stable_hash
+from medvlm.evaluate.sampling import SeededDraw
+from medvlm.io import atomic_write, resource_errors, sha256_bytes, stable_hash
 from medvlm.recipe.models import Recipe
 
 if TYPE_CHECKING:
@@ -26,53 +27,29 @@ GRAY = (127, 127, 127)
 
 
 def load_tuned(run: Run, recipe: Recipe) -> Loaded:
-    """Load the run's base with what was trained: adapter, whole components, or the whole model.
+    """Load the run's base with what was trained; see `models.trained.load`."""
+    from medvlm.models import trained
 
-    Raises:
-        InputError: the run's weights are missing.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        return _load_tuned(run, recipe)
-    except MedvlmError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{run.path}: its weights cannot be loaded ({reason}); train it again") from error
-
-
-def _load_tuned(run: Run, recipe: Recipe) -> Loaded:
-    from medvlm.models.load import load_base
-
-    if (run.model / "config.json").is_file():
-        return load_base(recipe, trained=str(run.model))
-    loaded = load_base(recipe)
-    if (run.adapter / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        loaded.model = PeftModel.from_pretrained(loaded.model, str(run.adapter))
-    elif (run.adapter / "components.safetensors").is_file():
-        from safetensors.torch import load_file
-
-        loaded.model.load_state_dict(load_file(run.adapter / "components.safetensors"), strict=False)
-    else:
-        raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
-    return loaded
+    return trained.load(run, recipe)
 
 
 class Predictor:
-    """Generates greedy answers with a KV cache.
+    """Generates answers with a KV cache, decoded as `recipe.eval` says: greedily, with beams, or drawn.
+
+    Drawn answers depend on seed, picture and prefix (see `medvlm.evaluate.sampling`); greedy ones and beams on picture
+    and prefix. How a batch is padded rounds logits in their last digits, which may turn a tie between two tokens.
 
     Args:
         loaded: base or tuned model.
         recipe: for prompts and decoding.
+        seed: of what is drawn; None takes the recipe's.
     """
 
-    def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
+    def __init__(self, loaded: Loaded, recipe: Recipe, seed: int | None = None) -> None:
         import torch
 
         self.loaded, self.recipe = loaded, recipe
+        self.seed = recipe.seed if seed is None else seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: Any = loaded.model.eval()
         if recipe.quantization.mode == "none":
@@ -86,13 +63,25 @@ class Predictor:
 
         backbone = self.loaded.backbone
         examples = [Example(image, prefix) for image, prefix in zip(images, prefixes, strict=True)]
-        inputs = {name: value.to(self.device) for name, value in backbone.collate_prompts(examples).items()}
+        inputs = backbone.collate_prompts(examples)
+        search = self._search(inputs, prefixes)
+        inputs = {name: value.to(self.device) for name, value in inputs.items()}
         width = inputs["input_ids"].shape[1]
         with torch.inference_mode(), self._precision():
-            tokens = self.model.generate(
-                **inputs, max_new_tokens=self.recipe.eval.max_new_tokens, do_sample=False, num_beams=1
-            )
+            tokens = self.model.generate(**inputs, max_new_tokens=self.recipe.eval.max_new_tokens, **search)
         return backbone.decode(tokens[:, width:])
+
+    def _search(self, inputs: Mapping[str, torch.Tensor], prefixes: Sequence[str]) -> dict[str, Any]:
+        """Return what `generate` is told of decoding; drawing is greedy search over scores that were drawn already."""
+        part = self.recipe.eval
+        search: dict[str, Any] = {"do_sample": False, "num_beams": part.num_beams}
+        if part.temperature > 0:
+            from transformers import LogitsProcessorList
+
+            seen = [sha256_bytes(pixels.float().numpy().tobytes()) for pixels in inputs["pixel_values"]]
+            keys = [f"{self.seed}:{pixels}:{prefix}" for pixels, prefix in zip(seen, prefixes, strict=True)]
+            search["logits_processor"] = LogitsProcessorList([SeededDraw(keys, part.temperature, part.top_p)])
+        return search
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         """Adapters and projector are kept in float32 beside half-precision weights, so their products need autocast."""
@@ -243,6 +232,25 @@ def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def decoding(recipe: Recipe, seed: int | None = None) -> dict[str, Any]:
+    """Return how answers are decoded, as scores and predictions record it.
+
+    Args:
+        recipe: its `eval` decides.
+        seed: of what is drawn; None takes the recipe's.
+    """
+    part = recipe.eval
+    facts: dict[str, Any] = {
+        "max_new_tokens": part.max_new_tokens,
+        "do_sample": part.temperature > 0,
+        "num_beams": part.num_beams,
+    }
+    if part.temperature > 0:
+        seed = recipe.seed if seed is None else seed
+        facts |= {"temperature": part.temperature, "top_p": part.top_p, "seed": seed}
+    return facts
+
+
 def fingerprint(run: Run, recipe: Recipe, mixture: Mixture, row: str) -> str:
     """Return what predictions depend on: trained weights, recipe, data, decoding, and which row of the table."""
     facts = run.facts()
@@ -251,7 +259,7 @@ def fingerprint(run: Run, recipe: Recipe, mixture: Mixture, row: str) -> str:
             "recipe": facts.get("recipe_hash"),
             "finished": facts.get("finished"),
             "data": [part["fingerprint"] for part in mixture.facts()],
-            "decoding": {"max_new_tokens": recipe.eval.max_new_tokens, "do_sample": False},
+            "decoding": decoding(recipe),
             "row": row,
         }
     )

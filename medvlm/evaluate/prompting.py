@@ -1,0 +1,175 @@
+"""What is put before the model: examples in front of the question (few-shot), and a rationale asked for before the answer.
+
+Both are plain text within the prefix. An example is written as training wrote it: its prefix, a line end, its answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvlm.errors import InputError, UsageError
+from medvlm.recipe.models import PromptsPart, Task
+
+RATIONALE = "{prompt} Explain step by step."
+"""Wording of the first of two passes; that a rationale comes first is arXiv:2201.11903, with pictures 2302.00923."""
+ANSWER = "{prompt} Reasons: {rationale}"
+"""Wording of the second."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shot:
+    """An example of a prompt and its answer."""
+
+    prompt: str
+    answer: str
+    image: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of every picture."""
+
+    task: Task
+    prompt: str = ""
+    language: str = "en"
+    shots: tuple[Shot, ...] = ()
+    rationale: bool = False
+    rationale_wording: str = RATIONALE
+    answer_wording: str = ANSWER
+    report: bool = False
+    """Sort the answer into findings and impression."""
+    impression_prompt: str | None = None
+    """What asks for an impression, as a question, where the answer states none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Composed:
+    """A prefix within the budget."""
+
+    prefix: str
+    shots: int
+    """Examples in it."""
+    dropped: int
+    """Examples that had no room."""
+
+
+def read_shots(path: Path) -> tuple[Shot, ...]:
+    """Return the examples of a JSONL file: {"prompt": ..., "answer": ..., "image": optional} a line.
+
+    Raises:
+        InputError: unreadable, empty, or a line that is no such object; says which.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise InputError(f"{path}: the examples cannot be read ({reason})") from error
+    shots = tuple(_shot(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    if not shots:
+        raise InputError(f'{path}: no examples; each line must be {{"prompt": ..., "answer": ...}}')
+    return shots
+
+
+def _shot(line: str, where: str) -> Shot:
+    try:
+        value: Any = json.loads(line)
+    except ValueError:
+        value = None
+    texts = isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("prompt", "answer"))
+    if not texts or not value["answer"].strip() or not isinstance(value.get("image"), str | None):
+        raise InputError(f'{where}: expected {{"prompt": text, "answer": text, "image": optional path}}')
+    return Shot(value["prompt"], value["answer"], value.get("image"))
+
+
+def check(question: Question, prompts: PromptsPart) -> None:
+    """Make sure that nothing asked for is silently lost.
+
+    Raises:
+        UsageError: a question without its text, a text for which the task's template has no place, or a wording
+            without its fields.
+    """
+    template: str = getattr(prompts, question.task)
+    if question.task == "vqa" and not question.prompt.strip():
+        raise UsageError("--task vqa needs the question: --prompt TEXT")
+    if (question.prompt or question.rationale) and "{prompt}" not in template:
+        asked = "--prompt" if question.prompt else "--rationale"
+        raise UsageError(
+            f'{asked}: the {question.task} template of this run is "{template}" and has no place for a prompt; use '
+            "--task vqa"
+        )
+    for option, wording, fields in (
+        ("--rationale-prompt", question.rationale_wording, ("{prompt}",)),
+        ("--answer-prompt", question.answer_wording, ("{prompt}", "{rationale}")),
+    ):
+        missing = [field for field in fields if field not in wording]
+        if missing:
+            raise UsageError(f'{option} "{wording}": expected {" and ".join(missing)} in it')
+
+
+class Composer:
+    """Writes prefixes that fit.
+
+    Args:
+        question: what is asked.
+        prompts: the recipe's templates, as in training.
+        budget: most tokens of a prefix.
+        count: text -> its tokens.
+    """
+
+    def __init__(self, question: Question, prompts: PromptsPart, budget: int, count: Callable[[str], int]) -> None:
+        self.question, self.prompts, self.budget, self.count = question, prompts, budget, count
+
+    def prefix(self, prompt: str, task: Task | None = None) -> str:
+        """Return a bare prompt in its task's template."""
+        from medvlm.train.collate import prefix
+
+        row = {"task": task or self.question.task, "prompt": prompt, "language": self.question.language}
+        return prefix(row, self.prompts)
+
+    def plain(self) -> Composed:
+        """Return the prefix that asks for the answer at once."""
+        return self._with_shots(self.prefix(self.question.prompt))
+
+    def first_pass(self) -> Composed:
+        """Return the prefix that asks for a rationale."""
+        return self._with_shots(self.prefix(_fill(self.question.rationale_wording, prompt=self.question.prompt)))
+
+    def second_pass(self, rationale: str) -> tuple[Composed, bool]:
+        """Return the prefix that gives a rationale and asks for the answer, and whether its end had to be cut."""
+        words = rationale.split()
+        kept = len(words)
+        while kept and self.count(self._reasoned(words[:kept])) > self.budget:
+            kept -= 1
+        return self._with_shots(self._reasoned(words[:kept])), kept < len(words)
+
+    def impression(self, wording: str) -> str:
+        """Return the prefix that asks for an impression."""
+        return self._with_shots(self.prefix(wording, "vqa"), ()).prefix
+
+    def _reasoned(self, words: Sequence[str]) -> str:
+        wording = self.question.answer_wording
+        return self.prefix(_fill(wording, prompt=self.question.prompt, rationale=" ".join(words)))
+
+    def _with_shots(self, last: str, shots: Sequence[Shot] | None = None) -> Composed:
+        """Return as many examples as fit in front of `last`, the nearest kept longest; `last` itself is never cut."""
+        length = self.count(last)
+        if length > self.budget:
+            raise UsageError(
+                f"the prompt takes {length} tokens and this model was trained with prompts of at most {self.budget}; "
+                "shorten it, or set --max-prefix-tokens"
+            )
+        shots = self.question.shots if shots is None else shots
+        texts = [f"{self.prefix(shot.prompt)}\n{shot.answer}" for shot in shots]
+        while texts and self.count("\n".join([*texts, last])) > self.budget:
+            texts.pop(0)
+        return Composed("\n".join([*texts, last]), len(texts), len(shots) - len(texts))
+
+
+def _fill(wording: str, *, prompt: str, rationale: str = "") -> str:
+    """Return a wording with its fields filled, each from the wording only: a prompt may itself hold braces."""
+    parts = wording.split("{rationale}")
+    return rationale.join(part.replace("{prompt}", prompt) for part in parts).strip()
