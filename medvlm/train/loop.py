@@ -111,6 +111,8 @@ class Job:
     validation: Mixture
     command: str
     license: dict[str, Any]
+    group: dict[str, Any] | None = None
+    """Of which stages or variants it is one: id, kind, member, members, hash."""
 
 
 def train(job: Job, run: Run, show: Progress, *, resume: bool = False) -> Run:
@@ -204,6 +206,7 @@ def _opening_facts(job: Job, run: Run, resume: bool) -> dict[str, Any]:
         "versions": versions(),
         "data": job.train.facts(),
         "license": job.license,
+        **({"group": job.group} if job.group else {}),
     }
     if resume:
         old = run.facts()
