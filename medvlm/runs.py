@@ -7,7 +7,7 @@ import datetime
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,30 @@ def open_run(name: str | Path | None, parent: Path = RUNS) -> Run:
     if status != FINISHED:
         raise InputError(f"{path}: this run is {status}, not finished; go on with `medvlm finetune RECIPE --resume`")
     return run
+
+
+def group_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what run.json says of the stages or variants that the run belongs to; empty where it stands alone.
+
+    Keys: id, kind (stages or variants), member, members (all names in order), hash (of all their recipes).
+    """
+    group = facts.get("group")
+    return dict(group) if isinstance(group, dict) and isinstance(group.get("id"), str) else {}
+
+
+def groups(parent: Path = RUNS) -> dict[str, dict[str, Run]]:
+    """Return group id -> member -> its newest run, the newest group first."""
+    found: dict[str, dict[str, Run]] = {}
+    if not parent.is_dir():
+        return found
+    for path in sorted(parent.iterdir(), reverse=True):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        with contextlib.suppress(InputError):
+            group = group_of(Run(path).facts())
+            if group:
+                found.setdefault(group["id"], {}).setdefault(str(group.get("member")), Run(path))
+    return dict(sorted(found.items(), reverse=True))
 
 
 def unfinished(recipe_hash: str, parent: Path = RUNS) -> Run | None:

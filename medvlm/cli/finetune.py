@@ -1,4 +1,4 @@
-"""`medvlm finetune`: train what a recipe says, or print the plan."""
+"""`medvlm finetune`: train what a recipe says, all its stages or variants, or print the plan."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import typer
 from medvlm.cli.common import DebugOption, QuietOption, progress, say
 
 if TYPE_CHECKING:
-    from medvlm.data.mixture import Mixture
-    from medvlm.recipe import Recipe
+    from medvlm.recipe import Members, Recipe
     from medvlm.runs import Run
 
 
@@ -24,69 +23,55 @@ def register(app: typer.Typer) -> None:
 def finetune(
     recipe: Annotated[str, typer.Argument(help="A recipe file; one not found here is looked up among those shipped.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in train.learning_rate=3e-5.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="As in train.learning_rate=3e-5; stages.NAME.KEY=... for one."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="NAME,...", help="Only these stages or variants of the recipe.")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the newest unfinished run of this recipe.")
+        bool, typer.Option("--resume", help="Go on with the newest unfinished run, or stages, of this recipe.")
     ] = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fine-tune a base model as RECIPE says, into a new folder under runs/.
+    """Fine-tune a base model as RECIPE says, into a new folder under runs/; each stage or variant into its own.
 
     Example: medvlm finetune recipes/paligemma448.yaml train.learning_rate=3e-5 --dry-run
     """
-    from medvlm.data.mixture import Mixture
-    from medvlm.errors import InputError
-    from medvlm.models.locate import locate_parts
-    from medvlm.recipe import load_recipe
+    from medvlm.recipe import load_members
+    from medvlm.train.group import train_members
 
-    resolved = load_recipe(recipe, overrides or [])
-    # Asked for before anything heavy is loaded, so that missing weights are told within seconds.
-    located = None if dry_run else locate_parts(resolved.model)
-    mixture = Mixture(resolved.data, "train", resolved.seed)
-    if not len(mixture):
-        paths = ", ".join(part.path for part in resolved.data)
-        raise InputError(f"data: no training rows in {paths}; check data.tasks and the data set's splits")
+    members = load_members(recipe, overrides or [])
+    names = members.selected(only)
     if dry_run:
-        _print_plan(resolved, mixture)
+        _print_plans(members, names)
         return
-    assert located is not None
-    from medvlm.recipe.resolve import recipe_hash
-    from medvlm.runs import Run, unfinished
-    from medvlm.train.loop import Job, check_one_device, train
-
-    check_one_device()
-    job = Job(
-        resolved,
-        located,
-        mixture,
-        Mixture(resolved.data, "validation", resolved.seed),
-        command=f"medvlm {shlex.join(sys.argv[1:])}",
-        license=_verdict(resolved, mixture),
-    )
-    run = unfinished(recipe_hash(resolved)) if resume else Run.create(resolved.name)
-    if run is None:
-        raise InputError(f"no unfinished run of {recipe} with these settings; leave out --resume to start one")
-    with progress(f"finetune {resolved.name}", quiet) as bar:
-        train(job, run, bar, resume=resume)
-    _print_result(run, quiet)
+    command = f"medvlm {shlex.join(sys.argv[1:])}"
+    run = None
+    for run in train_members(members, names, command, lambda name: progress(f"finetune {name}", quiet), resume=resume):
+        _print_result(run, quiet)
+    if run is not None:
+        group = run.facts().get("group")
+        say(f"next: medvlm report {group['id']}" if group else "next: medvlm eval --metrics bleu,rouge,cider", quiet)
 
 
-def _verdict(recipe: Recipe, mixture: Mixture) -> dict[str, Any]:
-    import dataclasses
+def _print_plans(members: Members, names: list[str]) -> None:
+    from medvlm.train.group import plan_members, variant_table
 
-    from medvlm.licenses import policy, registry
+    planned = []
+    for name, recipe, plan, verdict in plan_members(members, names):
+        if members.kind != "single":
+            say(f"{members.kind.removesuffix('s')} {name}")
+        _print_plan(recipe, plan, verdict)
+        planned.append((name, recipe, plan))
+    if members.kind == "variants":
+        for line in variant_table(planned):
+            say(line)
 
-    verdict = policy.verdict(registry.find(str(recipe.model.id)), mixture.licenses(), recipe.model.label)
-    return dataclasses.asdict(verdict)
 
-
-def _print_plan(recipe: Recipe, mixture: Mixture) -> None:
-    from medvlm.train.plan import make_plan
-
-    plan = make_plan(recipe, mixture)
+def _print_plan(recipe: Recipe, plan: Any, verdict: dict[str, Any]) -> None:
     part = recipe.train
     say(f"plan of {recipe.name}: {recipe.model.label}, nothing is trained")
     say(f"  {'component':<16}{'parameters':>16}{'trained':>14}{'4-bit':>16}")
@@ -101,7 +86,6 @@ def _print_plan(recipe: Recipe, mixture: Mixture) -> None:
         f"learning rate {part.learning_rate:g}, {part.schedule}, warm-up {part.warmup:.0%}"
     )
     say(f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)")
-    verdict = _verdict(recipe, mixture)
     say(f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}")
     for reason in verdict["reasons"]:
         say(f"  {reason}")
@@ -117,4 +101,3 @@ def _print_result(run: Run, quiet: bool) -> None:
     validation = f", validation loss {held_out:.3f}" if held_out is not None else ""
     say(f"{run.path}: {facts['result']['steps']} steps, mean training loss {loss:.3f}{validation}")
     say(f"{compute['samples_per_second']:.1f} samples/s, {compute['seconds']:.0f} s on {compute['device']}", quiet)
-    say("next: medvlm eval --metrics bleu,rouge,cider", quiet)

@@ -169,7 +169,24 @@ def verdict(model: Entry | None, data: Mapping[str, int], model_name: str = "") 
         data: number of samples by license id (SPDX or LicenseRef); empty where it was not recorded.
         model_name: what the recipe calls the base model; used where there is no entry.
     """
-    inputs = [*_model_inputs(model, model_name), *_data_inputs(data)]
+    return verdict_of_parts({model_name: model}, data)
+
+
+def verdict_of_parts(parts: Mapping[str, Entry | None], data: Mapping[str, int]) -> Verdict:
+    """Return what follows for a model whose base is made of several: an image tower and a language model, say.
+
+    The strictest of all inputs holds.
+
+    Args:
+        parts: what the recipe calls each -> its registry entry, None where the registry has none.
+        data: as for `verdict`, of all stages of the training.
+    """
+    entries = {entry.name: entry for entry in parts.values() if entry is not None}
+    inputs = [
+        *(item for entry in entries.values() for item in _model_inputs(entry, "")),
+        *(item for name, entry in parts.items() if entry is None for item in _model_inputs(None, name)),
+        *_data_inputs(data),
+    ]
     use = expressions.most_restrictive(item.use for item in inputs)
     share = expressions.most_restrictive(item.share for item in inputs)
     clash = _clash(inputs)
@@ -182,8 +199,7 @@ def verdict(model: Entry | None, data: Mapping[str, int], model_name: str = "") 
         key=lambda item: min(rank(item.use), rank(item.share)),
     )
     reasons = [*(str(item) for item in doubtful), *clash]
-    if model and model.conflict:
-        reasons.append(f"sources on {model.name} conflict: {model.conflict}")
+    reasons += [f"sources on {entry.name} conflict: {entry.conflict}" for entry in entries.values() if entry.conflict]
     return Verdict(use, share, _license_to_carry(inputs, share), _obligations(inputs), reasons)
 
 
@@ -299,8 +315,8 @@ def _license_to_carry(inputs: list[_Input], share: str) -> str:
         return forced[0]
     if any(item.use == "no" for item in inputs):
         return "any license for non-commercial use"
-    weights = [item.license for item in inputs if item.label.startswith("weights of")]
-    return weights[0] if weights else "none yet"
+    weights = dict.fromkeys(item.license for item in inputs if item.label.startswith("weights of"))
+    return " AND ".join(weights) or "none yet"
 
 
 def _obligations(inputs: list[_Input]) -> list[str]:

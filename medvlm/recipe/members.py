@@ -195,3 +195,25 @@ def _lost_between(stages: Sequence[tuple[str, Recipe]]) -> list[str]:
                     "lost; expected the same kind, r, alpha and modules"
                 )
     return problems
+
+
+def differing(recipes: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return dotted path -> its value in each resolved recipe, for the values that are not the same in all.
+
+    The name and the run that a stage starts from are left out: they differ by their nature.
+    """
+    flat = [_flat(recipe) for recipe in recipes]
+    paths = dict.fromkeys(path for one in flat for path in one)
+    rows = {path: [one.get(path) for one in flat] for path in paths if path not in ("name", "model.start")}
+    return {path: values for path, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return dotted path -> value of everything that is neither a map nor a list of maps."""
+    if isinstance(value, Mapping):
+        children = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        children = [(str(position), item) for position, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {key: leaf for name, item in children for key, leaf in _flat(item, f"{path}.{name}".strip(".")).items()}

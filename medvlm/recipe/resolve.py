@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
@@ -13,8 +14,23 @@ from medvlm.recipe.models import Recipe
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Return the SHA-256 of the resolved recipe; equal recipes, however written, have equal hashes."""
-    return stable_hash(recipe.model_dump(mode="json"))
+    """Return the SHA-256 of the resolved recipe; equal recipes, however written, have equal hashes.
+
+    A run that it starts from counts by that run's own hash, not by its folder, whose name holds the time.
+    """
+    values = recipe.model_dump(mode="json")
+    if recipe.model.start is not None:
+        values["model"]["start"] = _hash_of_run(Path(recipe.model.start)) or recipe.model.start
+    return stable_hash(values)
+
+
+def _hash_of_run(folder: Path) -> str | None:
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = facts.get("recipe_hash") if isinstance(facts, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def write_resolved(recipe: Recipe, path: Path) -> None:
