@@ -110,12 +110,16 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def encoded(self, row: int) -> bytes:
+        """Return the picture of `row` as its file holds it."""
+        data: bytes = self._data[self._places[row]]["image"]["bytes"]
+        return data
+
     def image(self, row: int) -> Any:
         """Return the picture of `row`, decoded to RGB."""
         from medvlm.data.images import decode
 
-        stored = self._data[self._places[row]]["image"]
-        return decode(stored["bytes"], str(self.texts[row]["id"]))
+        return decode(self.encoded(row), str(self.texts[row]["id"]))
 
     def licenses(self) -> Counter[str]:
         """Count the rows by license; "unknown" where none is stated."""
@@ -177,7 +181,7 @@ class Mixture:
     def __init__(self, parts: Sequence[DataPart], split: str, seed: int, weighted: bool | None = None) -> None:
         if weighted is None:
             weighted = split == "train"
-        self.parts = parts
+        self.parts, self.split = parts, split
         self.folders = [DataFolder.open(part.path) for part in parts]
         self.rows = [Rows(f, split, part.tasks) for f, part in zip(self.folders, parts, strict=True)]
         self.picks: list[Pick] = []
