@@ -198,7 +198,24 @@ def _whole_modules(
     if places.head is not None and (parts["head"].kind == "full" or follow):
         whole.append(places.head)
     keys = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    return [name if sum(key.endswith(name) for key in keys) == 1 else f"base_model.model.{name}" for name in whole]
+    return [part for name in whole for part in _unmistakable(model, name, keys)]
+
+
+def _unmistakable(model: torch.nn.Module, name: str, keys: list[str]) -> list[str]:
+    """Return the module, or its parts where other modules' names end in its name.
+
+    Raises:
+        RecipeError: it has no such parts.
+    """
+    if sum(key.endswith(name) for key in keys) == 1:
+        return [name]
+    module = model.get_submodule(name)
+    children = [child for child, _ in module.named_children()]
+    if not children or next(module.parameters(recurse=False), None) is not None:
+        others = [key for key in keys if key.endswith(name) and key != name]
+        problem = f"adapters: {name} cannot be trained whole beside an adapter: {others[0]} ends in its name; use lora"
+        raise RecipeError("recipe", [problem])
+    return [found for child in children for found in _unmistakable(model, f"{name}.{child}", keys)]
 
 
 def _around(model: torch.nn.Module, name: str, head: str | None) -> list[str]:

@@ -46,7 +46,7 @@ class Places:
             if place is not None and (bare == place or bare.startswith(f"{place}.")):
                 return component
         for component, prefix in self.kind.components.items():
-            if bare.startswith(prefix):
+            if f"{bare}.".startswith(prefix):
                 return component
         raise AssertionError(f"parameter {name} belongs to no component of {self.kind.__name__}")
 
