@@ -11,7 +11,7 @@ import typer
 from medvlm.cli.common import state
 from medvlm.errors import MedvlmError
 
-VERBS = ("prepare", "finetune", "eval", "report", "licenses")
+VERBS = ("prepare", "finetune", "eval", "predict", "report", "licenses")
 
 INTERRUPTED = 130
 
@@ -93,7 +93,8 @@ def run(argv: list[str] | None = None) -> int:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         return _fail(
-            "interrupted; what is done is kept: prepare and eval go on with the same command, finetune with --resume",
+            "interrupted; what is done is kept: prepare, eval and predict --out go on with the same command, finetune "
+            "with --resume",
             INTERRUPTED,
         )
     except MedvlmError as error:

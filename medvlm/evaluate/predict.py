@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.cli.common import Progress
-from medvlm.errors import InputError, MedvlmError
 from medvlm.evaluate.sampling import SeededDraw
 from medvlm.io import atomic_write, resource_errors, sha256_bytes, stable_hash
 from medvlm.recipe.models import Recipe

@@ -1,4 +1,4 @@
-"""What is put before the model: examples in front of the question (few-shot), and a rationale asked for before the answer.
+"""What a model is asked: examples in front of the question (few-shot), and a rationale asked for before the answer.
 
 Both are plain text within the prefix. An example is written as training wrote it: its prefix, a line end, its answer.
 """

@@ -1,0 +1,276 @@
+"""Ask a run about pictures from files: in batches, kept as they come, and gone on with where it broke off.
+
+`medvlm predict` calls it; what generates is `medvlm.evaluate.predict.Predictor`, as in evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from medvlm.cli.common import Progress
+from medvlm.errors import InputError, UsageError
+from medvlm.evaluate import pictures, predict, report_format
+from medvlm.evaluate.prompting import Composed, Composer, Question
+from medvlm.io import atomic_write, resource_errors, stable_hash
+from medvlm.recipe.models import Recipe, Task
+from medvlm.runs import Run
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from medvlm.evaluate.predict import Predictor
+
+_SMALLER = "set --batch-size 1"
+
+
+def task_of(name: str | None, recipe: Recipe, prompt: str, report: bool) -> Task:
+    """Return the task that is meant: the one named, or a report or question if there is one, or what was trained.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    for task in get_args(Task):
+        if name == task:
+            return cast(Task, task)
+    if name is not None:
+        raise UsageError(f'--task "{name}": expected {", ".join(get_args(Task))}')
+    if report:
+        return "report"
+    if prompt:
+        return "vqa"
+    trained: set[Task] = {task for part in recipe.data for task in part.tasks or ["caption"]}
+    return trained.pop() if len(trained) == 1 else "caption"
+
+
+class Asker:
+    """Answers a question about pictures.
+
+    Args:
+        predictor: of the tuned model.
+        question: checked by `prompting.check`.
+    """
+
+    def __init__(self, predictor: Predictor, question: Question) -> None:
+        recipe = predictor.recipe
+        tokenizer = predictor.loaded.processor.tokenizer
+
+        def count(text: str) -> int:
+            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        self.predictor, self.question = predictor, question
+        self.composer = Composer(question, recipe.prompts, recipe.text.max_prefix_tokens, count)
+
+    def first(self) -> Composed:
+        """Return the first prefix, the same for every picture.
+
+        Raises:
+            UsageError: it does not fit.
+        """
+        return self.composer.first_pass() if self.question.rationale else self.composer.plain()
+
+    def records(self, images: Sequence[Image]) -> list[dict[str, Any]]:
+        """Return what is told of each picture: prompt, prediction, and rationale or report where asked for."""
+        first = self.first()
+        texts = self.predictor.answers(images, [first.prefix] * len(images))
+        if self.question.rationale:
+            rows = self._reasoned(images, texts)
+        else:
+            rows = [{"prefix": first.prefix, "prediction": text, "examples": _examples(first)} for text in texts]
+        if self.question.report:
+            asked = self._impressions(images, rows)
+            for row, impression in zip(rows, asked, strict=True):
+                row["report"] = report_format.record(row["prediction"], impression)
+        return rows
+
+    def _reasoned(self, images: Sequence[Image], rationales: Sequence[str]) -> list[dict[str, Any]]:
+        composed = [self.composer.second_pass(text) for text in rationales]
+        answers = self.predictor.answers(images, [second.prefix for second, _ in composed])
+        return [
+            {
+                "prefix": second.prefix,
+                "rationale": rationale,
+                "rationale_cut": cut,
+                "prediction": answer,
+                "examples": _examples(second),
+            }
+            for rationale, (second, cut), answer in zip(rationales, composed, answers, strict=True)
+        ]
+
+    def _impressions(self, images: Sequence[Image], rows: Sequence[dict[str, Any]]) -> list[str | None]:
+        """Return what the model says when asked for the impression that its text does not state, else None."""
+        wording = self.question.impression_prompt
+        missing = [n for n, row in enumerate(rows) if report_format.parse(row["prediction"]).impression is None]
+        answers: list[str | None] = [None] * len(rows)
+        if wording and missing:
+            prefix = self.composer.impression(wording)
+            told = self.predictor.answers([images[n] for n in missing], [prefix] * len(missing))
+            for n, text in zip(missing, told, strict=True):
+                answers[n] = text
+        return answers
+
+
+def _examples(composed: Composed) -> dict[str, int]:
+    return {"used": composed.shots, "dropped": composed.dropped}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of which run, and where it is kept."""
+
+    run: Run
+    recipe: Recipe
+    """With the decoding that is meant."""
+    question: Question
+    seed: int
+    """Of what is drawn."""
+    out: Path | None
+    """JSONL file of the records; those it holds of the same picture, run, question and decoding are not made again."""
+    overwrite: bool
+    """Begin `out` anew where it holds predictions made otherwise."""
+
+
+@dataclasses.dataclass(slots=True)
+class Outcome:
+    """What became of the pictures, filled while they are asked about."""
+
+    done: int = 0
+    kept: int = 0
+    """Of these, found in the file of an earlier call."""
+    damaged: list[str] = dataclasses.field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise InputError where a picture could not be read."""
+        if self.damaged:
+            total = self.done + len(self.damaged)
+            raise InputError(
+                f"{len(self.damaged)} of {total} pictures could not be read (named above); others are done"
+            )
+
+
+def ask(
+    job: Job,
+    paths: Sequence[Path],
+    asker: Callable[[], Asker],
+    outcome: Outcome,
+    show: Progress,
+    warn: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Yield one record for each picture that can be read, in order; each batch is synced to disk before.
+
+    Args:
+        job: what is asked.
+        paths: picture files.
+        asker: makes the asker, called only when something is missing.
+        outcome: counts what is done.
+        show: told how many pictures are done.
+        warn: told of each picture that cannot be read.
+
+    Raises:
+        InputError: `job.out` holds something else.
+        ResourceError: disk or memory is exhausted.
+    """
+    common = _common(job)
+    known = _opened(job.out, common["made_by"], job.overwrite) if job.out is not None else {}
+    ready: Asker | None = None
+    size = job.recipe.eval.batch_size
+    with resource_errors(job.out or Path(), _SMALLER):
+        for start in range(0, len(paths), size):
+            batch = _read(paths[start : start + size], outcome, warn)
+            missing = [one for one in batch if (one.name, one.sha256) not in known]
+            if missing:
+                ready = ready or asker()
+                rows = ready.records([one.image for one in missing])
+                made = [
+                    {"image": one.name, "sha256": one.sha256, **common, **row}
+                    for one, row in zip(missing, rows, strict=True)
+                ]
+                known |= {(row["image"], row["sha256"]): row for row in made}
+                if job.out is not None:
+                    _append(job.out, made)
+            outcome.kept += len(batch) - len(missing)
+            outcome.done += len(batch)
+            show.update(min(start + size, len(paths)), len(paths))
+            yield from (known[one.name, one.sha256] for one in batch)
+
+
+def _common(job: Job) -> dict[str, Any]:
+    """Return what all records say alike; `made_by` is a hash of what a prediction depends on, the picture apart."""
+    facts, recipe = job.run.facts(), job.recipe
+    decoding = predict.decoding(recipe, job.seed)
+    asked = dataclasses.asdict(job.question)
+    depends = [facts.get("recipe_hash"), facts.get("finished"), recipe.text.max_prefix_tokens, asked, decoding]
+    return {
+        "model": recipe.model.label,
+        "run": job.run.path.name,
+        "task": job.question.task,
+        "prompt": job.question.prompt,
+        "decoding": decoding,
+        "made_by": stable_hash(depends)[:16],
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Picture:
+    name: str
+    sha256: str
+    image: Image
+
+
+def _read(paths: Sequence[Path], outcome: Outcome, warn: Callable[[str], None]) -> list[_Picture]:
+    found = []
+    for path in paths:
+        try:
+            image, sha256 = pictures.read(path)
+        except InputError as error:
+            outcome.damaged.append(str(path))
+            warn(str(error))
+        else:
+            found.append(_Picture(str(path), sha256, image))
+    return found
+
+
+def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the records that `out` holds, and leave it without a line that a kill cut off."""
+    try:
+        text = out.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError:
+        text = "?"
+    known, strangers = {}, 0
+    # What follows the last line end was cut off.
+    whole = text.split("\n")[:-1] if "\n" in text else ([text] if text and not text.startswith("{") else [])
+    for line in whole:
+        row: Any = None
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+        if isinstance(row, dict) and row.get("made_by") == made_by:
+            known[row["image"], row["sha256"]] = row
+        else:
+            strangers += 1
+    if strangers and not overwrite:
+        raise InputError(
+            f"{out}: {strangers} lines were made by another model, question or decoding, or are no predictions; name "
+            "another file, or set --overwrite"
+        )
+    with atomic_write(out) as file:
+        file.write("".join(map(_line, known.values())))
+    return known
+
+
+def _append(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "a", encoding="utf-8") as file:
+        file.write("".join(map(_line, rows)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
