@@ -26,7 +26,7 @@ GRAY = (127, 127, 127)
 
 
 def load_tuned(run: Run, recipe: Recipe) -> Loaded:
-    """Load the run's base with what was trained; see `models.trained.load`."""
+    """Load the run's base with what was trained (see `medvlm.models.trained.load`, which says what it raises)."""
     from medvlm.models import trained
 
     return trained.load(run, recipe)
