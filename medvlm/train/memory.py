@@ -1,0 +1,212 @@
+"""How much memory training will take, part by part, before anything is loaded.
+
+What stays is arithmetic: weights by their dtype, 4-bit weights with their constants as bitsandbytes stores them,
+trained weights in float32 with gradients and optimizer states. What comes and goes (activations, logits, gradients as
+they appear) is found by `memory_trace`: one step of the model's own code on tensors without contents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medvlm.models import adapters, quantize
+from medvlm.models.backbones import BACKBONES
+from medvlm.models.components import Places, bare_name
+from medvlm.models.load import attention
+from medvlm.recipe.models import QuantizationPart, Recipe
+from medvlm.train import memory_trace
+from medvlm.train.memory_trace import Shape
+
+if TYPE_CHECKING:
+    from medvlm.models.backbones.base import Backbone
+
+GIB = 1024**3
+CUDA_CONTEXT = 600 * 1024**2
+"""What CUDA and its libraries keep of a GPU beside tensors; between 0.4 and 0.8 GB by generation."""
+PROCESS = 900 * 1024**2
+"""The interpreter with torch, transformers and datasets loaded, on the CPU."""
+ROUNDING = 0.05
+"""Share of the whole that an allocator loses to rounding and gaps."""
+
+
+@dataclasses.dataclass(slots=True)
+class Held:
+    """Bytes that one component holds all the time."""
+
+    weights: int = 0
+    """Frozen ones, and 4-bit ones with their constants."""
+    trained: int = 0
+    """Adapters and whole components in training, float32."""
+    gradients: int = 0
+    optimizer: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate:
+    """Peak memory of training in bytes."""
+
+    components: Mapping[str, Held]
+    activations: int
+    """At the peak: what backward needs, and what is on its way."""
+    logits: int
+    """At the peak: a chunk of them with its derivative."""
+    framework: int
+    """The library's own; not in `tensors`."""
+
+    @property
+    def weights(self) -> int:
+        """Return frozen weights, 4-bit ones included."""
+        return sum(part.weights for part in self.components.values())
+
+    @property
+    def adapters(self) -> int:
+        """Return weights in training."""
+        return sum(part.trained for part in self.components.values())
+
+    @property
+    def gradients(self) -> int:
+        """Return gradients of everything in training."""
+        return sum(part.gradients for part in self.components.values())
+
+    @property
+    def optimizer(self) -> int:
+        """Return the optimizer's states."""
+        return sum(part.optimizer for part in self.components.values())
+
+    @property
+    def tensors(self) -> int:
+        """Return the peak of all tensors: what `torch.cuda.max_memory_allocated` measures."""
+        return self.weights + self.adapters + self.gradients + self.optimizer + self.activations + self.logits
+
+    @property
+    def total(self) -> int:
+        """Return what the device must have."""
+        return round(self.tensors * (1 + ROUNDING)) + self.framework
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model without weights, as training would have it."""
+
+    model: Any
+    kind: type[Backbone]
+    quantized: list[str]
+    """Bare names of the layers that would be 4-bit."""
+
+
+def prepare(recipe: Recipe, config: Mapping[str, Any]) -> Prepared:
+    """Return the recipe's model on the meta device, with its adapters.
+
+    Args:
+        recipe: what is trained.
+        config: as `load.planned_config` returns it.
+    """
+    kind = BACKBONES.get(recipe.model.backbone)
+    with torch.device("meta"):
+        model: Any = kind.build(config)
+    model.set_attn_implementation(attention(recipe, model.config))
+    if not recipe.model.logit_softcapping:
+        model.config.get_text_config().final_logit_softcapping = None
+    model = model.to(getattr(torch, recipe.model.dtype))
+    quantized = quantize.would_be_quantized(model, kind) if recipe.quantization.mode != "none" else []
+    model = adapters.apply(model, recipe.adapters, kind)
+    adapters.trainable_in_float32(model)
+    model.train()
+    return Prepared(model, kind, quantized)
+
+
+def estimate(recipe: Recipe, prepared: Prepared, shape: Shape, device: str | None = None) -> Estimate:
+    """Return the peak memory of a training step.
+
+    Args:
+        recipe: dtype, quantization, optimizer, checkpointing, size of the loss's chunks.
+        prepared: from `prepare`; it is used up, its tensors have no contents of any kind afterwards.
+        shape: the largest batch.
+        device: "cpu" or "cuda"; None is what there is.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, kind = prepared.model, prepared.kind
+    components = _held(recipe, prepared)
+    gradients = sum(part.gradients for part in components.values())
+    _compute_in_four_bits(prepared, recipe.quantization)
+    with memory_trace.fake(model, device):
+        if recipe.train.activation_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        tracker = memory_trace.Tracker(model)
+        with memory_trace.fused(), tracker:
+            # Accumulated gradients are there when the next batch comes.
+            for _ in range(min(2, recipe.train.gradient_accumulation)):
+                memory_trace.step(model, recipe, kind, shape, tracker)
+        peak = dict(tracker.peak)
+    # While the optimizer steps, all gradients are there and no activations.
+    idle = max(0, sum(peak.values()) - gradients)
+    stepping = _while_stepping(recipe, model, device)
+    logits = min(peak["logits"], idle)
+    return Estimate(
+        components,
+        activations=max(idle - logits, stepping - logits),
+        logits=logits,
+        framework=CUDA_CONTEXT if device == "cuda" else PROCESS,
+    )
+
+
+def _held(recipe: Recipe, prepared: Prepared) -> dict[str, Held]:
+    """Return component -> the bytes of its weights, gradients and optimizer states."""
+    places = Places(prepared.model, prepared.kind)
+    packed = set(prepared.quantized)
+    held: dict[str, Held] = {}
+    for name, parameter in prepared.model.named_parameters():
+        part = held.setdefault(places.component(name), Held())
+        size = parameter.numel()
+        if parameter.requires_grad:
+            part.trained += 4 * size
+            part.gradients += 4 * size
+            part.optimizer += optimizer_bytes(size, recipe.train.optimizer)
+        elif bare_name(name).removesuffix(".weight") in packed and name.endswith(".weight"):
+            part.weights += four_bit_bytes(size, recipe.quantization.double)
+        else:
+            part.weights += size * parameter.element_size()
+    return held
+
+
+def four_bit_bytes(weights: int, double: bool) -> int:
+    """Return the bytes of one NF4 layer as bitsandbytes stores it (arXiv:2305.14314, section 3).
+
+    Two weights a byte, a constant for each 64 of them (float32, or 8 bits with a float32 for each 256 constants), and
+    the tables of 16 and 256 float32 values.
+    """
+    blocks = math.ceil(weights / 64)
+    constants = blocks + 4 * math.ceil(blocks / 256) + 4 * 256 + 4 if double else 4 * blocks
+    return math.ceil(weights / 2) + constants + 4 * 16
+
+
+def optimizer_bytes(weights: int, optimizer: str) -> int:
+    """Return the bytes of AdamW's two states for one tensor.
+
+    In 8 bits (arXiv:2110.02861) each state has a float32 constant for every 256 values; bitsandbytes leaves tensors
+    under 4096 values in float32.
+    """
+    if "8bit" not in optimizer or weights < 4096:
+        return 8 * weights
+    return 2 * weights + 8 * math.ceil(weights / 256)
+
+
+def _compute_in_four_bits(prepared: Prepared, part: QuantizationPart) -> None:
+    """Let the layers that would be 4-bit compute as such."""
+    packed = set(prepared.quantized)
+    for name, module in prepared.model.named_modules():
+        if isinstance(module, torch.nn.Linear) and bare_name(name) in packed and ".lora_" not in name:
+            memory_trace.unpacks(module, getattr(torch, part.compute_dtype))
+
+
+def _while_stepping(recipe: Recipe, model: torch.nn.Module, device: str) -> int:
+    """Return what the optimizer's step takes beside states: torch's multi-tensor AdamW makes one copy of everything."""
+    sizes = [4 * p.numel() for p in model.parameters() if p.requires_grad]
+    if device == "cuda" and recipe.train.optimizer == "adamw":
+        return sum(sizes)
+    return 2 * max(sizes, default=0)
