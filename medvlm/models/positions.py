@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import RecipeError
 
@@ -37,3 +37,27 @@ def resample_positions(grid: torch.Tensor, new_side: int) -> torch.Tensor:
     picture = grid.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
     picture = torch.nn.functional.interpolate(picture, (new_side, new_side), mode="bilinear", align_corners=True)
     return picture.permute(0, 2, 3, 1).reshape(new_side**2, -1).to(grid.dtype)
+
+
+def resize_embeddings(embeddings: Any, image_size: int, *, class_token: bool = False) -> bool:
+    """Give a CLIP or SigLIP tower's embeddings another image size; return whether positions had to be resampled.
+
+    Args:
+        embeddings: the module that holds `position_embedding` and `patch_embedding`.
+        image_size: side of the square image in pixels.
+        class_token: the first position is no patch's, and stays as it is.
+    """
+    import torch
+
+    tokens = image_tokens(image_size, embeddings.patch_size)
+    if embeddings.image_size == image_size:
+        return False
+    old = embeddings.position_embedding.weight
+    first = old.data[:1] if class_token else old.data[:0]
+    grid = resample_positions(old.data[len(first) :], image_size // embeddings.patch_size)
+    new = torch.cat([first, grid])
+    embeddings.position_embedding = torch.nn.Embedding(*new.shape)
+    embeddings.position_embedding.weight = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+    embeddings.image_size, embeddings.num_patches, embeddings.num_positions = image_size, tokens, len(new)
+    embeddings.position_ids = torch.arange(len(new), device=old.device).expand((1, -1))
+    return True

@@ -6,5 +6,9 @@ from medvlm.models.backbones.base import Backbone
 from medvlm.registry import Registry
 
 BACKBONES: Registry[type[Backbone]] = Registry(
-    "backbone", {"paligemma": "medvlm.models.backbones.paligemma:PaliGemmaBackbone"}
+    "backbone",
+    {
+        "git_llm": "medvlm.models.backbones.git_llm:GitLlmBackbone",
+        "paligemma": "medvlm.models.backbones.paligemma:PaliGemmaBackbone",
+    },
 )
