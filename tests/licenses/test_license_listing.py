@@ -65,6 +65,7 @@ def test_select() -> None:
     assert [entry.name for entry in listing.select(load(), ["PALIGEMMA", "448"])] == [
         "PaliGemma-3B pt-448",
         "PaliGemma 2",
+        "PaliGemma-3B mix",
     ]
     assert listing.select(load(), ["no such"]) == []
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvlm.licenses.expressions import RESTRICTIVENESS, commercial_use
-from medvlm.licenses.policy import Verdict, verdict
+from medvlm.licenses.policy import Verdict, verdict, verdict_of_parts
 from medvlm.licenses.registry import Entry, get, load
 
 TINY = get("medvlm/tiny-base")
@@ -114,3 +114,42 @@ def test_one_more_input_never_widens_the_rights(base: Entry | None, data: dict[s
     assert rank(after.commercial_use) <= rank(commercial_use(more))
     if base is not None:
         assert rank(after.commercial_use) <= rank(base.commercial_use)
+
+
+def parts(*names: str) -> dict[str, Entry | None]:
+    return {name: get(name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("names", "use", "share", "license"),
+    [
+        (("openai/clip-vit-base-patch16", "facebook/opt-350m"), "no", "conditional", "LicenseRef-OPT-175B"),
+        (
+            ("google/siglip-base-patch16-224", "meta-llama/Llama-2-7b-hf"),
+            "conditional",
+            "conditional",
+            "LicenseRef-scancode-llama-2-license-2023",
+        ),
+        (("google/siglip-base-patch16-224", "HuggingFaceTB/SmolLM2-135M"), "yes", "yes", "Apache-2.0"),
+        (("LXMERT", "HuggingFaceTB/SmolLM2-135M"), "yes", "yes", "MIT AND Apache-2.0"),
+    ],
+)
+def test_the_strictest_part_of_a_base_holds(names: tuple[str, ...], use: str, share: str, license: str) -> None:
+    for order in (names, names[::-1]):
+        found = verdict_of_parts(parts(*order), {"CC0-1.0": 1})
+        assert (found.commercial_use, found.may_share) == (use, share)
+    assert verdict_of_parts(parts(*names), {"CC0-1.0": 1}).license == license
+
+
+def test_an_unknown_part_makes_the_whole_unknown() -> None:
+    found = verdict_of_parts({"medvlm/tiny-base": TINY, "/my/tower": None}, {"CC0-1.0": 1})
+    assert (found.commercial_use, found.may_share) == ("unknown", "unknown")
+    assert any("/my/tower: not in the license registry" in reason for reason in found.reasons)
+
+
+def test_parts_of_one_family_are_told_once() -> None:
+    found = verdict_of_parts(parts("facebook/opt-350m", "facebook/opt-6.7b"), {"CC0-1.0": 1})
+    assert found.reasons == verdict(get("OPT"), {"CC0-1.0": 1}).reasons
+    clash = verdict_of_parts(parts("facebook/opt-350m", "google/paligemma-3b-pt-448"), {"CC0-1.0": 1})
+    assert clash.may_share == "unknown"
+    assert any("each ask for their own terms" in reason for reason in clash.reasons)
