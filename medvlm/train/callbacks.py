@@ -1,12 +1,9 @@
-"""What every step leaves behind: metrics.jsonl, progress, compute facts; and a clean stop at Ctrl-C."""
+"""What every step leaves behind: metrics.jsonl and progress; and a clean stop at Ctrl-C."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import os
-import resource
 import signal
 import sys
 import time
@@ -14,15 +11,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from medvlm.cli.common import Progress
 from medvlm.errors import InputError
+from medvlm.io import write_text
+from medvlm.train import checkpoints
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]
     """Writes one line a log event into metrics.jsonl and shows progress.
+
+    Lines of training hold step, epoch, loss, learning rates, gradient norm, the last step's seconds, and `losses` by
+    data set where there are several; those of validation `eval_loss`, `losses` and the figure that the best checkpoint
+    is chosen by. Both hold what the run amounts to up to there: samples, tokens, flops (useful ones), seconds.
 
     Args:
         path: metrics.jsonl; lines after `start` are dropped, so that a resumed run has no step twice.
@@ -33,11 +35,6 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path, start: int, show: Progress) -> None:
         self.path, self.show = path, show
         _drop_after(path, start)
-        earlier = _lines(path)
-        self.samples = int(earlier[-1]["samples"]) if earlier else 0
-        self.tokens = int(earlier[-1]["tokens"]) if earlier else 0
-        self.earlier_seconds = _seconds(earlier)
-        """What earlier sessions of a resumed run took, from the seconds of their logged steps."""
         self.step_started = time.perf_counter()
         self.step_seconds = 0.0
 
@@ -59,27 +56,32 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append the line of this step."""
         logs = dict(logs or {})
-        if "train_runtime" in logs:
+        if "loss" not in logs and "eval_loss" not in logs:
             return
         line: dict[str, Any] = {"step": state.global_step, "epoch": round(float(state.epoch or 0), 6)}
-        if "eval_loss" in logs:
-            line["eval_loss"] = logs["eval_loss"]
-        else:
-            line |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
-            line |= {"step_seconds": round(self.step_seconds, 6), "samples": self.samples, "tokens": self.tokens}
-        # A gradient norm may be infinite for a step of float16, whose scaler then skips it.
+        line |= {name: value for name, value in logs.items() if "/" not in name and name not in (*line, *_TOTALS)}
+        if "loss" in logs:
+            line["step_seconds"] = round(self.step_seconds, 6)
+        line |= {name: logs[name] for name in _TOTALS if name in logs}
+        for key, prefixes in (("losses", ("loss/", "eval_loss/")), ("learning_rates", ("learning_rate/",))):
+            found = {name.split("/", 1)[1]: value for name, value in logs.items() if name.startswith(prefixes)}
+            line |= {key: found} if found else {}
         if not math.isfinite(line.get("loss", line.get("eval_loss", 0.0))):
             raise InputError(
                 f"step {state.global_step}: the loss is not a number; lower train.learning_rate, or use "
-                "model.dtype=bfloat16; the last checkpoint is kept"
+                f"model.dtype=bfloat16; {checkpoints.last_words(Path(args.output_dir))}"
             )
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def mean_loss(self) -> float:
-        """Return the mean of all logged training losses."""
-        losses = [line["loss"] for line in _lines(self.path)]
-        return float(sum(losses)) / max(1, len(losses))
+
+def mean_loss(path: Path) -> float:
+    """Return the mean of all logged training losses."""
+    losses = [line["loss"] for line in _lines(path)]
+    return float(sum(losses)) / max(1, len(losses))
+
+
+_TOTALS = ("samples", "tokens", "flops", "seconds")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -90,25 +92,27 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "loss" in line]
 
 
-def _seconds(lines: list[dict[str, Any]]) -> float:
-    steps = [0, *(line["step"] for line in lines)]
-    spans = [after - before for before, after in itertools.pairwise(steps)]
-    return float(sum(span * line["step_seconds"] for span, line in zip(spans, lines, strict=True)))
-
-
 def _drop_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(text)["step"] <= step:
                 kept.append(text)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{text}\n" for text in kept))
+
+
+class GoOn(TrainerCallback):  # type: ignore[misc]
+    """Restores what the Trainer sets to 0 when training begins; `trainer` is set once it is made."""
+
+    trainer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Go on with the mean loss since the last log."""
+        self.trainer.restore_log()
 
 
 class Interrupt(TrainerCallback):  # type: ignore[misc]
@@ -146,18 +150,3 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
             control.should_training_stop = True
         return control
-
-
-def device_name() -> str:
-    """Return the device in words."""
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def peak_memory() -> int:
-    """Return the most memory used so far, in bytes: the GPU's where there is one, else the process's."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024

@@ -1,0 +1,51 @@
+"""Out of memory in whatever words it is said, and what to set then, in numbers of the run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from medvlm.errors import ResourceError
+from medvlm.recipe.models import Recipe
+
+_WORDS = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "is killed by signal: Killed",
+)
+"""torch's allocator on the CPU, libraries that allocate by themselves, and a worker that the system ended."""
+
+
+def smaller(recipe: Recipe) -> str:
+    """Return settings that take less memory than the recipe's, those that change no result first."""
+    part = recipe.train
+    found = []
+    if part.batch_size > 1:
+        size = part.batch_size // 2 if part.batch_size % 2 == 0 else 1
+        times = part.gradient_accumulation * part.batch_size // size
+        found.append(f"train.batch_size={size} with train.gradient_accumulation={times} (the same update)")
+    if not part.activation_checkpointing:
+        found.append("train.activation_checkpointing=true")
+    if part.loss_chunk > 32:
+        found.append(f"train.loss_chunk={max(32, part.loss_chunk // 4)}")
+    if part.optimizer not in ("adamw_8bit", "paged_adamw_8bit"):
+        found.append("train.optimizer=paged_adamw_8bit")
+    if recipe.quantization.mode == "none" and recipe.adapters.language_model.kind != "full":
+        found.append("quantization.mode=nf4")
+    now = f" than {recipe.model.image_size}" if recipe.model.image_size else ""
+    found.append(f"a smaller model.image_size{now}")
+    return "set " + ", ".join(found[:-1]) + (", or " if len(found) > 1 else "") + found[-1]
+
+
+@contextlib.contextmanager
+def memory_errors(hint: str) -> Iterator[None]:
+    """Turn exhausted memory into one `ResourceError` that ends with `hint`, what to set."""
+    try:
+        yield
+    except Exception as error:
+        named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if named or any(words in str(error) for words in _WORDS):
+            raise ResourceError(f"out of memory; {hint}") from error
+        raise

@@ -1,0 +1,223 @@
+"""Which data set each example is from, what a batch holds, and batches in which every data set has its share."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from medvlm.data.mixture import Mixture
+from medvlm.errors import RecipeError
+from medvlm.models.backbones.base import IGNORED, Example
+from medvlm.train.collate import Collator, Examples
+from medvlm.train.flops import true_lengths
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What a batch holds; counted beside the model's inputs, by the process that decodes the images."""
+
+    parts: tuple[int, ...]
+    """Number of each example's data set in the mixture."""
+    tokens: int
+    """Without padding, image tokens included."""
+    labels: int
+    flops: int
+
+    @property
+    def samples(self) -> int:
+        """Return the number of examples."""
+        return len(self.parts)
+
+
+class Numbered(torch.utils.data.Dataset[tuple[Example, int]]):
+    """`Examples`, each with the number of the data set it is from."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Example, int]:
+        return self.examples[index], self.part(index)
+
+    def part(self, index: int) -> int:
+        """Return the number of the data set that an example is from."""
+        return self.examples.mixture.picks[self.examples.places[index]].part
+
+
+class CountingCollator:
+    """A collator whose batches also say what they hold, under `HELD`.
+
+    Args:
+        collator: makes the model's inputs.
+        flops: operations of training on such inputs.
+    """
+
+    def __init__(self, collator: Collator, flops: Callable[[Mapping[str, torch.Tensor]], int] | None = None) -> None:
+        self.collator, self.flops = collator, flops
+
+    def __call__(self, numbered: Sequence[tuple[Example, int]]) -> dict[str, Any]:
+        """Return the inputs of a batch and what it holds."""
+        inputs: dict[str, Any] = dict(self.collator([example for example, _ in numbered]))
+        held = Held(
+            parts=tuple(part for _, part in numbered),
+            tokens=sum(true_lengths(inputs)),
+            labels=int((inputs["labels"][:, 1:] != IGNORED).sum()),
+            flops=self.flops(inputs) if self.flops else 0,
+        )
+        return {**inputs, HELD: held}
+
+
+HELD = "held"
+"""Key of a batch's `Held`, beside the model's inputs."""
+
+
+class EveryUpdate(torch.utils.data.Sampler[list[int]]):
+    """Batches such that each optimizer update holds every data set in proportion of its places in the epoch.
+
+    The places of an epoch are those of the mixture, each once; only their order differs from a plain shuffle's. The
+    order depends on seed and epoch alone, so that a resumed run meets the same batches.
+
+    Args:
+        parts: number of the data set of each place.
+        names: of the data sets, for errors.
+        batch_size: places a batch.
+        accumulation: batches an update.
+        seed: of the order.
+        lengths: tokens of each place; given, places of like length share a batch of the update.
+
+    Raises:
+        RecipeError: an update is too small to hold every data set.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[int],
+        names: Sequence[str],
+        batch_size: int,
+        accumulation: int,
+        seed: int,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
+        self.batch_size, self.update_size = batch_size, batch_size * accumulation
+        self.seed, self.epoch, self.lengths = seed, 0, lengths
+        self.total = len(parts)
+        self.places: dict[int, list[int]] = {}
+        for place, part in enumerate(parts):
+            self.places.setdefault(part, []).append(place)
+        for part, own in self.places.items():
+            share = self.update_size * len(own) / self.total
+            if share < 1:
+                needed = -(-self.total // (len(own) * batch_size))
+                problem = (
+                    f"train.mix: every_update: an update of {self.update_size} samples would hold {share:.2f} of "
+                    f"{names[part]}; raise train.gradient_accumulation to {needed}, or that data set's weight"
+                )
+                raise RecipeError("recipe", [problem])
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        chance = random.Random(f"{self.seed}-{self.epoch}")
+        waiting = {part: chance.sample(own, len(own)) for part, own in sorted(self.places.items())}
+        for counts in self._counts():
+            update = [waiting[part].pop() for part, count in counts.items() for _ in range(count)]
+            chance.shuffle(update)
+            if self.lengths is not None:
+                update.sort(key=self.lengths.__getitem__)
+            for start in range(0, len(update), self.batch_size):
+                yield update[start : start + self.batch_size]
+
+    def _counts(self) -> Iterator[dict[int, int]]:
+        """Yield how many places of each data set every update of an epoch takes.
+
+        Each takes the whole part of its share; what is then free goes to those furthest behind theirs.
+        """
+        shares = {part: len(own) / self.total for part, own in sorted(self.places.items())}
+        given = dict.fromkeys(shares, 0)
+        for start in range(0, self.total, self.update_size):
+            size = min(self.update_size, self.total - start)
+            counts = {part: min(int(size * share), self._left(part, given)) for part, share in shares.items()}
+            while sum(counts.values()) < size:
+                behind = {
+                    part: (start + size) * share - given[part] - counts[part]
+                    for part, share in shares.items()
+                    if self._left(part, given) > counts[part]
+                }
+                counts[max(behind, key=behind.__getitem__)] += 1
+            for part, count in counts.items():
+                given[part] += count
+            yield counts
+
+    def _left(self, part: int, given: Mapping[int, int]) -> int:
+        return len(self.places[part]) - given[part]
+
+
+class PartLosses:
+    """Sums of losses by data set since the last log, exact enough to be stored and gone on with.
+
+    Args:
+        mixture: names the data sets.
+        per_example: mean over examples of each one's mean over tokens, else mean over tokens.
+    """
+
+    def __init__(self, mixture: Mixture, per_example: bool) -> None:
+        self.names, self.per_example = part_names(mixture), per_example
+        self.sums = [0.0] * len(self.names)
+        self.counts = [0] * len(self.names)
+        self._pending: list[tuple[tuple[int, ...], torch.Tensor, torch.Tensor]] = []
+
+    def add(self, parts: tuple[int, ...], sums: torch.Tensor, counts: torch.Tensor) -> None:
+        """Add a batch: the data set of each example, the sum of its token losses [E], and their number [E]."""
+        self._pending.append((parts, sums, counts))
+
+    def fold(self) -> None:
+        """Add up what was added; called once a step, since it waits for the device."""
+        for parts, sums, counts in self._pending:
+            for part, value, count in zip(parts, sums.tolist(), counts.tolist(), strict=True):
+                self.sums[part] += value / max(1, count) if self.per_example else value
+                self.counts[part] += 1 if self.per_example else count
+        self._pending.clear()
+
+    def stored(self) -> dict[str, Any]:
+        """Return the sums as JSON takes them; floats come back as they were."""
+        self.fold()
+        return {"sums": self.sums, "counts": self.counts}
+
+    def restore(self, stored: Mapping[str, Any] | None) -> None:
+        """Go on from what `stored` returned."""
+        if stored:
+            self.sums, self.counts = list(stored["sums"]), list(stored["counts"])
+
+    def means(self) -> dict[str, float]:
+        """Return path -> mean for data sets that were seen since the last call, and begin anew."""
+        self.fold()
+        found = {
+            name: value / count for name, value, count in zip(self.names, self.sums, self.counts, strict=True) if count
+        }
+        self.sums, self.counts = [0.0] * len(self.names), [0] * len(self.names)
+        return found
+
+    def mean(self) -> float:
+        """Return the mean over all that was added since the last `means`."""
+        self.fold()
+        return sum(self.sums) / max(1, sum(self.counts))
+
+
+def part_names(mixture: Mixture) -> list[str]:
+    """Return a name for each data set: its path, with its tasks where one path is listed more than once."""
+    paths = [part.path for part in mixture.parts]
+    return [
+        path if paths.count(path) == 1 else f"{path} ({number}: {', '.join(part.tasks or ['all'])})"
+        for number, (path, part) in enumerate(zip(paths, mixture.parts, strict=True))
+    ]

@@ -1,0 +1,158 @@
+"""From a job to a Trainer that is ready: model with adapters, data, batches, trackers, what the best is chosen by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from medvlm.cli.common import Progress
+from medvlm.data.mixture import Mixture
+from medvlm.errors import RecipeError
+from medvlm.evaluate.predict import Predictor
+from medvlm.io import sha256_file, stable_hash
+from medvlm.models import adapters, load, trained
+from medvlm.models.backbones import BACKBONES
+from medvlm.models.backbones.base import Backbone
+from medvlm.models.load import Loaded
+from medvlm.models.locate import Located
+from medvlm.recipe.models import Recipe
+from medvlm.runs import Run, open_run
+from medvlm.train import callbacks, checkpoints, trackers
+from medvlm.train.arguments import arguments
+from medvlm.train.batches import Batches, check_packing, lengths
+from medvlm.train.collate import Collator, Examples
+from medvlm.train.compute import Meter
+from medvlm.train.flops import FlopModel
+from medvlm.train.mixing import CountingCollator, EveryUpdate, Numbered, part_names
+from medvlm.train.trainer import SuffixTrainer
+from medvlm.train.validation import figure, generated, greedy, sample
+
+
+@dataclasses.dataclass(slots=True)
+class Job:
+    """One run to be trained: everything is checked and loaded before its folder is made."""
+
+    recipe: Recipe
+    located: Mapping[str, Located]
+    train: Mixture
+    validation: Mixture
+    command: str
+    license: dict[str, Any]
+    group: dict[str, Any] | None = None
+    """Of which stages or variants it is one: id, kind, member, members, hash."""
+
+
+def prepare(
+    job: Job, run: Run, facts: dict[str, Any], interrupt: callbacks.Interrupt, show: Progress, checkpoint: Path | None
+) -> tuple[Loaded, SuffixTrainer]:
+    """Load the model, wrap it, and set the Trainer up; what there is to say of it goes into `facts`."""
+    recipe = job.recipe
+    kind = BACKBONES.get(recipe.model.backbone)
+    torch.manual_seed(recipe.seed)
+    loaded = load.load_base(recipe, job.located)
+    caches = _caches(job, loaded, kind, show)
+    loaded.model = _wrapped(recipe, loaded, kind, facts, checkpoint)
+    facts["model"] = loaded.facts
+    facts["census"] = {n: dataclasses.asdict(count) for n, count in adapters.census(loaded.model, kind).items()}
+    places = sample(len(job.validation), recipe.train.eval_samples, recipe.seed)
+    examples = Examples(job.train, recipe.prompts, cache=caches)
+    held_out = Examples(job.validation, recipe.prompts, places, caches)
+    packed = recipe.train.batching == "packed"
+    start = checkpoints.step_of(checkpoint) if checkpoint else 0
+    go_on = callbacks.GoOn()
+    log = callbacks.StepLog(run.path / "metrics.jsonl", start, show)
+    trainer = SuffixTrainer(
+        model=loaded.model,
+        args=arguments(recipe, run, len(job.train), bool(places)),
+        train_dataset=Numbered(examples),
+        eval_dataset=Numbered(held_out) if places else None,
+        data_collator=CountingCollator(
+            Collator(loaded.backbone, packed, recipe.train.pack_tokens), FlopModel(loaded.model, recipe, kind).batch
+        ),
+        callbacks=[go_on, log, interrupt, *trackers.callbacks(recipe, run.path, start)],
+        recipe=recipe,
+        mixture=job.train,
+        validation=job.validation,
+        meter=Meter(recipe, run.path),
+        batches=_batches(recipe, examples, loaded),
+        figure=_figure(job, loaded),
+        checkpoint=checkpoint,
+    )
+    go_on.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return loaded, trainer
+
+
+def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress) -> Any:
+    """Return what is kept of the pictures, made now where it is missing, or None."""
+    parts = job.recipe.data
+    if not any(part.cache_pixels or part.cache_features for part in parts):
+        return None
+    from medvlm.data import cache
+    from medvlm.models import features
+
+    caches = cache.prepare(job.recipe, [job.train, job.validation], loaded, show)
+    if any(part.cache_features for part in parts):
+        features.skip_tower(loaded.model, kind)
+    return caches
+
+
+def _wrapped(
+    recipe: Recipe, loaded: Loaded, kind: type[Backbone], facts: dict[str, Any], checkpoint: Path | None
+) -> torch.nn.Module:
+    """Return the model with its adapters, what an earlier run trained in them, and made fast."""
+    model = adapters.apply(loaded.model, recipe.adapters, kind)
+    adapters.trainable_in_float32(model)
+    # A checkpoint holds all that is trained, so that a resumed run does without the earlier one.
+    if recipe.model.start is not None and checkpoint is None:
+        start = open_run(recipe.model.start)
+        trained.begin_from(model, start, recipe, kind)
+        facts["start"] = {"run": start.path.name, "weights": _weights_of(start)}
+    if hasattr(load, "speed_up"):
+        load.speed_up(model, recipe)
+    return model
+
+
+def _weights_of(run: Run) -> str:
+    """Return a hash over the files of a run's trained weights."""
+    files = sorted(path for folder in (run.adapter, run.model) for path in folder.glob("*.safetensors"))
+    return stable_hash([[path.name, sha256_file(path)] for path in files])
+
+
+def _batches(recipe: Recipe, examples: Examples, loaded: Loaded) -> torch.utils.data.Sampler[list[int]] | None:
+    """Return which examples share a batch; None where the Trainer's own shuffle does."""
+    part = recipe.train
+    if part.batching == "packed":
+        check_packing(recipe, loaded.model.config, int(loaded.facts["image_tokens"]))
+    tokens = lengths(examples, loaded.backbone) if part.batching == "grouped" else None
+    if part.mix == "every_update":
+        owners = [pick.part for pick in examples.mixture.picks]
+        names = part_names(examples.mixture)
+        return EveryUpdate(owners, names, part.batch_size, part.gradient_accumulation, recipe.seed, tokens)
+    if part.batching == "shuffled":
+        return None
+    return Batches(tokens or [0] * len(examples), part.batch_size, part.batching, recipe.seed)
+
+
+def _figure(job: Job, loaded: Loaded) -> Callable[[torch.nn.Module], float] | None:
+    """Return what computes the figure that the best checkpoint is chosen by; None where that is the loss, or none."""
+    recipe = job.recipe
+    name = recipe.train.best
+    if name != "none" and not len(job.validation):
+        raise RecipeError("recipe", [f"train.best: {name!r}: there are no validation rows; expected none"])
+    if name in ("none", "loss"):
+        return None
+    places = sample(len(job.validation), recipe.train.best_samples, recipe.seed)
+    references = [str(job.validation.text(place)["target"]) for place in places]
+
+    def value(model: torch.nn.Module) -> float:
+        predictor = Predictor(dataclasses.replace(loaded, model=model), greedy(recipe))
+        return figure(name, generated(predictor, job.validation, places, recipe), references)
+
+    return value

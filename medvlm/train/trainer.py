@@ -1,0 +1,231 @@
+"""The Trainer: our loss, optimizer groups, batches, validation and checkpoints inside Hugging Face's loop."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from medvlm.data.mixture import Mixture
+from medvlm.errors import InputError
+from medvlm.models import adapters
+from medvlm.models.backbones import BACKBONES
+from medvlm.models.components import Places
+from medvlm.recipe.models import COMPONENTS, Recipe
+from medvlm.train import checkpoints
+from medvlm.train.compute import Meter
+from medvlm.train.loss import forward_loss
+from medvlm.train.mixing import HELD, PartLosses
+from medvlm.train.validation import undisturbed
+
+
+class SuffixTrainer(Trainer):  # type: ignore[misc]
+    """Trainer whose loss is `forward_loss` and whose checkpoints are whole or not counted.
+
+    Args:
+        recipe: of the run.
+        mixture: what is trained on; names the data sets.
+        validation: what is validated on.
+        meter: counts samples, tokens and operations.
+        batches: which examples share a batch; None shuffles as the Trainer does.
+        figure: what the best checkpoint is chosen by, of the model as it is now; None where it is the loss.
+        checkpoint: the one that training goes on from.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        recipe: Recipe,
+        mixture: Mixture,
+        validation: Mixture,
+        meter: Meter,
+        batches: torch.utils.data.Sampler[list[int]] | None = None,
+        figure: Callable[[torch.nn.Module], float] | None = None,
+        checkpoint: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.recipe, self.validation, self.meter, self.batches, self.figure = recipe, validation, meter, batches, figure
+        self.per_example = recipe.train.loss == "example"
+        self.parts = PartLosses(mixture, self.per_example)
+        # The loss is divided by all tokens (or examples) of the update, not by the number of micro-batches.
+        self.loss_is_scaled_for_ga = True
+        self.counters = checkpoints.counters_of(checkpoint)
+        self.parts.restore(self.counters.get("parts"))
+        self.started = time.perf_counter()
+        self._update_loss: torch.Tensor | float = 0.0
+
+    def seconds(self) -> float:
+        """Return the seconds that the run has taken up to this step, earlier sessions up to their checkpoint."""
+        return float(self.counters.get("seconds", 0.0)) + time.perf_counter() - self.started
+
+    def get_train_dataloader(self) -> Any:
+        """Return the loader of the chosen batches."""
+        if self.batches is None:
+            return super().get_train_dataloader()
+        loader: Any = torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return the optimizer, each component with its own learning rate."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups = adapters.parameter_groups(self.model, self.recipe, BACKBONES.get(self.recipe.model.backbone))
+            self.optimizer_cls_and_kwargs = (kind, {**options, "params": groups})
+        return super().create_optimizer(model)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return the present learning rate of each trained component where they differ, else nothing."""
+        rates = [self.recipe.adapters.part(name).learning_rate for name in COMPONENTS]
+        if not any(rates) or self.lr_scheduler is None:
+            return {}
+        now = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        places = Places(self.model, BACKBONES.get(self.recipe.model.backbone))
+        named = self.model.named_parameters()
+        found = {places.component(name): now[id(p)] for name, p in named if id(p) in now}
+        return {f"learning_rate/{component}": rate for component, rate in found.items()}
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: the meter counts, and the Trainer's own count walks through all modules at every batch."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
+        """Return by what the loss of an update is divided: its tokens, or its examples."""
+        held = [batch[HELD] for batch in batch_samples]
+        return sum(batch.samples if self.per_example else batch.labels for batch in held)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the loss of a training batch."""
+        held = inputs.pop(HELD)
+        loss, sums, counts = forward_loss(
+            model,
+            inputs,
+            count=num_items_in_batch,
+            per_example=self.per_example,
+            smoothing=self.recipe.train.label_smoothing,
+            chunk=self.recipe.train.loss_chunk,
+        )
+        self.parts.add(held.parts, sums, counts)
+        self.meter.step(held.samples, held.tokens, held.flops)
+        self._update_loss = self._update_loss + loss.detach()
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Return the norm; called right before the update, so that a bad one never reaches the weights."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        loss, self._update_loss = float(self._update_loss), 0.0
+        # A gradient of float16 may be infinite for a step, whose scaler then skips it.
+        if not math.isfinite(loss) or (not self.args.fp16 and not math.isfinite(float(norm))):
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            raise InputError(
+                f"step {self.state.global_step + 1}: the {what} is not a number; lower train.learning_rate, or use "
+                f"model.dtype=bfloat16; {checkpoints.last_words(Path(self.args.output_dir))}"
+            )
+        self.parts.fold()
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the Trainer's figures with what has been seen, by data set where there are several."""
+        if "loss" in logs:
+            means = self.parts.means()
+            logs |= {f"loss/{name}": value for name, value in means.items()} if len(self.parts.names) > 1 else {}
+            logs |= self.learning_rates()
+        if "loss" in logs or "eval_loss" in logs:
+            seconds = self.seconds()
+            logs |= {"samples": self.meter.samples, "tokens": self.meter.tokens, "flops": self.meter.flops}
+            logs |= {"seconds": round(seconds, 3), "samples_per_second": round(self.meter.samples / seconds, 3)}
+        super().log(logs, start_time)
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Return the mean loss over validation examples, in all and by data set, and the chosen figure.
+
+        The mean is over examples of each one's mean, so it does not depend on how they are batched. Training goes on
+        as if nothing had been: random states and modes are put back.
+        """
+        with self.meter.aside(), undisturbed(self.model):
+            losses = self._validation_losses()
+            metrics = {"eval_loss": losses.mean()}
+            if len(losses.names) > 1:
+                metrics |= {f"eval_loss/{name}": value for name, value in losses.means().items()}
+            if self.figure is not None:
+                metrics[f"eval_{self.recipe.train.best}"] = self.figure(self.model)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _validation_losses(self) -> PartLosses:
+        losses = PartLosses(self.validation, per_example=True)
+        self.model_wrapped.eval()
+        for batch in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(batch)
+            held = inputs.pop(HELD)
+            with torch.no_grad():
+                _, sums, counts = forward_loss(self.model_wrapped, inputs, chunk=self.recipe.train.loss_chunk)
+            losses.add(held.parts, sums, counts)
+            losses.fold()
+        return losses
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Note a new best, the earlier one of equals, and have it saved whatever the step."""
+        best = bool(super()._determine_best_metric(metrics, trial))
+        if best:
+            self.control.should_save = True
+        return best
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint, mark it as whole, then drop those no longer kept."""
+        folder = Path(self.args.output_dir)
+        target = folder / f"checkpoint-{self.state.global_step}"
+        shutil.rmtree(target, ignore_errors=True)
+        with self.meter.aside():
+            try:
+                super()._save_checkpoint(model, trial)
+                checkpoints.seal(target, self._counters())
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
+            checkpoints.keep(folder, self.recipe.train.keep_checkpoints, self.state.best_global_step)
+
+    def _counters(self) -> dict[str, Any]:
+        """Return what logs go on from; floats come back from JSON as they were."""
+        return {
+            "samples": self.meter.samples,
+            "tokens": self.meter.tokens,
+            "flops": self.meter.flops,
+            "seconds": self.seconds(),
+            "loss_sum": float(self._tr_loss),
+            "last_logged": self._globalstep_last_logged,
+            "parts": self.parts.stored(),
+        }
+
+    def restore_log(self) -> None:
+        """Go on with a mean loss that a checkpoint cut in two; called once the Trainer has set its own to 0."""
+        if self.counters:
+            self._tr_loss += self.counters["loss_sum"]
+            self._globalstep_last_logged = self.counters["last_logged"]
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write what is trained, under the names and in the dtypes that it has here."""
+        checkpoints.save_weights(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load what `_save` wrote."""
+        checkpoints.load_weights(model or self.model, Path(resume_from_checkpoint))
