@@ -168,9 +168,9 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         )
         if self._takes_positions:
             kwargs["position_ids"] = position_ids
-        return self.language_model(
-            inputs_embeds=embeds, attention_mask=mask, past_key_values=past_key_values, return_dict=True, **kwargs
-        )
+        # PEFT names it too.
+        kwargs["return_dict"] = True
+        return self.language_model(inputs_embeds=embeds, attention_mask=mask, past_key_values=past_key_values, **kwargs)
 
     def _embedded(
         self, input_ids: torch.Tensor, is_image: torch.Tensor, pixel_values: torch.Tensor | None
