@@ -7,36 +7,18 @@ pictures of third parties under no license of their own, unless that is asked fo
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
+from medvlm import hub
 from medvlm.data import cards
 from medvlm.data.output import MANIFEST, read_manifest
-from medvlm.errors import AccessError, InputError, LicenseError, UsageError
+from medvlm.errors import InputError, LicenseError
+from medvlm.hub import Pushed, Upload
 from medvlm.licenses.policy import may_pass_on
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-_LOGIN = "log in with 'hf auth login' or set HF_TOKEN, with a token that may write"
-_HUB_MAKES = {".gitattributes", cards.NAME}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pushed:
-    """What was uploaded, and where it is."""
-
-    url: str
-    files: int
-    bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.url} ({self.files} files, {self.bytes / 1e6:,.1f} MB)"
 
 
 def push(
@@ -70,22 +52,15 @@ def push(
     check_licenses(manifest)
     if not third_party:
         check_third_parties(folder, manifest)
-    sizes = files(folder, manifest)
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=endpoint, token=token)
-    with _hub_errors(repo):
-        place = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        _check_repo(api, place.repo_id, private)
-        api.upload_folder(
-            repo_id=place.repo_id,
-            repo_type="dataset",
-            folder_path=folder,
-            allow_patterns=list(sizes),
-            delete_patterns=["data/*.parquet"],
-            commit_message=f"Upload data set {manifest['fingerprint'][:16]}, made with medvlm {manifest['medvlm']}",
-        )
-    return Pushed(str(place), len(sizes), sum(sizes.values()))
+    upload = Upload(
+        folder,
+        files(folder, manifest),
+        "dataset",
+        MANIFEST,
+        f"Upload data set {manifest['fingerprint'][:16]}, made with medvlm {manifest['medvlm']}",
+        replaces=["data/*.parquet"],
+    )
+    return hub.push(upload, repo, private=private, public_flag="with --public", token=token, endpoint=endpoint)
 
 
 def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -160,38 +135,3 @@ def _whole(folder: Path) -> dict[str, Any]:
         if not path.is_file() or path.stat().st_size != shard["bytes"]:
             raise InputError(f"{path}: missing or of another size than the manifest says; prepare the data set again")
     return manifest
-
-
-def _check_repo(api: HfApi, repo: str, private: bool) -> None:
-    """Make sure that a repository is empty or holds a data set of ours, and is not public against the user's will."""
-    info = api.dataset_info(repo)
-    if private and info.private is False:
-        raise InputError(f"{repo}: this repository is public; make it private on the Hub, or push with --public")
-    held = {entry.rfilename for entry in info.siblings or ()}
-    if held - _HUB_MAKES and MANIFEST not in held:
-        other = min(held - _HUB_MAKES)
-        raise InputError(f"{repo}: this repository holds something else ({other}); push to another name")
-
-
-@contextlib.contextmanager
-def _hub_errors(repo: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one line."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        yield
-    except HFValidationError as error:
-        raise UsageError(f'--push "{repo}" is no name of a repository; write it as account/name') from error
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        said = _short(error.server_message or str(error))
-        advice = f"; {_LOGIN}" if status in (401, 403) else ""
-        raise AccessError(f"{repo}: the Hub refuses the push (status {status}: {said}){advice}") from error
-    except (httpx2.HTTPError, OSError, RuntimeError) as error:
-        # RuntimeError is what the Hub's transfer library raises for all its failures.
-        raise AccessError(f"{repo}: the push did not get through ({_short(str(error))}); try again online") from error
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:160] or "no reason given"

@@ -1,4 +1,4 @@
-"""A Hub on this machine, for tests of uploads: dataset repositories that are made, looked at and committed to."""
+"""A Hub on this machine, for tests of uploads: repositories that are made, looked at and committed to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class Repo:
-    """One dataset repository and what lies in it."""
+    """One repository, of data or of a model, and what lies in it."""
 
     private: bool
     files: dict[str, bytes] = dataclasses.field(default_factory=lambda: {".gitattributes": b""})
@@ -43,15 +43,16 @@ class FakeHub:
             return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             return self._create(json.loads(body))
-        found = re.fullmatch(r"/api/datasets/([\w-]+/[\w-]+)(?:/(tree|preupload|commit|revision)/main)?", path)
+        found = re.fullmatch(r"/api/(?:datasets|models)/([\w-]+/[\w-]+)(?:/(tree|preupload|commit|revision)/main)?", path)
         if not found or found[1] not in self.repos:
             return 404, {"error": "Repository not found"}
         return getattr(self, f"_{found[2] or 'info'}")(self.repos[found[1]], found[1], body)
 
     def _create(self, wanted: dict[str, Any]) -> tuple[int, Any]:
         name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
-        assert wanted["type"] == "dataset"
-        url = {"url": f"{self.endpoint}/datasets/{name}", "name": name}
+        # Where no type is named, a model is meant.
+        kind = "datasets/" if wanted.get("type") == "dataset" else ""
+        url = {"url": f"{self.endpoint}/{kind}{name}", "name": name}
         if name in self.repos:
             return 409, {"error": "You already created this dataset repo", **url}
         self.repos[name] = Repo(wanted.get("visibility") == "private" or bool(wanted.get("private")))
