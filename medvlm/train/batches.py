@@ -80,7 +80,7 @@ def lengths(examples: Examples, backbone: Backbone) -> list[int]:
 
 
 def check_packing(recipe: Recipe, config: Any, image_tokens: int) -> None:
-    """Raise where an example could be longer than a sliding window, which a packed row's mask does not hold.
+    """Raise where a PaliGemma 2 example could be longer than a sliding window, which its packed rows do not hold.
 
     Raises:
         RecipeError: says what to set.
@@ -88,7 +88,8 @@ def check_packing(recipe: Recipe, config: Any, image_tokens: int) -> None:
     window = getattr(config.get_text_config(), "sliding_window", None)
     # `<bos>` and the line end apart from the budgets.
     longest = image_tokens + recipe.text.max_prefix_tokens + recipe.text.max_suffix_tokens + 2
-    if recipe.train.batching == "packed" and window is not None and longest > int(window):
+    asked = recipe.train.batching == "packed" and recipe.model.backbone == "paligemma"
+    if asked and window is not None and longest > int(window):
         problem = (
             f"train.batching: packed: an example of up to {longest} tokens is longer than the model's attention window "
             f"of {window}; expected grouped or shuffled, or a smaller model.image_size"

@@ -39,9 +39,10 @@ def suffix_loss(
             (as transformers does).
         smoothing: share of the probability spread over the vocabulary.
     """
-    targets, owners, examples = _targets({"labels": labels})
+    keep = _kept(labels)
+    targets = labels.roll(-1, dims=1)[keep]
     losses = functional.cross_entropy(_statistics(logits), targets, reduction="none", label_smoothing=smoothing)
-    return _reduce(losses, owners, examples, count, per_example)[0]
+    return _reduce(losses, keep.nonzero()[:, 0], len(labels), count, per_example)[0]
 
 
 def forward_loss(
@@ -64,11 +65,14 @@ def forward_loss(
     Returns:
         the loss with its graph; sums and counts detached, in the order of the examples.
     """
-    targets, owners, examples = _targets(inputs)
+    labels, packed = inputs["labels"], inputs.get("example_ids")
+    keep = _kept(labels)
+    targets = labels.roll(-1, dims=1)[keep]
+    owners = keep.nonzero()[:, 0] if packed is None else packed.roll(-1, dims=1)[keep]
     rest = {name: value for name, value in inputs.items() if name not in ("labels", "example_ids")}
     rest["attention_mask"] = _attended(model, rest["attention_mask"])
-    losses = _token_losses(model, rest, targets, smoothing, chunk)
-    return _reduce(losses, owners, examples, count, per_example)
+    losses = _token_losses(model, rest, keep, targets, smoothing, chunk)
+    return _reduce(losses, owners, examples_in(inputs), count, per_example)
 
 
 def examples_in(inputs: Mapping[str, torch.Tensor]) -> int:
@@ -82,9 +86,14 @@ def examples_in(inputs: Mapping[str, torch.Tensor]) -> int:
 def _attended(model: Any, mask: torch.Tensor) -> torch.Tensor:
     """Return the mask as the model's attention takes it.
 
-    Eager attention adds a ready mask to its scores: a boolean one would add 1 where attended and hide nothing.
+    PaliGemma hands a ready mask to its layers as it is, and eager attention adds it to its scores: a boolean one would
+    add 1 where attended and hide nothing.
     """
-    if mask.dim() != 4 or mask.dtype != torch.bool or _text_config(model)._attn_implementation != "eager":
+    config = getattr(getattr(model, "module", model), "config", None)
+    boolean = mask.dim() == 4 and mask.dtype == torch.bool
+    if not boolean or getattr(config, "model_type", "") != "paligemma":
+        return mask
+    if _text_config(model)._attn_implementation != "eager":
         return mask
     return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
 
@@ -94,13 +103,11 @@ def _text_config(model: Any) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def _targets(inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return the labelled tokens [N] in row-major order, the example that each belongs to [N], how many examples."""
-    shifted = inputs["labels"][:, 1:]
-    kept = shifted != IGNORED
-    packed = inputs.get("example_ids")
-    owners = kept.nonzero()[:, 0] if packed is None else packed[:, 1:][kept]
-    return shifted[kept], owners, examples_in(inputs)
+def _kept(labels: torch.Tensor) -> torch.Tensor:
+    """Return [B, T] bool: True where the next token has a label."""
+    keep = labels.roll(-1, dims=1) != IGNORED
+    keep[:, -1] = False
+    return keep
 
 
 def _reduce(
@@ -148,13 +155,18 @@ def _candidates(model: torch.nn.Module) -> Iterator[Post]:
             yield Post(scale, float(cap))
 
 
-_POSTS: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, Post | None]] = weakref.WeakKeyDictionary()
-"""Output layer -> (what `_settings` said then, what the model was seen to do with its result; None if unknown)."""
+_POSTS: weakref.WeakKeyDictionary[torch.nn.Module, tuple[list[Post], Post | None]] = weakref.WeakKeyDictionary()
+"""Output layer -> (what could stand behind it, what the model was seen to do with its result; None if unknown)."""
 _PROBE = (-80.0, -20.0, -5.0, -1.0, -0.25, 0.5, 1.0, 3.0, 10.0, 40.0)
 
 
 def _token_losses(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], targets: torch.Tensor, smoothing: float, chunk: int
+    model: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    keep: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float,
+    chunk: int,
 ) -> torch.Tensor:
     """Return the cross-entropy of every labelled token [N]."""
     # Data-parallel wrappers keep the model as `module`; it is still their forward that is called.
@@ -162,32 +174,28 @@ def _token_losses(
     head: Any = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     candidates = list(_candidates(model))
     known, post = _POSTS.get(head, (None, None)) if head is not None else (None, None)
-    if head is not None and (known != candidates or post is not None):
-        random = _random_state() if known != candidates else None
+    first = known != candidates
+    if head is not None and (first or post is not None):
+        random = _random_state() if first else None
         with _aside(head) as seen:
             outputs = model(**inputs, use_cache=False)
-        if random is not None:
-            post = _recognize(outputs.logits, candidates, len(targets)) if seen.calls == 1 else None
-            _POSTS[head] = (candidates, post)
+        if first:
+            post = _recognize(outputs.logits, candidates) if seen.calls == 1 else None
+            _POSTS[head] = candidates, post
         if post is not None and seen.hidden is not None:
-            hidden = _at_labels(seen.hidden, inputs.get("logits_to_keep"), len(targets))
-            return _chunked(head, hidden, targets, post, smoothing, chunk, seen.autocast)
+            return _chunked(head, _at(seen.hidden, keep), targets, post, smoothing, chunk, seen.autocast)
         if random is not None:
             _restore(random)
     # What is done behind the output layer is not known: let the model itself compute its logits at the labels.
-    logits = model(**inputs, use_cache=False).logits
-    logits = _at_labels(logits, inputs.get("logits_to_keep"), len(targets))
+    logits = _at(model(**inputs, use_cache=False).logits, keep)
     return functional.cross_entropy(_statistics(logits), targets, reduction="none", label_smoothing=smoothing)
 
 
-def _at_labels(values: torch.Tensor, keep: torch.Tensor | None, labels: int) -> torch.Tensor:
-    """Return the values [N, D] at label positions, also of a model that gives those of all positions [B, T, D]."""
-    if values.dim() == 3 and keep is not None and values.shape[:2] == keep.shape:
+def _at(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Return the values [N, D] where `keep` [B, T] is true, of a model that gives just those or all [B, T, D]."""
+    if values.dim() == 3 and values.shape[:2] == keep.shape:
         return values[keep]
-    values = values.reshape(-1, values.shape[-1])
-    if len(values) != labels:
-        raise ValueError(f"{len(values)} hidden states for {labels} labels; logits_to_keep must mark just the labels")
-    return values
+    return values.reshape(-1, values.shape[-1])
 
 
 @dataclasses.dataclass(slots=True)
@@ -222,17 +230,18 @@ def _aside(head: torch.nn.Module) -> Iterator[_Seen]:
             head.__dict__["forward"] = own
 
 
-def _recognize(given: Any, candidates: list[Post], labels: int) -> Post | None:
+def _recognize(given: Any, candidates: list[Post]) -> Post | None:
     """Return which of the candidates made `given` of the probing numbers; None if it was something else."""
-    if not isinstance(given, torch.Tensor) or given.shape[-1] != len(_PROBE) or given.numel() == 0 or labels == 0:
+    if not isinstance(given, torch.Tensor) or given.shape[-1] != len(_PROBE) or given.numel() == 0:
         return None
     rows = given.detach().double().cpu().reshape(-1, len(_PROBE))
     if not bool((rows == rows[0]).all()):
         return None
     probe = torch.tensor(_PROBE, dtype=torch.float64)
-    # Half precision rounds to 2^-8 or less; a cap of 30 alters the probes of 40 and 80 by half of themselves.
-    exact = [post for post in candidates if torch.allclose(post(probe), rows[0], rtol=2**-7, atol=0.0)]
-    return exact[0] if exact else None
+    errors = [float(((post(probe) - rows[0]) / post(probe)).abs().max()) for post in candidates]
+    best = min(range(len(candidates)), key=errors.__getitem__)
+    # A few roundings of half precision, 2^-8 each; a cap of 30 alters the probe of 80 by more than half of it.
+    return candidates[best] if errors[best] < 2**-6 else None
 
 
 def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -265,8 +274,8 @@ def _chunked(
 
     def losses_of(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         with torch.autocast(rows.device.type, dtype=autocast, enabled=autocast is not None):
-            logits = post(head(rows))
-        return functional.cross_entropy(_statistics(logits), wanted, reduction="none", label_smoothing=smoothing)
+            logits = head(rows)
+        return functional.cross_entropy(post(_statistics(logits)), wanted, reduction="none", label_smoothing=smoothing)
 
     parts = [(hidden[i : i + chunk], targets[i : i + chunk]) for i in range(0, len(hidden), chunk)]
     if not torch.is_grad_enabled():
