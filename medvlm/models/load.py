@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlm.errors import InputError, RecipeError
+from medvlm.errors import InputError, MissingExtraError, RecipeError
 from medvlm.models import quantize
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.locate import Located, locate_config, locate_parts, weights_fingerprint
@@ -83,10 +83,37 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
 
 
 def attention(recipe: Recipe, config: Any) -> str:
-    """Return the attention of the text model: what the recipe says, `auto` being sdpa but for Gemma 2."""
+    """Return the attention of the text model: what the recipe says, `auto` being sdpa where the family has it.
+
+    Raises:
+        RecipeError: sdpa is asked for by name, and the family has none (Gemma 2, MPT).
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    text = config.get_text_config()
+    family = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
+    takes_sdpa = bool(getattr(family, "_supports_sdpa", False))
+    if recipe.model.attention == "sdpa" and not takes_sdpa:
+        raise RecipeError("recipe", [f"model.attention: 'sdpa': {text.model_type} has none; expected auto or eager"])
     if recipe.model.attention != "auto":
         return recipe.model.attention
-    return "eager" if config.get_text_config().model_type == "gemma2" else "sdpa"
+    return "sdpa" if takes_sdpa else "eager"
+
+
+def read_config(path: Path) -> Any:
+    """Return the configuration of a checkpoint's folder or a GGUF file.
+
+    Raises:
+        InputError: it cannot be read, or names an architecture that transformers does not know.
+    """
+    from transformers import AutoConfig
+
+    gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    try:
+        return AutoConfig.from_pretrained(str(path.parent if gguf else path), local_files_only=True, **gguf)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"model.id: {path}: its configuration cannot be read ({reason})") from error
 
 
 def _untrained(recipe: Recipe) -> tuple[torch.nn.Module, Any]:
@@ -104,15 +131,14 @@ def _untrained(recipe: Recipe) -> tuple[torch.nn.Module, Any]:
 
 def _pretrained(recipe: Recipe, paths: Mapping[str, Path], kind: type[Backbone]) -> tuple[torch.nn.Module, Any]:
     import torch
-    from transformers import AutoConfig
 
     if recipe.model.dtype == "float16" and not torch.cuda.is_available():
         raise RecipeError("recipe", ["model.dtype: 'float16': expected bfloat16 or float32 where there is no GPU"])
-    text = paths.get("language_model", paths.get("model"))
-    config = AutoConfig.from_pretrained(text, local_files_only=True)
+    wanted = attention(recipe, read_config(paths.get("language_model", paths.get("model", Path()))))
     options: dict[str, Any] = {
         "dtype": getattr(torch, recipe.model.dtype),
-        "attn_implementation": attention(recipe, config),
+        # Where nothing is asked for, the tower has sdpa also beside a decoder that takes none.
+        "attn_implementation": "sdpa" if recipe.model.attention == "auto" else wanted,
     }
     quantized = recipe.quantization.mode != "none"
     if quantized:
@@ -132,7 +158,10 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         AccessError: neither a local copy nor published dimensions are at hand.
+        InputError, RecipeError: another architecture; an image size that is no multiple of the patch.
     """
+    from transformers import AutoConfig
+
     kind = BACKBONES.get(recipe.model.backbone)
     config = kind.compose({role: _planned(recipe, name) for role, name in recipe.model.parts.items()})
     if config.get("model_type") != recipe.model.backbone:
@@ -140,15 +169,18 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
             f"model.id: {recipe.model.label} is a {config.get('model_type')} model; expected {recipe.model.backbone}"
         )
     if recipe.model.image_size:
-        config = {**config, "vision_config": {**config["vision_config"], "image_size": recipe.model.image_size}}
-    image_tokens(config["vision_config"]["image_size"], config["vision_config"].get("patch_size", 14))
+        vision = {**config["vision_config"], "image_size": recipe.model.image_size}
+        # Through its class, so that what the configuration leaves out has its default.
+        patch: int = AutoConfig.for_model(**vision).patch_size
+        # A checkpoint's own size need be no multiple (384 of 14): what is over is not seen.
+        if recipe.model.image_size != config["vision_config"].get("image_size"):
+            image_tokens(recipe.model.image_size, patch)
+        config = {**config, "vision_config": vision}
     return config
 
 
 def _planned(recipe: Recipe, name: str) -> dict[str, Any]:
     """Return the configuration of one part."""
-    from transformers import AutoConfig
-
     from medvlm.models.locate import is_local
 
     if not is_local(name) and name in PUBLISHED:
@@ -159,5 +191,73 @@ def _planned(recipe: Recipe, name: str) -> dict[str, Any]:
         config: dict[str, Any] = model.config.to_dict()  # type: ignore[operator, union-attr]
         return config
     # Through its class, so that what the file leaves out has its default.
-    config = AutoConfig.from_pretrained(str(located.path), local_files_only=True).to_dict()
+    config = read_config(located.path).to_dict()
     return config
+
+
+def speed_up(model: torch.nn.Module, recipe: Recipe) -> list[str]:
+    """Make training steps faster where the recipe and this machine allow it, and return what was done.
+
+    Args:
+        model: as `adapters.apply` returned it.
+        recipe: `train.compile` and `train.liger`.
+
+    Returns:
+        texts for run.json, such as "torch.compile of 18 decoder layers" and "liger-kernel for gemma".
+
+    Raises:
+        RecipeError: `train.liger: on` without a GPU, or for a family that it does not know.
+        MissingExtraError: `train.liger: on` without the package.
+    """
+    bare: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    done = [_liger(bare, recipe)]
+    if recipe.train.compile:
+        layers = decoder_layers(bare, BACKBONES.get(recipe.model.backbone))
+        for layer in layers:
+            # In place, so that no name of a parameter changes.
+            layer.compile()
+        done.append(f"torch.compile of {len(layers)} decoder layers")
+    return [text for text in done if text]
+
+
+def decoder_layers(model: torch.nn.Module, kind: type[Backbone]) -> list[torch.nn.Module]:
+    """Return the layers of a bare model's decoder, in their order."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    prefix = kind.components["language_model"]
+    return [
+        module
+        for name, module in model.named_modules()
+        if name.startswith(prefix) and isinstance(module, GradientCheckpointingLayer)
+    ]
+
+
+def _liger(model: Any, recipe: Recipe) -> str:
+    """Put liger-kernel's norms, rotary embeddings and gated layers in place; return what was done."""
+    import importlib
+    import importlib.util
+
+    import torch
+
+    asked = recipe.train.liger == "on"
+    if recipe.train.liger == "off":
+        return ""
+    if not torch.cuda.is_available():
+        if asked:
+            raise RecipeError("recipe", ["train.liger: 'on': liger-kernel needs a GPU; expected auto or off"])
+        return ""
+    if importlib.util.find_spec("liger_kernel") is None:
+        if asked:
+            raise MissingExtraError("train.liger=on", "liger")
+        return ""
+    monkey_patch: Any = importlib.import_module("liger_kernel.transformers.monkey_patch")
+    # A language model that is a part by itself is what it knows, not the whole around it.
+    part = model if model.config.model_type in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN else model.language_model
+    family = part.config.model_type
+    if family not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
+        if asked:
+            raise RecipeError("recipe", [f"train.liger: 'on': liger-kernel knows no {family}; expected auto or off"])
+        return ""
+    # Its cross-entropy stays out: the loss is ours.
+    monkey_patch._apply_liger_kernel_to_instance(part, cross_entropy=False, fused_linear_cross_entropy=False)
+    return f"liger-kernel for {family}"

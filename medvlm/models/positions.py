@@ -49,9 +49,9 @@ def resize_embeddings(embeddings: Any, image_size: int, *, class_token: bool = F
     """
     import torch
 
-    tokens = image_tokens(image_size, embeddings.patch_size)
     if embeddings.image_size == image_size:
         return False
+    tokens = image_tokens(image_size, embeddings.patch_size)
     old = embeddings.position_embedding.weight
     first = old.data[:1] if class_token else old.data[:0]
     grid = resample_positions(old.data[len(first) :], image_size // embeddings.patch_size)

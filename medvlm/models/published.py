@@ -1,21 +1,24 @@
-"""Published dimensions of the bases our recipes name, so that `--dry-run` needs no network.
+"""Published dimensions of the bases that recipes name, so that `--dry-run` needs no network.
 
-Source: the configuration files of the checkpoints, as described in arXiv:2407.07726 (table 1 and section 3.1):
-SigLIP-So400m/14 tower, linear projector, Gemma-2B decoder with a vocabulary of 257,216.
+Sources: the config.json of each checkpoint on the Hugging Face Hub, and the papers they belong to: PaliGemma
+(arXiv:2407.07726, table 1 and section 3.1), PaliGemma 2 (arXiv:2412.03555, table 1) with Gemma 2 (arXiv:2408.00118,
+table 1), CLIP (arXiv:2103.00020, table 20), SigLIP (arXiv:2303.15343) with the So400m shape (arXiv:2305.13035), OPT
+(arXiv:2205.01068, table 1), Llama 2 (arXiv:2307.09288), MPT (MosaicML, 2023), SmolLM2 (arXiv:2502.02737), Qwen 2.5
+(arXiv:2412.15115, table 1), Mistral 7B (arXiv:2310.06825, table 1). The tests hold the numbers of parameters they give
+against the published ones.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_VISION = {
+_SO400M = {
     "model_type": "siglip_vision_model",
     "hidden_size": 1152,
     "intermediate_size": 4304,
     "num_hidden_layers": 27,
     "num_attention_heads": 16,
     "patch_size": 14,
-    "vision_use_head": False,
 }
 _GEMMA_2B = {
     "model_type": "gemma",
@@ -29,13 +32,34 @@ _GEMMA_2B = {
 }
 
 
-def _paligemma(image_size: int) -> dict[str, Any]:
+def _gemma2(hidden: int, inner: int, layers: int, heads: int, groups: int, head: int, scalar: int) -> dict[str, Any]:
+    return {
+        "model_type": "gemma2",
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": head,
+        "query_pre_attn_scalar": scalar,
+        "vocab_size": 257216,
+    }
+
+
+_GEMMA_2 = {
+    "3b": _gemma2(2304, 9216, 26, 8, 4, 256, 256),
+    "10b": _gemma2(3584, 14336, 42, 16, 8, 256, 256),
+    "28b": _gemma2(4608, 36864, 46, 32, 16, 128, 144),
+}
+
+
+def _paligemma(text: dict[str, Any], image_size: int) -> dict[str, Any]:
     return {
         "model_type": "paligemma",
-        "vision_config": {**_VISION, "image_size": image_size},
-        "text_config": dict(_GEMMA_2B),
-        "projection_dim": 2048,
-        "hidden_size": 2048,
+        "vision_config": {**_SO400M, "vision_use_head": False, "image_size": image_size},
+        "text_config": dict(text),
+        "projection_dim": text["hidden_size"],
+        "hidden_size": text["hidden_size"],
         "image_token_index": 257152,
         "bos_token_id": 2,
         "eos_token_id": 1,
@@ -43,4 +67,94 @@ def _paligemma(image_size: int) -> dict[str, Any]:
     }
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {f"google/paligemma-3b-pt-{size}": _paligemma(size) for size in (224, 448, 896)}
+def _paligemmas() -> dict[str, dict[str, Any]]:
+    """Return every PaliGemma there is: pretrained at three sizes, mixtures at two."""
+    made = {}
+    for kind, sizes in (("pt", (224, 448, 896)), ("mix", (224, 448))):
+        for size in sizes:
+            made[f"google/paligemma-3b-{kind}-{size}"] = _paligemma(_GEMMA_2B, size)
+            for name, text in _GEMMA_2.items():
+                made[f"google/paligemma2-{name}-{kind}-{size}"] = _paligemma(text, size)
+    return made
+
+
+def _tower(kind: str, hidden: int, layers: int, heads: int, inner: int, size: int, patch: int) -> dict[str, Any]:
+    vision = {
+        "model_type": f"{kind}_vision_model",
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "image_size": size,
+        "patch_size": patch,
+    }
+    return {"model_type": kind, "vision_config": vision}
+
+
+_TOWERS = {
+    "openai/clip-vit-base-patch16": _tower("clip", 768, 12, 12, 3072, 224, 16),
+    "openai/clip-vit-large-patch14": _tower("clip", 1024, 24, 16, 4096, 224, 14),
+    "openai/clip-vit-large-patch14-336": _tower("clip", 1024, 24, 16, 4096, 336, 14),
+    "google/siglip-base-patch16-224": _tower("siglip", 768, 12, 12, 3072, 224, 16),
+    # 27 x 27 patches: the six pixels that 14 leaves of 384 are not seen.
+    "google/siglip-so400m-patch14-384": _tower("siglip", 1152, 27, 16, 4304, 384, 14),
+}
+
+
+def _opt(hidden: int, layers: int, heads: int, embedded: int, norm_before: bool) -> dict[str, Any]:
+    return {
+        "model_type": "opt",
+        "hidden_size": hidden,
+        "ffn_dim": 4 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "word_embed_proj_dim": embedded,
+        "do_layer_norm_before": norm_before,
+        "vocab_size": 50272,
+        "max_position_embeddings": 2048,
+    }
+
+
+def _llama(
+    kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, tied: bool, **more: Any
+) -> dict[str, Any]:
+    """Return a decoder of Llama's shape; `groups` are its key and value heads."""
+    return {
+        "model_type": kind,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+        **more,
+    }
+
+
+_LANGUAGE_MODELS = {
+    "facebook/opt-350m": _opt(1024, 24, 16, 512, norm_before=False),
+    "facebook/opt-6.7b": _opt(4096, 32, 32, 4096, norm_before=True),
+    "meta-llama/Llama-2-7b-hf": _llama("llama", 4096, 11008, 32, 32, 32, 32000, False, max_position_embeddings=4096),
+    "mosaicml/mpt-7b": {
+        "model_type": "mpt",
+        "d_model": 4096,
+        "n_heads": 32,
+        "n_layers": 32,
+        "expansion_ratio": 4,
+        "max_seq_len": 2048,
+        "vocab_size": 50432,
+        "no_bias": True,
+        "attn_config": {"model_type": "", "alibi": True, "alibi_bias_max": 8},
+    },
+    "HuggingFaceTB/SmolLM2-135M": _llama("llama", 576, 1536, 30, 9, 3, 49152, True, max_position_embeddings=8192),
+    "HuggingFaceTB/SmolLM2-360M": _llama("llama", 960, 2560, 32, 15, 5, 49152, True, max_position_embeddings=8192),
+    "HuggingFaceTB/SmolLM2-1.7B": _llama("llama", 2048, 8192, 24, 32, 32, 49152, True, max_position_embeddings=8192),
+    "Qwen/Qwen2.5-0.5B": _llama("qwen2", 896, 4864, 24, 14, 2, 151936, True),
+    "Qwen/Qwen2.5-1.5B": _llama("qwen2", 1536, 8960, 28, 12, 2, 151936, True),
+    "Qwen/Qwen2.5-7B": _llama("qwen2", 3584, 18944, 28, 28, 4, 152064, False),
+    "mistralai/Mistral-7B-v0.1": _llama("mistral", 4096, 14336, 32, 32, 8, 32000, False, sliding_window=4096),
+    "mistralai/Mistral-7B-v0.3": _llama("mistral", 4096, 14336, 32, 32, 8, 32768, False, sliding_window=None),
+}
+
+PUBLISHED: dict[str, dict[str, Any]] = {**_paligemmas(), **_TOWERS, **_LANGUAGE_MODELS}

@@ -17,7 +17,7 @@ def configuration(part: QuantizationPart, backbone: type[Backbone]) -> Any:
     """Return the BitsAndBytesConfig that quantizes the language model's linear layers and nothing else.
 
     Skip patterns are anchored at the model's root: `vision_tower` alone would skip nothing. Any list given replaces
-    the default that spares `lm_head`, so that is named again.
+    the default that spares `lm_head`, so that is named again; a backbone whose head is called otherwise names that.
     """
     import torch
     from transformers import BitsAndBytesConfig
@@ -53,25 +53,27 @@ def quantized_modules(model: torch.nn.Module) -> list[str]:
 
 
 def would_be_quantized(model: torch.nn.Module, backbone: type[Backbone]) -> list[str]:
-    """Return the names of the modules that 4-bit loading replaces: linear layers of the quantizable component."""
-    import torch
+    """Return the names of the modules that 4-bit loading replaces: the quantizable component's linear layers.
 
-    prefix = backbone.components[backbone.quantizable]
+    Not the head, which stays as it is whatever its name.
+    """
+    from medvlm.models.adapters import is_linear
+    from medvlm.models.components import Places
+
+    places = Places(model, backbone)
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith(prefix)
+        if is_linear(module) and places.component(name) == backbone.quantizable
     ]
 
 
 def check(model: torch.nn.Module, backbone: type[Backbone]) -> None:
-    """Raise where 4-bit loading touched another component, or spared a layer it should have taken."""
-    prefix = backbone.components[backbone.quantizable]
-    names = quantized_modules(model)
-    strays = [name for name in names if not name.startswith(prefix)]
+    """Raise where 4-bit loading touched another component or the head, or spared a layer it should have taken."""
     # Linear4bit is a subclass of Linear, so this counts what was meant to be 4-bit.
-    missed = set(would_be_quantized(model, backbone)) - set(names)
-    if strays or missed:
+    meant, found = set(would_be_quantized(model, backbone)), set(quantized_modules(model))
+    if meant != found:
         raise MedvlmError(
-            f"4-bit loading went wrong: {len(strays)} modules outside {prefix} are 4-bit, {len(missed)} inside are not"
+            f"4-bit loading went wrong: {len(found - meant)} modules outside the {backbone.quantizable} or in its head "
+            f"are 4-bit, {len(meant - found)} inside are not"
         )

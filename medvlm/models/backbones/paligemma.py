@@ -65,6 +65,10 @@ class PaliGemmaBackbone:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
         if config.model_type != "paligemma":
             raise InputError(f"model.id: {path} is a {config.model_type} model; expected paligemma")
+        options = dict(options)
+        if config.text_config.model_type == "gemma2" and options.get("attn_implementation") == "sdpa":
+            # Gemma 2 has no sdpa, its tower has.
+            options["attn_implementation"] = {"": "eager", "text_config": "eager", "vision_config": "sdpa"}
         model = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True, **options)
         return model, AutoProcessor.from_pretrained(path, local_files_only=True, backend="pil")
 

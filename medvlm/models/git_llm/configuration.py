@@ -8,8 +8,6 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from medvlm.models.positions import image_tokens
-
 
 @strict
 class GitLlmConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -45,10 +43,9 @@ class GitLlmConfig(PreTrainedConfig):  # type: ignore[misc]
 def tokens_of(vision: Any) -> int:
     """Return how many features a tower gives: one a patch, and CLIP's class token before them.
 
-    Raises:
-        RecipeError: the image's side is no multiple of the patch.
+    A side need be no multiple of the patch (SigLIP So400m has 384 and 14): the tower does not see what is over.
     """
-    return image_tokens(vision.image_size, vision.patch_size) + has_class_token(vision.model_type)
+    return int((vision.image_size // vision.patch_size) ** 2) + has_class_token(vision.model_type)
 
 
 def has_class_token(model_type: str) -> bool:
