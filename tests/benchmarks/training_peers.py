@@ -269,9 +269,8 @@ def bare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def why_not_trl(folder: Path, options: argparse.Namespace) -> None:
     """Show what TRL's own collator makes of both forms of rows that it knows."""
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
     import torch
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     model, processor, rows = opened(folder, options)
     row = rows[0]
@@ -291,9 +290,10 @@ def why_not_trl(folder: Path, options: argparse.Namespace) -> None:
         before = model.eval()(**inputs).logits[0, -4]
         inputs["input_ids"][0, -3] += 1
         moved = float((model(**inputs).logits[0, -4] - before).abs().max())
+    labels = f"{image} of {made['labels'].numel()} labels are image tokens"
     print(
-        f"text: token_type_ids are all {kinds}; another third-last token moves the logits in front of it by {moved:.1e}: "
-        f"the answer leaks; {image} of {made['labels'].numel()} labels are image tokens; the text ends in {end}"
+        f"text: token_type_ids are all {kinds}; another third-last token moves the logits in front of it by "
+        f"{moved:.1e}: the answer leaks; {labels}; the text ends in {end}"
     )
 
 

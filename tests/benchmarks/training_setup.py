@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# Where `write_folder` of the training tests lies, which writes what `medvlm prepare` would.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
+# Where `write_folder` of the tests lies, which writes what `medvlm prepare` would.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 VOCABULARY = 257216
 """Of PaliGemma (arXiv:2407.07726)."""
