@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoImageProcessor,
-    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
 )
 from transformers.initialization import no_init_weights
+from transformers.utils import logging
 
 from medvlm.errors import InputError
 from medvlm.models.git_llm.configuration import GitLlmConfig, tokens_of
@@ -90,11 +91,25 @@ def _gguf(path: Path) -> dict[str, str]:
 
 
 def load_tower(path: Path, options: Mapping[str, Any]) -> Any:
-    """Return the image tower of a CLIP or SigLIP checkpoint, whole or vision-only."""
+    """Return the image tower of a CLIP or SigLIP checkpoint, whole or vision-only.
+
+    Raises:
+        InputError: another architecture, or weights of the tower are missing.
+    """
     config = vision_config(AutoConfig.from_pretrained(path, local_files_only=True))
     kept = {key: value for key, value in options.items() if key in ("dtype", "attn_implementation", "device_map")}
-    kind = AutoModel._model_mapping[type(config)]
-    return kind.from_pretrained(path, config=config, local_files_only=True, **kept)
+    # What a whole CLIP has besides its tower is reported at length, and meant to stay behind.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        tower, facts = MODEL_MAPPING[type(config)].from_pretrained(
+            path, config=config, local_files_only=True, output_loading_info=True, **kept
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    if facts["missing_keys"]:
+        raise InputError(f"model.vision_tower: {path} lacks weights ({sorted(facts['missing_keys'])[0]}, ...)")
+    return tower
 
 
 def load_text(path: Path, options: Mapping[str, Any]) -> Any:
@@ -147,10 +162,12 @@ def put_together(
     tower: Any, text: Any, processor: GitLlmProcessor, seed: int, dtype: torch.dtype
 ) -> GitLlmForConditionalGeneration:
     """Return one model of a tower and a language model, the projection between them drawn from `seed`."""
+    # A new configuration forgets the attention of its parts.
+    attention = {"vision_config": tower.config._attn_implementation, "text_config": text.config._attn_implementation}
     config = GitLlmConfig(
         vision_config=tower.config, text_config=text.config, image_token_id=processor.image_token_id, dtype=dtype
     )
-    config._attn_implementation_internal = tower.config._attn_implementation
+    config._attn_implementation = {"": attention["vision_config"], **attention}
     with no_init_weights():
         model = GitLlmForConditionalGeneration(config, tower, text)
     with torch.random.fork_rng(devices=[]):
