@@ -17,8 +17,14 @@ def register(app: typer.Typer) -> None:
 
 def report(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Run folders; the newest finished run when left out.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="Run folders, or the id of a group; the newest finished run when left out."
+        ),
     ] = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Also the other stages or variants that the runs belong to.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder to write into; the run's own, or this one for several runs."),
@@ -31,16 +37,12 @@ def report(
     Example: medvlm report runs/latest
 
     Example: medvlm report runs/20260101-120000-tiny runs/20260102-120000-tiny --out comparison
+
+    Example: medvlm report 20260101-120000-git-experiment1
     """
-    from medvlm.report.write import write
+    from medvlm.report.write import folders, write
 
     with progress("report", quiet):
-        paths = write([_folder(name) for name in runs or ["latest"]], out)
+        paths = write(folders(runs or ["latest"], siblings=group), out)
     for path in paths:
         say(str(path))
-
-
-def _folder(name: str) -> Path:
-    """Return a run's folder by path, or by its name under runs/."""
-    path = Path(name)
-    return path if path.exists() or not Path("runs", name).is_dir() else Path("runs", name)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from medvlm.licenses import registry
 from medvlm.licenses.listing import short
-from medvlm.report import gallery, plots, results
+from medvlm.report import cost, gallery, plots, results, side_by_side
 from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text, texts
 from medvlm.report.document import Block, Cases, Caution, Chart, Code, Document, Facts, Section, Table, Text
 
@@ -23,15 +23,18 @@ def build(runs: Sequence[RunContext]) -> Document:
     if len(runs) == 1:
         run = runs[0]
         sections = [*_sections(run, 2), _baselines()]
-        return Document(run.name, [_summary(run), *_cautions(run)], _labels(run), sections)
-    sections = [_comparison(runs)]
+        group = side_by_side.note_of_group(run)
+        lead = [_summary(run), *([group] if group else []), *_cautions(run)]
+        return Document(run.name, lead, _labels(run), sections)
+    runs = side_by_side.order(runs)
+    sections = [side_by_side.section(runs), _comparison(runs)]
     for run in runs:
         blocks: list[Block] = [Text(_summary(run)), *(Text(line) for line in _cautions(run))]
         sections.append(Section(run.name, blocks))
         sections.extend(_sections(run, 3))
     sections.append(_baselines())
     labels = list(dict.fromkeys(label for run in runs for label in _labels(run) if label != "finished"))
-    return Document(f"{len(runs)} runs compared", [NOT_CLINICAL], labels, sections)
+    return Document(side_by_side.title(runs), [NOT_CLINICAL], labels, sections)
 
 
 def _labels(run: RunContext) -> list[str]:
@@ -88,6 +91,8 @@ def _comparison(runs: Sequence[RunContext]) -> Section:
             cells = [results.shown(values, key) for key in keys]
             rights, licenses = results.rights_cells(run, "model"), results.license_cells(run, "model")
             body.append([run.name, *rights, *about, size, *cells, *licenses])
+    if not scored:
+        return Section("Comparison", [Text("None of these runs is evaluated yet: run medvlm eval RUN.")])
     blocks: list[Block] = [Caution(line) for line in _incomparable(scored)]
     caption = "The tuned models, with what their licenses allow"
     blocks.append(Table(header, body, caption, frozenset(range(6, 7 + len(keys))), frozenset({1, 2})))
@@ -123,15 +128,14 @@ def _licenses(run: RunContext) -> Iterator[Block]:
     yield Text(verdict.notice)
 
 
-def _base_row(run: RunContext) -> list[list[str]]:
-    base = run.base
-    if base is None:
-        return [[f"base model: {run.model_id or 'not recorded'}", "not in the license registry", "-"]]
-    return [
-        [f"code: {base.name}", base.marked("code_license"), "-"],
-        [f"weights: {base.name}", base.marked("weights_license"), "-"],
-        [f"pre-training data: {base.name}", base.marked("data_license"), "-"],
-    ]
+def _base_row(run: RunContext) -> Iterator[list[str]]:
+    for name, entry in (run.parts or {"": None}).items():
+        if entry is None:
+            yield [f"base model: {name or 'not recorded'}", "not in the license registry", "-"]
+            continue
+        yield [f"code: {entry.name}", entry.marked("code_license"), "-"]
+        yield [f"weights: {entry.name}", entry.marked("weights_license"), "-"]
+        yield [f"pre-training data: {entry.name}", entry.marked("data_license"), "-"]
 
 
 def _baselines() -> Section:
@@ -185,17 +189,22 @@ def _cases(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
 
 def _training(run: RunContext) -> Iterator[Block]:
     drawn = False
+    names = side_by_side.data_sets(run)
+    # A part by data set repeats the whole where there is only one.
+    parts = [(f"training, {name}", f"losses/{name}") for name in names] if len(names) > 1 else []
     for title, y_label, lines in (
-        ("Loss by step", "loss", (("training", "loss"), ("validation", "eval_loss"))),
-        ("Learning rate by step", "learning rate", (("learning rate", "learning_rate"),)),
+        ("Loss by step", "loss", [("training", "loss"), ("validation", "eval_loss")]),
+        ("Loss by data set", "loss", parts),
+        ("Learning rate by step", "learning rate", [("learning rate", "learning_rate")]),
     ):
-        series = [plots.Series(label, _points(run, key)) for label, key in lines]
+        series = [plots.Series(label, side_by_side.points(run, key)) for label, key in lines]
         svg = plots.line_chart(title, series, "step", y_label)
         if svg:
             drawn = True
-            yield Chart(svg, f"{title}: {_in_words(series)}")
+            yield Chart(svg, f"{title}: {side_by_side.in_words(series)}")
     if not drawn:
         yield Text("No training curve was recorded.")
+    yield from _validation(run, names)
     census = [
         [name, *(f"{counts(part).get(key, 0):,}" for key in ("total", "trainable", "quantized"))]
         for name, part in mapping(run.facts.get("census")).items()
@@ -208,43 +217,33 @@ def _training(run: RunContext) -> Iterator[Block]:
         yield Facts([(key.replace("_", " "), text(value)) for key, value in model.items() if value is not None])
 
 
-def _points(run: RunContext, key: str) -> list[plots.Point]:
-    found = ((number(row.get("step")), number(row.get(key))) for row in run.steps)
-    return [(step, value) for step, value in found if step is not None and value is not None]
+_MOST_VALIDATIONS = 20
 
 
-def _in_words(series: Sequence[plots.Series]) -> str:
-    parts = [
-        f"{one.label} {one.points[0][1]:.4g} at step {one.points[0][0]:g}, "
-        f"{one.points[-1][1]:.4g} at step {one.points[-1][0]:g}"
-        for one in series
-        if one.points
-    ]
-    return "; ".join(parts)
+def _validation(run: RunContext, names: Sequence[str]) -> Iterator[Block]:
+    """Yield the validation loss against what was spent up to there, which a scaling law is fitted to."""
+    rows = [row for row in run.steps if number(row.get("eval_loss")) is not None]
+    keys = [key for key in ("samples", "tokens", "flops") if any(number(row.get(key)) is not None for row in rows)]
+    if not rows:
+        return
+    by_set = names if len(names) > 1 else []
+    shown = rows[:: -(-len(rows) // _MOST_VALIDATIONS)]
+    shown += [] if shown[-1] is rows[-1] else [rows[-1]]
+    body = []
+    for row in shown:
+        values = [number(row.get(key)) for key in ("step", *keys)]
+        losses = [number(row.get("eval_loss")), *(number(mapping(row.get("losses")).get(name)) for name in by_set)]
+        cells = ["-" if value is None else f"{value:,.0f}" if value < 1e12 else f"{value:.4g}" for value in values]
+        body.append([*cells, *("-" if value is None else f"{value:.4f}" for value in losses)])
+    header = ("step", *keys, "validation loss", *(f"on {name}" for name in by_set))
+    yield Table(header, body, "Validation loss and what was spent", numeric=frozenset(range(1, len(header))))
 
 
 def _compute(run: RunContext) -> Iterator[Block]:
-    found = run.compute
-    if not found:
+    if not run.compute:
         yield Text("Nothing was recorded.")
         return
-    rows = [("device", text(found.get("device")))]
-    seconds, memory = number(found.get("seconds")), number(found.get("peak_memory_bytes"))
-    if seconds is not None:
-        rows.append(("time", f"{seconds / 3600:.3f} h ({seconds:,.0f} s)"))
-    if memory is not None:
-        rows.append(("peak memory", f"{memory / 2**30:.2f} GiB"))
-    for key, label in (
-        ("steps", "steps"),
-        ("samples", "samples seen"),
-        ("tokens", "tokens seen"),
-        ("samples_per_second", "samples a second"),
-        ("tokens_per_second", "tokens a second"),
-    ):
-        value = number(found.get(key))
-        if value is not None:
-            rows.append((label, f"{value:,.2f}".rstrip("0").rstrip(".")))
-    yield Facts([(label, value) for label, value in rows if value])
+    yield Facts(cost.facts(run))
 
 
 def _data(run: RunContext) -> Iterator[Block]:

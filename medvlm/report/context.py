@@ -12,6 +12,7 @@ from typing import Any
 
 from medvlm.errors import InputError
 from medvlm.licenses import policy, registry
+from medvlm.runs import group_of
 
 _MARKS = ("run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval")
 
@@ -93,9 +94,20 @@ class RunContext:
         return text(mapping(self.facts.get("model")).get("id"))
 
     @property
-    def base(self) -> registry.Entry | None:
-        """The base model's registry entry."""
-        return registry.find(self.model_id) if self.model_id else None
+    def parts(self) -> dict[str, registry.Entry | None]:
+        """What the base is made of -> its registry entry: one checkpoint, or an image tower and a language model."""
+        names = mapping(mapping(self.facts.get("model")).get("parts")).values()
+        return {name: registry.find(name) for name in map(text, names or [self.model_id]) if name}
+
+    @property
+    def group(self) -> dict[str, Any]:
+        """Of which stages or variants it is one: id, kind, member, members; empty where it stands alone."""
+        return group_of(self.facts)
+
+    @property
+    def member(self) -> str:
+        """Its name within the group."""
+        return text(self.group.get("member"))
 
     @property
     def synthetic(self) -> bool:
@@ -122,7 +134,7 @@ class RunContext:
                 texts(stored.get("obligations")),
                 texts(stored.get("reasons")),
             )
-        return policy.verdict(self.base, self.licenses, self.model_id)
+        return policy.verdict_of_parts(self.parts or {"": None}, self.licenses)
 
 
 def read(path: Path) -> RunContext:

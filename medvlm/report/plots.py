@@ -12,6 +12,11 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 42
 _MOST_POINTS = 400
+_COLORS = 8
+_SHORT, _LABEL = 17, 26
+"""Letters of a name that fit above the chart, and below it."""
+_ABOVE = 3
+"""So many short names stand above a chart; others stand below it, in as many columns."""
 # Differences and scales of such numbers still are numbers.
 LARGEST = 1e150
 
@@ -35,16 +40,17 @@ class Bar:
 
 
 def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """Return an SVG of up to four lines; points that are not finite, or beyond 1e150, are left out.
+    """Return an SVG of lines; points that are not finite, or beyond 1e150, are left out.
 
-    Long lines are drawn as means of equal pieces, at most 400 points each. Returns "" where nothing can be drawn.
+    Long lines are drawn as means of equal pieces, at most 400 points each. A line keeps its color whatever others are
+    empty; from the ninth on lines are dashed. Returns "" where nothing can be drawn.
     """
-    lines = [Series(one.label, _thin(sorted(filter(_finite, one.points)))) for one in series]
-    lines = [one for one in lines if one.points]
+    thin = [Series(one.label, _thin(sorted(filter(_finite, one.points)))) for one in series]
+    lines = [(number, one) for number, one in enumerate(thin) if one.points]
     if not lines:
         return ""
-    xs = [x for one in lines for x, _ in one.points]
-    ys = [y for one in lines for _, y in one.points]
+    xs = [x for _, one in lines for x, _ in one.points]
+    ys = [y for _, one in lines for _, y in one.points]
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
     x_of = _scale(min(x_ticks[0], *xs), max(x_ticks[-1], *xs), _LEFT, _WIDTH - _RIGHT)
     y_of = _scale(min(y_ticks[0], *ys), max(y_ticks[-1], *ys), _HEIGHT - _BOTTOM, _TOP)
@@ -52,11 +58,17 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
     parts += [_text(x_of(tick), _HEIGHT - _BOTTOM + 18, _number(tick), "middle") for tick in x_ticks]
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_label, "middle"))
     parts.append(_text(8, 14, y_label, "start"))
-    for number, one in enumerate(lines):
-        parts.append(_line([(x_of(x), y_of(y)) for x, y in one.points], number % 4 + 1))
-        if len(lines) > 1:
-            parts.append(_legend(number, one.label))
-    return _svg(title, _HEIGHT, parts)
+    for number, one in lines:
+        parts.append(_line([(x_of(x), y_of(y)) for x, y in one.points], _color(number)))
+    if len(lines) == 1:
+        return _svg(title, _HEIGHT, parts)
+    if len(lines) <= _ABOVE and all(len(one.label) <= _SHORT for _, one in lines):
+        parts += [_legend(200 + 150 * place, 10, number, one.label) for place, (number, one) in enumerate(lines)]
+        return _svg(title, _HEIGHT, parts)
+    for place, (number, one) in enumerate(lines):
+        row, column = divmod(place, _ABOVE)
+        parts.append(_legend(_LEFT + 195 * column, _HEIGHT + 14 + 20 * row, number, one.label))
+    return _svg(title, _HEIGHT + 10 + 20 * -(-len(lines) // _ABOVE), parts)
 
 
 def interval_chart(title: str, bars: Sequence[Bar], x_label: str) -> str:
@@ -130,7 +142,11 @@ def _grid_y(y: float, tick: float) -> str:
     return rule + _text(_LEFT - 8, y + 4, _number(tick), "end")
 
 
-def _line(points: Sequence[Point], color: int) -> str:
+def _color(number: int) -> str:
+    return f"{number % _COLORS + 1}" + (" dash" if number >= _COLORS else "")
+
+
+def _line(points: Sequence[Point], color: str) -> str:
     marks = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     line = f'<polyline class="l{color}" points="{marks}"/>'
     if len(points) <= 40:
@@ -138,11 +154,10 @@ def _line(points: Sequence[Point], color: int) -> str:
     return line
 
 
-def _legend(number: int, label: str) -> str:
-    x = 200 + 150 * number
-    return f'<line class="l{number % 4 + 1}" x1="{x}" y1="10" x2="{x + 24}" y2="10"/>' + _text(
-        x + 30, 14, label, "start"
-    )
+def _legend(x: float, y: float, number: int, label: str) -> str:
+    short = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
+    rule = f'<line class="l{_color(number)}" x1="{x}" y1="{y}" x2="{x + 24}" y2="{y}"/>'
+    return rule + _text(x + 30, y + 4, short, "start")
 
 
 def _svg(title: str, height: int, parts: Sequence[str]) -> str:

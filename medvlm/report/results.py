@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medvlm.licenses import expressions
+from medvlm.licenses import expressions, registry
 from medvlm.licenses.listing import short
 from medvlm.report import plots
 from medvlm.report.context import Evaluation, RunContext, counts, mapping, number, text
@@ -35,6 +35,7 @@ ROWS = {
     "blank": "this model, blank images",
 }
 RIGHTS_HEADER = ("commercial use", "may share")
+_LICENSE_FIELDS: tuple[registry.Field, ...] = ("code_license", "weights_license", "data_license")
 LICENSE_HEADER = ("code", "weights", "data license")
 
 
@@ -84,28 +85,27 @@ def scores_only(rows: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
 
 def rights_cells(run: RunContext, row: str) -> list[str]:
     """Return commercial use and may share for one row of the score table."""
-    base, verdict = run.base, run.verdict()
+    verdict, entries = run.verdict(), list(run.parts.values())
     if row == "constant":
         # It is a text from the training data, and no weights.
         use = expressions.most_restrictive(expressions.commercial_use(license) for license in run.licenses)
         return [use, "-"]
     if row == "base":
-        return [base.commercial_use, base.may_share] if base else ["unknown", "unknown"]
+        use = expressions.most_restrictive(entry.commercial_use if entry else "unknown" for entry in entries or [None])
+        share = expressions.most_restrictive(entry.may_share if entry else "unknown" for entry in entries or [None])
+        return [use, share]
     return [verdict.commercial_use, verdict.may_share] if row in ("model", "blank") else ["-", "-"]
 
 
 def license_cells(run: RunContext, row: str) -> list[str]:
     """Return the licenses of code, weights and data for one row of the score table."""
-    base = run.base
-    code = short(base.marked("code_license")) if base else "unknown"
+    code, weights, seen = (
+        " + ".join(dict.fromkeys(short(e.marked(field)) if e else "unknown" for e in run.parts.values())) or "unknown"
+        for field in _LICENSE_FIELDS
+    )
     data = ", ".join(f"{license} ({count:,})" for license, count in run.licenses.items()) or "not recorded"
     if row == "base":
-        known = (
-            (short(base.marked("weights_license")), short(base.marked("data_license")))
-            if base
-            else ("unknown", "unknown")
-        )
-        return [code, *known]
+        return [code, weights, seen]
     if row in ("model", "blank"):
         # Where there is no license to carry, the reason follows a colon; the Licenses part says it.
         return [code, short(run.verdict().license).split(":")[0], data]

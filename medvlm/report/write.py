@@ -5,10 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from medvlm.errors import UsageError
 from medvlm.io import write_text
 from medvlm.report import html, markdown
 from medvlm.report.build import build
 from medvlm.report.context import read
+from medvlm.runs import RUNS, Run, group_of, groups
+
+
+def folders(names: Sequence[str], siblings: bool = False) -> list[Path]:
+    """Return the run folders that names stand for: a path, a folder under runs/, or the id of a group, for all of it.
+
+    Args:
+        names: as given at the command line.
+        siblings: add the other runs of the groups that the named runs belong to.
+
+    Raises:
+        UsageError: a run stands alone, though its siblings are asked for.
+    """
+    known = groups()
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name) if Path(name).exists() or not (RUNS / name).is_dir() else RUNS / name
+        members = known.get(name) if not path.exists() else None
+        if members is None and siblings:
+            id = group_of(Run(path).facts()).get("id")
+            if id is None:
+                raise UsageError(f"{name}: this run is no stage or variant of a recipe; leave out --group")
+            members = known.get(id) or {"": Run(path)}
+        found |= dict.fromkeys([path] if members is None else [run.path for run in members.values()])
+    return list(found)
 
 
 def write(runs: Sequence[Path], out: Path | None = None) -> list[Path]:

@@ -181,3 +181,47 @@ def make_run(root: Path, name: str = "20260101-120000-tiny", n: int = 60, seed: 
 def write_predictions(run: Path, predictions: list[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in predictions)
     (run / "eval" / "test" / "predictions.jsonl").write_text(text)
+
+
+def make_group(
+    root: Path, kind: str = "variants", names: tuple[str, ...] = ("proj", "proj-lora", "proj-vit")
+) -> list[Path]:
+    """Write the runs of one recipe's stages or variants: other learning rates, losses by data set, known costs."""
+    paths = []
+    for place, name in enumerate(names):
+        path = make_run(root, f"2026010{place + 1}-120000-exp-{name}", n=6, seed=place)
+        told = json.loads((path / "run.json").read_text())
+        told["group"] = {"id": "20260101-120000-exp", "kind": kind, "member": name, "members": list(names), "hash": "h"}
+        told["model"] = {
+            "id": "openai/clip-vit-base-patch16 + facebook/opt-350m",
+            "parts": {"vision_tower": "openai/clip-vit-base-patch16", "language_model": "facebook/opt-350m"},
+        }
+        (path / "run.json").write_text(json.dumps(told))
+        rate = 10.0 ** -(place + 2)
+        (path / "recipe.yaml").write_text(
+            f"name: exp-{name}\nmodel:\n  id: medvlm/tiny-base\n  start: runs/{place}\n"
+            f"train:\n  learning_rate: {rate}\n  epochs: 1\n  batch_size: 4\n  gradient_accumulation: 1\n"
+        )
+        lines = []
+        for step in range(1, 41):
+            loss = 1 + place + 2 / step
+            totals = {"samples": 4 * step, "tokens": 400 * step, "flops": 10**12 * step}
+            parts = {"data/pmc": loss + 0.5, "data/vqa-rad": loss - 0.5}
+            lines.append({"step": step, "loss": loss, "losses": parts, **totals})
+            if step % 10 == 0:
+                # The second validation is the best.
+                held = loss + abs(step - 20) / 100
+                lines.append(
+                    {"step": step, "eval_loss": held, "losses": {"data/pmc": held, "data/vqa-rad": held + 1}, **totals}
+                )
+        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        spent = json.loads((path / "compute.json").read_text()) | {
+            "flops": 4 * 10**13,
+            "share_of_peak": 0.451 if place else None,
+            "peak_tflops": 989.5 if place else None,
+            "energy": {"joules": 3.6e6, "kwh": 1.0, "co2_kg": 0.4} if place else {"kwh": None, "unknown": "no counter"},
+            "money": {"amount": 2.5, "currency": "EUR", "price_per_hour": 4.0} if place else None,
+        }
+        (path / "compute.json").write_text(json.dumps(spent))
+        paths.append(path)
+    return paths

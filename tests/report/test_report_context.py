@@ -30,7 +30,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert run.name == "20260101-120000-tiny"
     assert run.licenses == {"CC-BY-4.0": 1360, "CC0-1.0": 240}
     assert run.synthetic
-    assert run.base is not None
+    assert [entry.name for entry in run.parts.values() if entry] == ["medvlm tiny-base"]
+    assert run.group == {}
     assert run.verdict().commercial_use == "yes"
     assert [evaluation.split for evaluation in run.evaluations] == ["test"]
     assert len(run.evaluations[0].predictions) == 60
