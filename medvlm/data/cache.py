@@ -328,7 +328,15 @@ def _compute(store: Store, rows: Rows, missing: Mapping[bytes, int], kind: _Kind
 
 
 def _batches(missing: _Missing, workers: int) -> Iterator[np.ndarray]:
+    import torch
     from torch.utils.data import DataLoader
 
-    loader: Any = DataLoader(missing, batch_size=AT_ONCE, num_workers=workers, collate_fn=np.stack)  # type: ignore[arg-type]
+    loader: Any = DataLoader(
+        missing,  # type: ignore[arg-type]
+        batch_size=AT_ONCE,
+        num_workers=workers,
+        collate_fn=np.stack,
+        # A generator of its own: the run's random state must not depend on whether a cache was filled.
+        generator=torch.Generator(),
+    )
     yield from loader
