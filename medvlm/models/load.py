@@ -163,7 +163,7 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
     from transformers import AutoConfig
 
     kind = BACKBONES.get(recipe.model.backbone)
-    config = kind.compose({role: _planned(recipe, name) for role, name in recipe.model.parts.items()})
+    config = kind.compose({role: _planned(recipe, role, name) for role, name in recipe.model.parts.items()})
     if config.get("model_type") != recipe.model.backbone:
         raise InputError(
             f"model.id: {recipe.model.label} is a {config.get('model_type')} model; expected {recipe.model.backbone}"
@@ -179,13 +179,14 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
     return config
 
 
-def _planned(recipe: Recipe, name: str) -> dict[str, Any]:
+def _planned(recipe: Recipe, role: str, name: str) -> dict[str, Any]:
     """Return the configuration of one part."""
     from medvlm.models.locate import is_local
 
     if not is_local(name) and name in PUBLISHED:
         return PUBLISHED[name]
-    located = locate_config(name, recipe.model.revision if name == recipe.model.id else None)
+    alone = role == "model"
+    located = locate_config(name, recipe.model.revision if alone else None, "model.id" if alone else f"model.{role}")
     if located.path is None:
         model, _ = _untrained(recipe)
         config: dict[str, Any] = model.config.to_dict()  # type: ignore[operator, union-attr]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,38 @@ TINY_RANDOM = "medvlm/tiny-random"
 PROBE_SECONDS = 3.0
 """How long an answer of the Hub is waited for; the whole error appears within five seconds."""
 
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+"""What is downloaded beside the weights."""
+
+# Formats of weights by preference. Pickled ones are read by torch's weights_only loader, which runs no code of theirs.
+_WEIGHTS = {"model.safetensors": "model*.safetensors", "pytorch_model.bin": "pytorch_model*.bin"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Located:
-    """A base model on this machine; `path` is None for the untrained architecture, which is built by code."""
+    """A base model on this machine: a folder or a GGUF file; None for the untrained architecture, built by code."""
 
     id: str
     path: Path | None
 
     def config(self) -> dict[str, Any]:
-        """Return its config.json (empty for the untrained architecture)."""
-        if self.path is None:
+        """Return its config.json (empty for the untrained architecture and for a GGUF file, which has none)."""
+        if self.path is None or self.path.is_file():
             return {}
         loaded: dict[str, Any] = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         return loaded
 
 
-def locate(model_id: str, revision: str | None = None) -> Located:
+def locate(model_id: str, revision: str | None = None, key: str = "model.id") -> Located:
     """Return where the model's files are, downloading them if they are on the Hub and may be had.
 
+    Args:
+        model_id: a Hub id, a folder, a GGUF file, or a packaged model.
+        revision: on the Hub.
+        key: where in the recipe it was named.
+
     Raises:
-        InputError: a local folder is missing or holds no model.
+        InputError: a local folder or file is missing or holds no model.
         AccessError: gated, unknown or unreachable on the Hub; says what to accept, how to log in, and how to name a
             local copy. Raised within `PROBE_SECONDS` and without retries.
     """
@@ -52,17 +61,29 @@ def locate(model_id: str, revision: str | None = None) -> Located:
     if model_id == TINY_BASE:
         return Located(model_id, PACKAGE / "models" / "tiny_base")
     path = Path(model_id).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{key}: no file {model_id}; name a GGUF file on this machine")
+        return Located(model_id, path)
     if path.is_dir():
-        return Located(model_id, _checked(path))
+        return Located(model_id, _checked(path, key))
     if path.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") != 1:
-        raise InputError(f"model.id: no folder {model_id}; name a folder with config.json, or a Hub id owner/name")
+        raise InputError(f"{key}: no folder {model_id}; name a folder with config.json, or a Hub id owner/name")
     cached = _cached(model_id, revision)
-    return Located(model_id, cached or _download(model_id, revision))
+    return Located(model_id, cached or _download(model_id, revision, key))
 
 
 def locate_parts(model: ModelPart) -> dict[str, Located]:
     """Return role -> where each checkpoint of the recipe's base lies; raises as `locate`."""
-    return {role: locate(name, model.revision if role == "model" else None) for role, name in model.parts.items()}
+    return {
+        role: locate(name, model.revision if role == "model" else None, _key(role))
+        for role, name in model.parts.items()
+    }
+
+
+def _key(role: str) -> str:
+    """Return where the recipe names the part of this role."""
+    return "model.id" if role == "model" else f"model.{role}"
 
 
 def weights_fingerprint(path: Path | None) -> str | None:
@@ -73,7 +94,8 @@ def weights_fingerprint(path: Path | None) -> str | None:
     if path is None:
         return None
     parts: list[list[str | int]] = []
-    for file in sorted(path.glob("*.safetensors")):
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    for file in files:
         size = file.stat().st_size
         with open(file, "rb") as stream:
             head = stream.read(1 << 20)
@@ -93,26 +115,29 @@ def check_weights(facts: Mapping[str, Any]) -> None:
         weights = known["weights"][role]
         if weights is None:
             continue
-        if weights_fingerprint(locate(name, known.get("revision") if role == "model" else None).path) != weights:
-            raise InputError(f"model.id: {name} has other weights than when this run was trained; train it again")
+        found = locate(name, known.get("revision") if role == "model" else None, _key(role))
+        if weights_fingerprint(found.path) != weights:
+            raise InputError(f"{_key(role)}: {name} has other weights than when this run was trained; train it again")
 
 
 def is_local(model_id: str) -> bool:
-    """Return True where no network is needed: packaged, untrained, a folder, or wholly in the cache."""
-    return model_id in (TINY_BASE, TINY_RANDOM) or Path(model_id).expanduser().is_dir() or bool(_cached(model_id, None))
+    """Return True where no network is needed: packaged, untrained, a folder, a file, or wholly in the cache."""
+    path = Path(model_id).expanduser()
+    here = path.is_file() if path.suffix == ".gguf" else path.is_dir()
+    return model_id in (TINY_BASE, TINY_RANDOM) or here or bool(_cached(model_id, None))
 
 
-def locate_config(model_id: str, revision: str | None = None) -> Located:
-    """Return a folder with the model's config.json, without downloading its weights.
+def locate_config(model_id: str, revision: str | None = None, key: str = "model.id") -> Located:
+    """Return a folder with the model's config.json (or a GGUF file), without downloading its weights.
 
     Raises:
         AccessError, InputError: as `locate`.
     """
     path = Path(model_id).expanduser()
     on_hub = not is_local(model_id) and not path.is_absolute() and model_id.count("/") == 1
-    if not on_hub or model_id.startswith((".", "~")):
-        return locate(model_id, revision)
-    _probe(model_id, revision)
+    if not on_hub or model_id.startswith((".", "~")) or path.suffix == ".gguf":
+        return locate(model_id, revision, key)
+    _probe(model_id, revision, key)
     from huggingface_hub import hf_hub_download
 
     try:
@@ -121,26 +146,33 @@ def locate_config(model_id: str, revision: str | None = None) -> Located:
         raise AccessError(f"{model_id}: config.json cannot be downloaded ({_short(error)}); try again") from error
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: Path, key: str) -> Path:
     config = path / "config.json"
     if not config.is_file():
-        raise InputError(f"model.id: {path} holds no config.json, so it is not a model's folder")
+        raise InputError(f"{key}: {path} holds no config.json, so it is not a model's folder")
     try:
         json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"model.id: {config} is not JSON; copy the model again") from error
+        raise InputError(f"{key}: {config} is not JSON; copy the model again") from error
     if not _whole(path):
-        raise InputError(f"model.id: {path} lacks weights (*.safetensors); copy the model again")
+        raise InputError(
+            f"{key}: {path} lacks weights (model.safetensors or pytorch_model.bin, or a part that their index names); "
+            "copy the model again"
+        )
     return path
 
 
 def _whole(path: Path) -> bool:
-    """Return True where every weight file that the index names is there."""
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-        return bool(shards) and all((path / shard).is_file() for shard in shards)
-    return (path / "model.safetensors").is_file()
+    """Return True where every weight file of a format is there: all that its index names, or the one without."""
+    for name in _WEIGHTS:
+        index = path / f"{name}.index.json"
+        if index.is_file():
+            shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+            if shards and all((path / shard).is_file() for shard in shards):
+                return True
+        elif (path / name).is_file():
+            return True
+    return False
 
 
 def _cached(model_id: str, revision: str | None) -> Path | None:
@@ -154,26 +186,37 @@ def _cached(model_id: str, revision: str | None) -> Path | None:
     return path if (path / "config.json").is_file() and _whole(path) else None
 
 
-def _download(model_id: str, revision: str | None) -> Path:
-    _probe(model_id, revision)
-    from huggingface_hub import snapshot_download
+def _download(model_id: str, revision: str | None, key: str) -> Path:
+    _probe(model_id, revision, key)
+    from huggingface_hub import list_repo_files, snapshot_download
 
     try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
+        patterns = [*_FILES, _weights_pattern(list_repo_files(model_id, revision=revision))]
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
     except Exception as error:
         # The HTTP client's errors are no OSErrors.
         raise AccessError(
-            f"{model_id}: the download broke off ({_short(error)}); run the same command again to go on, {_OR_LOCAL}"
+            f"{model_id}: the download broke off ({_short(error)}); run the same command again to go on, "
+            f"{_or_local(key)}"
         ) from error
 
 
-_OR_LOCAL = "or name a local copy with model.id=PATH"
+def _weights_pattern(files: Sequence[str]) -> str:
+    """Return which weights to download: one format of those that the repository has, and no copies elsewhere in it."""
+    for name, pattern in _WEIGHTS.items():
+        if name in files or f"{name}.index.json" in files:
+            return pattern
+    return _WEIGHTS["model.safetensors"]
 
 
-def _probe(model_id: str, revision: str | None) -> None:
+def _or_local(key: str) -> str:
+    return f"or name a local copy with {key}=PATH"
+
+
+def _probe(model_id: str, revision: str | None, key: str) -> None:
     """Ask the Hub once for the model's config.json, in a thread, since a name look-up may hang past any timeout."""
     page = f"https://huggingface.co/{model_id}"
-    advice = f"accept its license at {page}, log in with `hf auth login`, {_OR_LOCAL}"
+    advice = f"accept its license at {page}, log in with `hf auth login`, {_or_local(key)}"
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise AccessError(f"{model_id}: HF_HUB_OFFLINE is set and the model is not in the cache; unset it, {advice}")
     failure: list[BaseException | None] = []
