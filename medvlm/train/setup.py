@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,11 @@ def prepare(
     kind = BACKBONES.get(recipe.model.backbone)
     torch.manual_seed(recipe.seed)
     loaded = load.load_base(recipe, job.located)
-    caches = _caches(job, loaded, kind, show)
+    places = sample(len(job.validation), recipe.train.eval_samples, recipe.seed)
+    caches = _caches(job, loaded, kind, show, places)
     loaded.model = _wrapped(recipe, loaded, kind, facts, checkpoint)
     facts["model"] = loaded.facts
     facts["census"] = {n: dataclasses.asdict(count) for n, count in adapters.census(loaded.model, kind).items()}
-    places = sample(len(job.validation), recipe.train.eval_samples, recipe.seed)
     examples = Examples(job.train, recipe.prompts, cache=caches)
     held_out = Examples(job.validation, recipe.prompts, places, caches)
     packed = recipe.train.batching == "packed"
@@ -89,15 +89,15 @@ def prepare(
     return loaded, trainer
 
 
-def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress) -> Any:
-    """Return what is kept of the pictures, made now where it is missing, or None."""
+def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress, places: Sequence[int]) -> Any:
+    """Return what is kept of the pictures, made now where it is missing, or None; of the validation, only `places`."""
     parts = job.recipe.data
     if not any(part.cache_pixels or part.cache_features for part in parts):
         return None
     from medvlm.data import cache
     from medvlm.models import features
 
-    caches = cache.prepare(job.recipe, [job.train, job.validation], loaded, show)
+    caches = cache.prepare(job.recipe, [job.train, job.validation], loaded, show, [None, places])
     if any(part.cache_features for part in parts):
         features.skip_tower(loaded.model, kind)
     return caches
