@@ -73,7 +73,7 @@ class FlopModel:
         config: Any = model.config
         self.image_tokens = kind.image_tokens_of(config)
         self.tower_tokens = _tower_tokens(model, kind) or self.image_tokens
-        self.cached = all(part.cache_features for part in recipe.data)
+        self.cached = any(part.cache_features for part in recipe.data)
         checkpointed = recipe.train.activation_checkpointing
         self.rates = _rates(model, kind, checkpointed)
 

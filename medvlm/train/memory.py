@@ -139,12 +139,12 @@ def estimate(recipe: Recipe, prepared: Prepared, shape: Shape, device: str | Non
             model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         tracker = memory_trace.Tracker(model)
         with memory_trace.fused(), tracker:
-            # Accumulated gradients are there when the next batch comes.
-            for _ in range(min(2, recipe.train.gradient_accumulation)):
-                memory_trace.step(model, recipe, kind, shape, tracker)
-        peak = dict(tracker.peak)
-    # While the optimizer steps, all gradients are there and no activations.
+            memory_trace.step(model, recipe, kind, shape, tracker)
+    # Accumulated gradients are there while the next batch is computed; else they come as activations go.
+    accumulated = recipe.train.gradient_accumulation > 1
+    peak = {**tracker.busiest, "gradients": gradients} if accumulated else tracker.peak
     idle = max(0, sum(peak.values()) - gradients)
+    # While the optimizer steps, all gradients are there and no activations.
     stepping = _while_stepping(recipe, model, device)
     logits = min(peak["logits"], idle)
     return Estimate(

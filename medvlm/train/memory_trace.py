@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from medvlm.models.components import output_layer
+from medvlm.models.features import skip_tower
 from medvlm.recipe.models import Recipe
 from medvlm.train.loss import FrozenHeadLoss, Post
 
@@ -38,6 +39,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.phase = "activations"
         self.now: dict[str, int] = {"activations": 0, "logits": 0, "gradients": 0}
         self.peak = dict(self.now)
+        """At the moment of the highest sum, gradients included."""
+        self.busiest = dict(self.now)
+        """At the moment of the highest sum of the others."""
         self._phases: dict[int, str] = {}
         self._known = {_key(tensor) for tensor in [*model.parameters(), *model.buffers()]}
         for parameter in model.parameters():
@@ -62,6 +66,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weakref.finalize(storage, self._freed, key, storage.nbytes())
         if sum(self.now.values()) > sum(self.peak.values()):
             self.peak = dict(self.now)
+        if _others(self.now) > _others(self.busiest):
+            self.busiest = dict(self.now)
 
     def _freed(self, key: int, size: int) -> None:
         self.now[self._phases.pop(key)] -= size
@@ -75,6 +81,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.now[phase] -= size
             self.now["gradients"] += size
             self._phases[key] = "gradients"
+
+
+def _others(bytes_of: dict[str, int]) -> int:
+    return bytes_of["activations"] + bytes_of["logits"]
 
 
 def _key(tensor: torch.Tensor) -> int:
@@ -172,7 +182,7 @@ def unpacks(module: Any, compute: torch.dtype) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shape:
-    """One batch: `rows` of `length` tokens, image tokens included, `labels` a row with a loss, `images` pictures."""
+    """One batch: `rows` of `length` tokens, image tokens included, `labels` in a row with a loss, `images` pictures."""
 
     rows: int
     length: int
@@ -210,12 +220,12 @@ def _inputs(model: Any, kind: type[Backbone], shape: Shape, device: torch.device
     tokens = kind.image_tokens_of(model.config)
     vision = model.config.vision_config
     side = vision.image_size
-    pictures = torch.empty(shape.images, 3, side, side, device=device)
     if shape.features:
-        kept = torch.empty(shape.images, tokens, vision.hidden_size, device=device, dtype=model.dtype)
-        found = model.get_submodule(kind.components["projector"].removesuffix("."))(kept)
+        skip_tower(model, kind)
+        pictures = torch.empty(shape.images, tokens, vision.hidden_size, device=device, dtype=model.dtype)
     else:
-        found = model.get_image_features(pictures)
+        pictures = torch.empty(shape.images, 3, side, side, device=device)
+    found = model.get_image_features(pictures)
     found = found if isinstance(found, torch.Tensor) else found.pooler_output
     words = shape.rows * shape.length - shape.images * tokens
     text = model.get_input_embeddings()(torch.zeros(1, words, dtype=torch.long, device=device))

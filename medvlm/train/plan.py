@@ -1,20 +1,58 @@
-"""The plan of a run before anything is trained: parameters by component, what is 4-bit, steps, tokens, license."""
+"""The plan of a run before anything is trained: parameters, memory, operations, time, money; no weights, no network."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from medvlm.data.mixture import Mixture
-from medvlm.models import adapters, quantize
+from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.load import planned_config
 from medvlm.models.locate import is_local, locate_parts
 from medvlm.recipe.models import Recipe
+from medvlm.train import compute, memory
+from medvlm.train.arguments import updates
 from medvlm.train.collate import prefix
+from medvlm.train.failures import smaller
+from medvlm.train.flops import FlopModel, Flops
+from medvlm.train.memory import Estimate
+from medvlm.train.memory_trace import Shape
 
 SAMPLED = 1000
 """From so many rows the number of text tokens is taken, and scaled to all."""
+ASSUMED_SHARE = 0.4
+"""Share of the peak that hours are reckoned with; well-fed training of large models reaches 0.35 to 0.55 (arXiv:
+2204.02311, table 3)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Texts:
+    """Text tokens of the rows, image tokens apart."""
+
+    mean: float
+    longest: int
+    mean_labels: float
+    most_labels: int
+    found: str
+    """"counted", "sampled" or "estimated"."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Device:
+    """What the run would train on, as far as this machine tells."""
+
+    name: str
+    kind: str
+    """"cuda" or "cpu"."""
+    memory: int
+    """Bytes of the whole GPU, or those of main memory that are free."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,60 +68,152 @@ class Plan:
     tokens: int
     tokens_are: str
     """How `tokens` was found: "counted", "sampled" or "estimated"."""
+    samples: int
+    """Seen in all steps together."""
+    memory: Estimate
+    batch: Shape
+    """The largest batch, which `memory` is of."""
+    device: Device
+    flops_a_sample: Flops
+    """Of a sample of mean length."""
+    peak_tflops: float | None
+    peak_source: str | None
+    hours: float | None
+    """At `ASSUMED_SHARE` of the peak, recomputation counted; None where the device's peak is not known."""
+    money: dict[str, Any] | None
+    smaller: str
+    """What to set where it does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Return True where the device has as much memory as the estimate."""
+        return self.memory.total <= self.device.memory
+
+    @property
+    def flops(self) -> int:
+        """Return the useful operations of all steps."""
+        return self.flops_a_sample.useful * self.samples
 
 
-def make_plan(recipe: Recipe, mixture: Mixture) -> Plan:
+def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) -> Plan:
     """Return the plan; the model is built without weights, so it takes no memory and no network.
+
+    Args:
+        recipe: what to do.
+        mixture: its training rows.
+        device: to check against; None is what this machine has.
 
     Raises:
         AccessError, InputError, RecipeError: as in loading the model.
     """
-    import torch
-
-    from medvlm.train.loop import updates
-
-    config = planned_config(recipe)
-    kind = BACKBONES.get(recipe.model.backbone)
-    with torch.device("meta"):
-        model = kind.build(config)
-    quantized = quantize.would_be_quantized(model, kind) if recipe.quantization.mode != "none" else []
-    model = adapters.apply(model, recipe.adapters, kind)
+    device = device or this_device()
+    prepared = memory.prepare(recipe, planned_config(recipe))
+    model, kind = prepared.model, prepared.kind
     tokens = kind.image_tokens_of(model.config)
-    text, how = _text_tokens(recipe, mixture, tokens)
+    texts = text_tokens(recipe, mixture, tokens)
     steps = updates(recipe, len(mixture))
-    seen = steps * recipe.train.batch_size * recipe.train.gradient_accumulation
+    samples = steps * recipe.train.batch_size * recipe.train.gradient_accumulation
+    counted = FlopModel(model, recipe, kind).training([round(tokens + texts.mean)], round(texts.mean_labels), 1)
+    census = adapters.census(model, kind, set(prepared.quantized))
+    lora = sum(1 for _, module in model.named_modules() if hasattr(module, "lora_A"))
+    batch = largest_batch(recipe, tokens, texts)
+    peak, source = compute.peak_tflops(recipe, device.name)
+    work = (counted.useful + counted.recomputed) * samples
+    hours = None if peak is None else work / (peak * 1e12 * ASSUMED_SHARE) / 3600
     return Plan(
-        census=adapters.census(model, kind, set(quantized)),
-        lora_modules=sum(1 for _, module in model.named_modules() if hasattr(module, "lora_A")),
-        quantized_modules=len(quantized),
+        census=census,
+        lora_modules=lora,
+        quantized_modules=len(prepared.quantized),
         image_tokens=tokens,
         rows=len(mixture),
         steps=steps,
-        tokens=round(seen * (tokens + text)),
-        tokens_are=how,
+        tokens=round(samples * (tokens + texts.mean)),
+        tokens_are=texts.found,
+        samples=samples,
+        memory=memory.estimate(recipe, prepared, batch, device.kind),
+        batch=batch,
+        device=device,
+        flops_a_sample=counted,
+        peak_tflops=peak,
+        peak_source=source,
+        hours=hours,
+        money=None if hours is None else compute.money(recipe, hours),
+        smaller=smaller(recipe),
     )
 
 
-def _text_tokens(recipe: Recipe, mixture: Mixture, images: int) -> tuple[float, str]:
-    """Return the mean number of text tokens a row, and how it was found."""
+def this_device() -> Device:
+    """Return the GPU, or the processor with the memory that is free now."""
+    if torch.cuda.is_available():
+        return Device(compute.device_name(), "cuda", int(torch.cuda.get_device_properties(0).total_memory))
+    return Device(compute.device_name(), "cpu", _available())
+
+
+def _available() -> int:
+    """Return the bytes of main memory that can be had without swapping; all of it where the system does not say."""
+    facts = Path("/proc/meminfo")
+    if facts.is_file():
+        for line in facts.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def largest_batch(recipe: Recipe, image_tokens: int, texts: Texts) -> Shape:
+    """Return the largest batch that training will meet: all rows as long as the longest, or packed full."""
+    part = recipe.train
+    longest = image_tokens + texts.longest
+    cached = any(data.cache_features for data in recipe.data)
+    if part.batching != "packed":
+        return Shape(part.batch_size, longest, texts.most_labels, part.batch_size, cached)
+    width = max(longest, part.pack_tokens or 2 * longest)
+    rows = math.ceil(part.batch_size / max(1, width // longest))
+    labels = math.ceil(texts.most_labels * part.batch_size / rows)
+    return Shape(rows, min(width, longest * part.batch_size), labels, part.batch_size, cached)
+
+
+def text_tokens(recipe: Recipe, mixture: Mixture, images: int) -> Texts:
+    """Return how long the texts are: by the tokenizer where it lies here, else by their words."""
     places = range(0, len(mixture), max(1, len(mixture) // SAMPLED))
     texts = [mixture.text(place) for place in places]
     pairs = [(prefix(text, recipe.prompts), str(text["target"])) for text in texts]
-    here = all(map(is_local, recipe.model.parts.values()))
-    paths = [part.path for part in locate_parts(recipe.model).values()] if here else []
-    if not paths or None in paths:
-        # About 1.3 tokens a word in English with a large vocabulary.
-        limit = recipe.text.max_prefix_tokens + recipe.text.max_suffix_tokens
-        words = [min(limit, round(1.3 * len(f"{a} {b}".split())) + 3) for a, b in pairs]
-        return sum(words) / max(1, len(words)), "estimated"
-    from transformers import AutoProcessor
+    processor = _local_processor(recipe)
+    if processor is None:
+        found, counts = "estimated", [_by_words(recipe, *pair) for pair in pairs]
+    else:
+        backbone = BACKBONES.get(recipe.model.backbone)(
+            processor,
+            image_tokens=images,
+            max_prefix_tokens=recipe.text.max_prefix_tokens,
+            max_suffix_tokens=recipe.text.max_suffix_tokens,
+        )
+        found = "counted" if len(texts) == len(mixture) else "sampled"
+        counts = [backbone.text_tokens(*pair) for pair in pairs]
+    both = [before + after for before, after in counts] or [0]
+    labels = [after for _, after in counts] or [0]
+    return Texts(sum(both) / len(both), max(both), sum(labels) / len(labels), max(1, *labels), found)
 
-    processor: Any = AutoProcessor.from_pretrained(str(paths[0]), local_files_only=True, backend="pil")
-    backbone = BACKBONES.get(recipe.model.backbone)(
-        processor,
-        image_tokens=images,
-        max_prefix_tokens=recipe.text.max_prefix_tokens,
-        max_suffix_tokens=recipe.text.max_suffix_tokens,
-    )
-    counts = [sum(backbone.text_tokens(a, b)) for a, b in pairs]
-    return sum(counts) / max(1, len(counts)), "counted" if len(texts) == len(mixture) else "sampled"
+
+def _by_words(recipe: Recipe, before: str, after: str) -> tuple[int, int]:
+    """Return about how many tokens prefix and suffix have: 1.3 a word in English with a large vocabulary."""
+    limits = (recipe.text.max_prefix_tokens, recipe.text.max_suffix_tokens)
+    words = [min(limit, round(1.3 * len(text.split()))) for text, limit in zip((before, after), limits, strict=True)]
+    return words[0] + 2, words[1] + 1
+
+
+def _local_processor(recipe: Recipe) -> Any:
+    """Return the base's processor where all of it lies on this machine, else None."""
+    if not all(map(is_local, recipe.model.parts.values())):
+        return None
+    paths: Mapping[str, Path | None] = {role: part.path for role, part in locate_parts(recipe.model).items()}
+    if None in paths.values():
+        return None
+    from transformers import AutoConfig, AutoProcessor
+
+    if "model" in paths:
+        return AutoProcessor.from_pretrained(str(paths["model"]), local_files_only=True, backend="pil")
+    from medvlm.models.git_llm import assemble
+
+    tower, text = Path(str(paths["vision_tower"])), Path(str(paths["language_model"]))
+    vision = assemble.vision_config(AutoConfig.from_pretrained(tower, local_files_only=True))
+    return assemble.processor_of(tower, text, vision)
