@@ -1,4 +1,4 @@
-"""Tiny models of the real classes that GIT-LLM is put together from, and tokenizers of theirs, as checkpoints on disk."""
+"""Tiny models of the real classes that GIT-LLM is made of, and tokenizers of theirs, as checkpoints on disk."""
 
 from __future__ import annotations
 

@@ -86,7 +86,10 @@ def _near(mask: torch.Tensor, position_ids: torch.Tensor, is_image: torch.Tensor
 
 
 def _as_taken(mask: torch.Tensor, text: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Return bool for sdpa; additive floats for eager attention, which would add True as 1 and so leak."""
+    """Return bool for sdpa; additive floats for eager attention, which would add True as 1 and so leak.
+
+    MPT reads True as hidden: handed bools, each step with a cache would see nothing, which softmax evens out silently.
+    """
     if mask.dtype != torch.bool or text._attn_implementation == "sdpa":
         return mask
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
