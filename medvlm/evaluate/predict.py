@@ -66,7 +66,7 @@ class Predictor:
         search = self._search(inputs, prefixes)
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
         width = inputs["input_ids"].shape[1]
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), self.precision():
             tokens = self.model.generate(**inputs, max_new_tokens=self.recipe.eval.max_new_tokens, **search)
         return backbone.decode(tokens[:, width:])
 
@@ -82,7 +82,7 @@ class Predictor:
             search["logits_processor"] = LogitsProcessorList([SeededDraw(keys, part.temperature, part.top_p)])
         return search
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Adapters and projector are kept in float32 beside half-precision weights, so their products need autocast."""
         import torch
 

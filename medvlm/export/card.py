@@ -1,0 +1,220 @@
+"""`README.md` of an exported model: front matter for the Hub, then where it comes from, what it scores, what it may."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medvlm.cli.eval import LABELS
+from medvlm.export import howto
+from medvlm.export.rights import CREDITS, NOTICE, Rights, card_license
+from medvlm.models.locate import TINY_BASE, TINY_RANDOM
+from medvlm.recipe.models import COMPONENTS, Recipe
+from medvlm.runs import Run
+
+NOT_EVALUATED = "Not evaluated."
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Export:
+    """What the card tells of."""
+
+    run: Run
+    recipe: Recipe
+    rights: Rights
+    place: str
+    """Folder or repository that the card's code names."""
+    whole: bool
+    """A whole model lies here, not only what was trained."""
+    merged: str | None
+    """Into which base the adapter was merged: original or dequantized."""
+    adapter: bool
+    """PEFT's adapter lies here."""
+    difference: str
+    """What merging changed, measured, in words; empty where nothing was merged."""
+    datasets: list[str]
+    """Ids of the training data on the Hub."""
+
+
+def render(export: Export) -> str:
+    """Return the card."""
+    recipe, facts = export.recipe, export.run.facts()
+    front = yaml.safe_dump(front_matter(export), sort_keys=False, allow_unicode=True)
+    parts = [
+        f"---\n{front}---\n\n# {recipe.name}\n",
+        _opening(export),
+        _section("Base", _base(export)),
+        _section("Data", _data(export.rights)),
+        _section("Recipe", _recipe(recipe, facts)),
+        _section("Scores", _scores(export.run)),
+        _section("Merging", export.difference),
+        _section("Compute", _compute(export.run)),
+        _section("How to load", f"```python\n{_code(export, facts)}```"),
+        _section("Intended use and limits", _LIMITS),
+        _section("Licenses", _licenses(export.rights)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def front_matter(export: Export) -> dict[str, Any]:
+    """Return the YAML block; what the Hub could not resolve (a folder, a base within medvlm) is left out."""
+    bases = [name for name in export.recipe.model.parts.values() if _on_hub(name)]
+    relation = "adapter" if not export.whole else "finetune"
+    synthetic = bool(export.rights.data) and all(part.get("synthetic") for part in export.rights.data)
+    block: dict[str, Any] = {
+        **card_license(export.rights.verdict),
+        "base_model": bases,
+        "base_model_relation": relation if bases else "",
+        "datasets": export.datasets,
+        "pipeline_tag": "image-text-to-text",
+        "library_name": "transformers" if export.whole else "peft" if export.adapter else "medvlm",
+        "tags": ["medical", "radiology", "medvlm", *(["synthetic"] if synthetic else [])],
+    }
+    return {key: value for key, value in block.items() if value not in ("", [])}
+
+
+def _on_hub(name: str) -> bool:
+    shaped = name.count("/") == 1 and not name.startswith((".", "~", "/")) and name not in (TINY_BASE, TINY_RANDOM)
+    return shaped and not Path(name).exists()
+
+
+def _code(export: Export, facts: dict[str, Any]) -> str:
+    return howto.code(export.recipe, facts, export.place, whole=export.whole, adapter=export.adapter)
+
+
+def _opening(export: Export) -> str:
+    recipe = export.recipe
+    what = "a whole model" if export.whole else "what was trained; the base is loaded beside it"
+    return (
+        f"A vision-language model for radiology: {recipe.model.label}, fine-tuned with medvlm. Here lies {what}.\n\n"
+        "**What it writes is a draft, to be read by a radiologist. It is not a medical device.**\n"
+    )
+
+
+_LIMITS = """\
+For research, and as a draft that a radiologist reads, corrects and answers for. Not a medical device: it is neither
+tested nor approved for diagnosis, screening or treatment, and must not be used on patients without their clinicians'
+judgment. It may describe what is not there and miss what is. It was trained on the data above only: other scanners,
+views, populations and languages were not seen. The scores above, if any, hold for the split they name and stand beside
+what a constant answer and blank images reach; a score near those says that the model does not read the picture."""
+
+
+def _base(export: Export) -> str:
+    rows = []
+    for role, name in export.recipe.model.parts.items():
+        entry = export.rights.bases.get(name)
+        if entry is None:
+            rows.append((role, name, "not in the license registry", "unknown", "none"))
+            continue
+        evidence = "; ".join(entry.evidence)
+        rows.append((role, name, entry.marked("weights_license"), entry.marked("code_license"), evidence))
+    table = _table(("part", "checkpoint", "license of the weights", "license of the code", "evidence"), rows)
+    revision = export.recipe.model.revision
+    return table + (f"\n\nRevision {revision}." if revision else "")
+
+
+def _data(rights: Rights) -> str:
+    rows = [
+        (
+            part.get("title") or Path(part["path"]).name,
+            f"{part['rows']:,}",
+            ", ".join(f"{name or 'none stated'} ({count:,})" for name, count in part.get("licenses", {}).items()),
+            part["fingerprint"][:16],
+        )
+        for part in rights.data
+    ]
+    return _table(("data set", "training rows", "licenses (rows)", "fingerprint"), rows)
+
+
+def _recipe(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+    trained = []
+    for name in COMPONENTS:
+        part = recipe.adapters.part(name)
+        said = f"{part.kind}, r {part.r}, alpha {part.alpha:g}" if part.low_rank else part.kind
+        trained.append(f"- {name.replace('_', ' ')}: {said}")
+    train = recipe.train
+    counts = facts.get("census", {})
+    total = sum(count["trainable"] for count in counts.values())
+    lines = [
+        f"Resolved in `recipe.yaml`, hash `{facts['recipe_hash']}`, seed {recipe.seed}.",
+        "\n".join(trained) + (f"\n- {total:,} parameters trained" if total else ""),
+    ]
+    lines.append(
+        f"{facts.get('result', {}).get('steps', 0):,} steps of {train.batch_size} x {train.gradient_accumulation} "
+        f"samples, learning rate {train.learning_rate:g}, {train.schedule}, quantization {recipe.quantization.mode}, "
+        f"{recipe.model.dtype}."
+    )
+    versions = facts.get("versions")
+    if versions:
+        lines.append("With " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".")
+    return "\n\n".join(lines)
+
+
+def _scores(run: Run) -> str:
+    tables = []
+    for split in ("test", "validation", "train"):
+        path = run.evaluation(split) / "scores.json"
+        if path.is_file():
+            tables.append(_score_table(split, json.loads(path.read_text(encoding="utf-8"))))
+    return "\n\n".join(tables) or NOT_EVALUATED
+
+
+def _score_table(split: str, scores: Mapping[str, Any]) -> str:
+    keys = list(scores["rows"]["model"])
+    rows = [(LABELS.get(name, name), *(f"{v[key]:.4f}" for key in keys)) for name, v in scores["rows"].items()]
+    limit = f" ({scores['limit']} at most)" if scores.get("limit") else ""
+    decoding = ", ".join(f"{key} {value}" for key, value in scores.get("decoding", {}).items())
+    signatures = "\n".join(f"- {name}: `{text}`" for name, text in scores.get("signatures", {}).items())
+    return (
+        f"Split {split}, n = {scores['n']}{limit}. {decoding.capitalize()}.\n\n"
+        + _table(("row", *keys), rows)
+        + f"\n\nSignatures:\n\n{signatures}"
+    )
+
+
+def _compute(run: Run) -> str:
+    try:
+        compute = json.loads((run.path / "compute.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "Not recorded."
+    rows = [(key.replace("_", " "), _plain(value)) for key, value in compute.items() if value is not None]
+    return _table(("what", "value"), rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner is not None)
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _licenses(rights: Rights) -> str:
+    verdict = rights.verdict
+    follows = (
+        f"What follows from the licenses of code, base and data (medvlm's rights table): license **{verdict['license']}"
+        f"**, commercial use **{verdict['commercial_use']}**, sharing **{verdict['may_share']}**."
+    )
+    lines = [
+        follows,
+        "\n".join(f"- {reason}" for reason in verdict["reasons"]),
+        "\n".join(f"- {duty}" for duty in verdict["obligations"]),
+        f"What the licenses want told stands in `{NOTICE}`; whom the data's licenses want named, in `{CREDITS}/`.",
+        verdict["notice"],
+    ]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}\n" if body else ""
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in lines
+    )

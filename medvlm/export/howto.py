@@ -1,0 +1,125 @@
+"""The code in a model card that loads the model; tests run it as it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medvlm.models.locate import TINY_BASE
+from medvlm.recipe.models import Recipe
+
+_ASK = """
+image = Image.open("image.png").convert("RGB")
+inputs = processor(text={prompt!r}, images=image, return_tensors="pt")
+tokens = model.generate(**inputs, max_new_tokens={most}, do_sample=False)
+print(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+
+
+def code(recipe: Recipe, facts: dict[str, Any], place: str, *, whole: bool, adapter: bool) -> str:
+    """Return Python that loads an export and asks it about image.png.
+
+    Args:
+        recipe: of the run.
+        facts: run.json.
+        place: folder or repository of the export.
+        whole: it holds a whole model rather than what was trained.
+        adapter: it holds PEFT's adapter.
+    """
+    if whole:
+        return _whole(recipe, place) + _ask(recipe)
+    if adapter and needs_only_peft(recipe, facts):
+        return _peft(recipe, facts, place) + _ask(recipe)
+    return _ours(recipe, place)
+
+
+def needs_only_peft(recipe: Recipe, facts: dict[str, Any]) -> bool:
+    """Return True where base plus adapter is all: nothing was resized, switched off or put together."""
+    resized = facts["model"].get("resampled_position_embeddings", False)
+    return recipe.model.id is not None and not resized and recipe.model.logit_softcapping
+
+
+def prompt(recipe: Recipe) -> str:
+    """Return an example of a prefix."""
+    from medvlm.train.collate import prefix
+
+    tasks = {task for part in recipe.data for task in part.tasks or ["caption"]}
+    task = tasks.pop() if len(tasks) == 1 else "caption"
+    return prefix({"task": task, "prompt": "is there a pleural effusion?" if task == "vqa" else ""}, recipe.prompts)
+
+
+def _ask(recipe: Recipe) -> str:
+    # PaliGemma's processor wants the picture's place in the text; that of GIT-LLM puts it there.
+    place = "<image>" if recipe.model.backbone == "paligemma" else ""
+    return _ASK.format(prompt=place + prompt(recipe), most=recipe.eval.max_new_tokens)
+
+
+def _imports(recipe: Recipe, *more: str) -> str:
+    lines = ["import torch", *more, "from PIL import Image", _TRANSFORMERS]
+    if recipe.model.backbone == "git_llm":
+        lines += [
+            "",
+            "import medvlm.models.git_llm  # pip install medvlm; makes the architecture known to transformers",
+        ]
+    return "\n".join(lines) + "\n\n"
+
+
+_TRANSFORMERS = "from transformers import AutoModelForImageTextToText, AutoProcessor"
+
+
+def _whole(recipe: Recipe, place: str) -> str:
+    return (
+        _imports(recipe)
+        + f"place = {place!r}\n"
+        + f"model = AutoModelForImageTextToText.from_pretrained(place, dtype=torch.{recipe.model.dtype}).eval()\n"
+        + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
+    )
+
+
+def _peft(recipe: Recipe, facts: dict[str, Any], place: str) -> str:
+    more = ["from peft import PeftModel"]
+    options = [f"dtype=torch.{recipe.model.dtype}"]
+    attention = facts["model"].get("attention")
+    options += [f"attn_implementation={attention!r}"] if attention else []
+    options += [f"revision={recipe.model.revision!r}"] if recipe.model.revision else []
+    base = repr(recipe.model.id)
+    setting = ""
+    if recipe.model.id == TINY_BASE:
+        more += ["from medvlm.models.locate import locate  # this base is part of medvlm"]
+        base = f"locate({base}).path"
+    if recipe.quantization.mode == "nf4":
+        more += ["from transformers import BitsAndBytesConfig"]
+        options += ["quantization_config=four_bits"]
+        setting = _four_bits(recipe)
+    return (
+        _imports(recipe, *more)
+        + setting
+        + f"place = {place!r}\nbase = {base}\n"
+        + f"model = AutoModelForImageTextToText.from_pretrained(base, {', '.join(options)})\n"
+        + "model = PeftModel.from_pretrained(model, place).eval()\n"
+        + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
+    )
+
+
+def _four_bits(recipe: Recipe) -> str:
+    from medvlm.models.backbones import BACKBONES
+    from medvlm.models.quantize import configuration
+
+    made = configuration(recipe.quantization, BACKBONES.get(recipe.model.backbone))
+    part = recipe.quantization
+    return (
+        "four_bits = BitsAndBytesConfig(\n"
+        '    load_in_4bit=True,\n    bnb_4bit_quant_type="nf4",\n'
+        f"    bnb_4bit_use_double_quant={part.double},\n    bnb_4bit_compute_dtype=torch.{part.compute_dtype},\n"
+        f"    llm_int8_skip_modules={list(made.llm_int8_skip_modules)!r},\n)\n"
+    )
+
+
+def _ours(recipe: Recipe, place: str) -> str:
+    return (
+        "from pathlib import Path\n\nfrom PIL import Image\n\n"
+        "from medvlm.evaluate.predict import Predictor\nfrom medvlm.export.load import load_export\n"
+        "from medvlm.recipe.resolve import read_resolved\n\n"
+        f"folder = Path({place!r})  # of a repository: huggingface_hub.snapshot_download(its name)\n"
+        'predictor = Predictor(load_export(folder), read_resolved(folder / "recipe.yaml"))\n'
+        f'print(predictor.answers([Image.open("image.png").convert("RGB")], [{prompt(recipe)!r}])[0])\n'
+    )

@@ -1,0 +1,39 @@
+"""An exported adapter that needs more than peft: resized position embeddings, parts put together, bare components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medvlm.recipe.resolve import read_resolved
+from medvlm.runs import Run
+
+if TYPE_CHECKING:
+    from medvlm.models.load import Loaded
+
+
+class _Exported(Run):
+    """An export's folder, where the weights lie at the top."""
+
+    @property
+    def adapter(self) -> Path:
+        return self.path
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+
+def load_export(folder: str | Path) -> Loaded:
+    """Return the base with an exported adapter in place, as in training; `medvlm.evaluate.predict` takes it.
+
+    Args:
+        folder: what `medvlm export RUN --out DIR` wrote, without `--merge`.
+
+    Raises:
+        InputError: no such export, or its weights do not fit.
+    """
+    from medvlm.models import trained
+
+    path = Path(folder)
+    return trained.load(_Exported(path), read_resolved(path / "recipe.yaml"))

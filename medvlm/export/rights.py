@@ -1,0 +1,196 @@
+"""What may be done with a tuned model, and what must go with it: verdict, notices, credits."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from medvlm.data import credits
+from medvlm.errors import InputError, LicenseError
+from medvlm.licenses import registry
+from medvlm.licenses.registry import Entry
+from medvlm.models.locate import locate
+from medvlm.runs import Run, open_run
+
+CREDITS = "attribution"
+TERMS = "licenses"
+NOTICE = "NOTICE"
+
+# What each license asks to stand in a notice file, in its own words.
+_NOTICES = {
+    "licenseref-scancode-gemma-tou-2024-04-01": (
+        "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    ),
+    "licenseref-hai-def": (
+        "HAI-DEF is provided under and subject to the Health AI Developer Foundations Terms of Use found at "
+        "https://developers.google.com/health-ai-developer-foundations/terms"
+    ),
+    "licenseref-scancode-llama-2-license-2023": (
+        "Llama 2 is licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. All Rights "
+        "Reserved."
+    ),
+    **{
+        f"licenseref-scancode-llama-{version}-license-2024": (
+            f"Llama {version} is licensed under the Llama {version} Community License, Copyright © Meta Platforms, "
+            "Inc. All Rights Reserved."
+        )
+        for version in ("3.1", "3.2", "3.3")
+    },
+}
+
+_HUB_IDS = {
+    "licenseref-scancode-gemma-tou-2024-04-01": "gemma",
+    "licenseref-scancode-llama-2-license-2023": "llama2",
+    "licenseref-scancode-llama-3.1-license-2024": "llama3.1",
+    "licenseref-scancode-llama-3.2-license-2024": "llama3.2",
+    "licenseref-scancode-llama-3.3-license-2024": "llama3.3",
+}
+"""Names that the Hub has for a license (huggingface.co/docs/hub/repositories-licenses), beside SPDX's in lower case."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rights:
+    """The verdict on a run, and what it comes from."""
+
+    verdict: dict[str, Any]
+    """As `medvlm.licenses.policy.Verdict`."""
+    bases: dict[str, Entry | None]
+    """What the recipe calls each part of the base -> its registry entry."""
+    data: list[dict[str, Any]]
+    """What run.json says of each data set, of earlier stages too."""
+
+    @property
+    def licenses(self) -> Counter[str]:
+        """Count the rows of all data sets by license."""
+        total: Counter[str] = Counter()
+        for part in self.data:
+            total.update(part.get("licenses", {}))
+        return total
+
+    @property
+    def forbidden(self) -> str | None:
+        """Return in one line why the model may not be shared, or None where it may, be it on conditions."""
+        if self.verdict["may_share"] not in ("no", "unknown"):
+            return None
+        reasons = "; ".join(self.verdict["reasons"][:3]) or self.verdict["license"]
+        return f"sharing this model is {_WORDS[self.verdict['may_share']]}: {reasons}"
+
+    def notices(self) -> list[str]:
+        """Return the notices that the licenses of base and data ask for."""
+        names = [entry.weights_license for entry in self.bases.values() if entry] + list(self.licenses)
+        return list(dict.fromkeys(_NOTICES[name.lower()] for name in names if name.lower() in _NOTICES))
+
+
+_WORDS = {"no": "forbidden", "unknown": "not known to be allowed"}
+
+
+def of_run(run: Run) -> Rights:
+    """Return the rights in a run's model, by today's registry; where an earlier stage is gone, by that of training."""
+    from medvlm.train.group import rights
+
+    recipe, facts = run.recipe(), run.facts()
+    stages = _stages(run)
+    counts: Counter[str] = Counter()
+    for part in facts["data"]:
+        counts.update(part.get("licenses", {}))
+    try:
+        verdict = rights(recipe, counts)
+    except InputError:
+        verdict = dict(facts["license"])
+    names = dict.fromkeys(name for stage in stages for name in stage.recipe().model.parts.values())
+    data = {part["fingerprint"]: part for stage in stages for part in stage.facts()["data"]}
+    return Rights(verdict, {name: registry.find(name) for name in names}, list(data.values()))
+
+
+def _stages(run: Run) -> list[Run]:
+    """Return the run and those that it started from, as far as they are still there."""
+    stages, seen = [run], set[str]()
+    while (start := stages[-1].recipe().model.start) is not None and start not in seen:
+        seen.add(start)
+        try:
+            stages.append(open_run(start))
+        except InputError:
+            break
+    return stages
+
+
+def check_push(rights: Rights, missing_credits: list[str]) -> None:
+    """Make sure that the model may be passed on, and what must go with it does.
+
+    Raises:
+        LicenseError: it may not, or names that a license wants named are not at hand.
+    """
+    if rights.forbidden:
+        raise LicenseError(f"not pushed: {rights.forbidden}")
+    if missing_credits:
+        raise LicenseError(f"not pushed: {missing_credits[0]}")
+
+
+def card_license(verdict: dict[str, Any]) -> dict[str, str]:
+    """Return the license as the front matter of a model card states it."""
+    from medvlm.data.cards import HUB_LICENSES
+
+    key = str(verdict["license"]).lower()
+    known = _HUB_IDS.get(key) or (key if key in HUB_LICENSES else None)
+    if known:
+        return {"license": known}
+    name = re.sub(r"[^a-z0-9.]+", "-", key).strip("-")
+    return {"license": "other", "license_name": name[:60].rstrip("-"), "license_link": "LICENSE.md"}
+
+
+def write_credits(rights: Rights, folder: Path) -> list[str]:
+    """Copy each data set's attribution file into the export; return what is missing and why it is needed, a line each.
+
+    A file is wanted where a license asks for its authors' names (Creative Commons BY, for example).
+    """
+    missing = []
+    for number, part in enumerate(rights.data):
+        source = Path(part["path"]) / credits.NAME
+        needed = [name for name in part.get("licenses", {}) if _asks_for_names(name)]
+        if source.is_file() and _same(Path(part["path"]), part["fingerprint"]):
+            target = folder / CREDITS / f"{number}-{Path(part['path']).name}.tsv"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)
+        elif needed:
+            missing.append(
+                f"{', '.join(needed)} asks for the names of authors, and {source} of the data that was trained on is "
+                "not there; prepare the data set again with its settings"
+            )
+    return missing
+
+
+def _asks_for_names(license: str) -> bool:
+    from medvlm.licenses.policy import verdict
+
+    return any("attribution file" in line for line in verdict(None, {license: 1}).obligations)
+
+
+def _same(folder: Path, fingerprint: str) -> bool:
+    from medvlm.data.mixture import DataFolder
+
+    try:
+        return DataFolder.open(str(folder)).fingerprint() == fingerprint
+    except InputError:
+        return False
+
+
+def write_terms(rights: Rights, folder: Path) -> None:
+    """Write the notice file, and copy license texts that lie beside the base's weights."""
+    changed = "The weights were changed: this is a model fine-tuned with medvlm (Apache-2.0) from"
+    names = ", ".join(rights.bases)
+    lines = [f"{changed} {names}.", *rights.notices(), *rights.verdict["obligations"], rights.verdict["notice"]]
+    (folder / NOTICE).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    if card_license(rights.verdict)["license"] == "other":
+        text = "\n\n".join([f"License: {rights.verdict['license']}.", *rights.verdict["reasons"], *lines[1:]])
+        (folder / "LICENSE.md").write_text(text + "\n", encoding="utf-8")
+    for name in rights.bases:
+        base = locate(name).path
+        for text_file in sorted(base.iterdir()) if base is not None and base.is_dir() else []:
+            if re.match(r"(?i)(licen[sc]e|notice|use_policy|copying)", text_file.name) and text_file.is_file():
+                target = folder / TERMS / re.sub(r"[^\w.-]+", "-", name).strip("-") / text_file.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(text_file, target)

@@ -1,0 +1,222 @@
+"""Write an export: beside its place, whole, then renamed; and push it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from medvlm import hub
+from medvlm.errors import InputError, UsageError
+from medvlm.export import card, difference
+from medvlm.export import rights as rights_of
+from medvlm.export.rights import Rights
+from medvlm.io import resource_errors, write_json, write_text
+from medvlm.models.locate import check_weights
+from medvlm.recipe.models import Recipe
+from medvlm.recipe.resolve import write_resolved
+from medvlm.runs import Run
+
+MARKER = "export.json"
+"""By it an export is known for one, so that nothing else is ever replaced."""
+
+Into = Literal["original", "dequantized"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run is exported."""
+
+    out: Path
+    merge: bool = False
+    into: Into | None = None
+    """None is what the run was trained on: the dequantized base after QLoRA, else the original."""
+    overwrite: bool = False
+    push: str | None = None
+    datasets: tuple[str, ...] = ()
+
+
+def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
+    """Write a run's model into `settings.out`, with processor, card, recipe and what licenses ask for.
+
+    Args:
+        run: a finished run.
+        settings: what is written where.
+        warn: told where sharing is forbidden, or something the card would state cannot be had.
+
+    Raises:
+        UsageError: `into` without `merge`, or into a dequantized base that never was quantized.
+        InputError: `out` is there already and no export, or not to be replaced; the run's weights are gone.
+        LicenseError: a push is meant that the licenses forbid; nothing is written then.
+        ResourceError: disk or memory is exhausted.
+    """
+    recipe = run.recipe()
+    into = _into(settings, recipe)
+    _check_place(settings)
+    facts = run.facts()
+    check_weights(facts)
+    rights = rights_of.of_run(run)
+    if settings.push:
+        rights_of.check_push(rights, [])
+    elif rights.forbidden:
+        warn(f"keep this export to yourself: {rights.forbidden}")
+    hint = "export on a machine with more memory, or without --merge"
+    with resource_errors(settings.out.parent, hint), _building(settings.out) as folder:
+        told = _weights(run, recipe, folder, into, warn)
+        missing = rights_of.write_credits(rights, folder)
+        if settings.push:
+            rights_of.check_push(rights, missing)
+        for line in missing:
+            warn(line)
+        rights_of.write_terms(rights, folder)
+        write_resolved(recipe, folder / "recipe.yaml")
+        whole = (folder / "config.json").is_file()
+        adapter = (folder / "adapter_config.json").is_file()
+        place = settings.push or settings.out.name
+        described = card.Export(
+            run, recipe, rights, place, whole, into, adapter, _in_words(told, into), list(settings.datasets)
+        )
+        write_text(folder / "README.md", card.render(described))
+        write_json(folder / MARKER, _facts(run, facts, into, told, folder))
+    return rights
+
+
+def push(folder: Path, repo: str, *, private: bool, **where: Any) -> hub.Pushed:
+    """Upload a finished export to the model repository `repo`.
+
+    Args:
+        folder: what `export` wrote, with the same repository named, so that its licenses have been looked at.
+        repo: see `medvlm.hub.push`, also for what is raised.
+        private: make it private.
+        where: token and endpoint, for another account or Hub.
+    """
+    told = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    upload = hub.Upload(folder, told["files"] + [MARKER], "model", MARKER, f"Upload {told['name']}, made with medvlm")
+    return hub.push(upload, repo, private=private, public_flag="with --public", **where)
+
+
+def _into(settings: Settings, recipe: Recipe) -> Into | None:
+    if not settings.merge:
+        if settings.into:
+            raise UsageError("--into says into what --merge merges; add --merge")
+        return None
+    quantized = recipe.quantization.mode != "none"
+    if settings.into == "dequantized" and not quantized:
+        raise UsageError("--into dequantized: this run was trained on a base that was not quantized; use original")
+    return settings.into or ("dequantized" if quantized else "original")
+
+
+def _check_place(settings: Settings) -> None:
+    out = settings.out
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MARKER).is_file():
+        raise InputError(f"{out}: is there already and is no export of medvlm; name another folder")
+    if not settings.overwrite:
+        raise InputError(f"{out}: holds an export; name another folder, or set --overwrite")
+
+
+@contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that takes its name only when the block ends well."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.with_name(f".{out.name}.{os.getpid()}")
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        if out.exists():
+            out.rename(old)
+        folder.rename(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _weights(
+    run: Run, recipe: Recipe, folder: Path, into: Into | None, warn: Callable[[str], None]
+) -> difference.Difference | str | None:
+    """Write weights and processor; return what merging changed, or why that is not known, or None."""
+    if (run.model / "config.json").is_file():
+        shutil.copytree(run.model, folder, dirs_exist_ok=True)
+        return "Nothing to merge: the whole language model was trained." if into else None
+    if into is None:
+        if not run.adapter.is_dir():
+            raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
+        shutil.copytree(run.adapter, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+        _name_base(folder / "adapter_config.json", recipe)
+        return None
+    return _merge(run, recipe, folder, into, warn)
+
+
+def _name_base(path: Path, recipe: Recipe) -> None:
+    """Let the adapter name its base as the recipe does, and not where that lay on this machine."""
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = recipe.model.id or recipe.model.label
+        config["base_model_name_or_path"] = Path(name).name if Path(name).exists() else name
+        write_json(path, config)
+
+
+def _merge(
+    run: Run, recipe: Recipe, folder: Path, into: Into, warn: Callable[[str], None]
+) -> difference.Difference | str:
+    """Merge and save; the adapter is asked before, so that only one model is in memory at a time."""
+    from medvlm.evaluate.predict import Predictor
+    from medvlm.models import merge, trained
+
+    try:
+        split, examples = difference.examples_of(run, recipe)
+        why = ""
+    except InputError as error:
+        why, examples, split = str(error), [], ""
+    told = None
+    if examples:
+        once = difference.greedy(recipe)
+        told = difference.tell(Predictor(trained.load(run, recipe), once), examples)
+        difference.release()
+    merged = merge.merged(run, recipe, into)
+    merged.model.save_pretrained(folder)  # type: ignore[operator]
+    merged.processor.save_pretrained(folder)
+    del merged
+    difference.release()
+    if told is None:
+        warn(f"what merging changed was not measured ({why}); medvlm eval first would let it be")
+        return f"Not measured: {why}."
+    return difference.compare(run, recipe, told, folder, examples, split)
+
+
+def _in_words(told: difference.Difference | str | None, into: Into | None) -> str:
+    if told is None:
+        return ""
+    if isinstance(told, str):
+        return told
+    return (
+        f"The adapter was merged into the {into} base. Against base plus adapter as trained, on {told.rows} rows of "
+        f"the {told.split} split: largest difference of a logit {told.largest_logit:.3g}, same greedy answer in "
+        f"{told.same_answers} of {told.rows} ({told.same_answers / told.rows:.0%})."
+    )
+
+
+def _facts(
+    run: Run, facts: dict[str, Any], into: Into | None, told: difference.Difference | str | None, folder: Path
+) -> dict[str, Any]:
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return {
+        "schema": 1,
+        "name": facts["name"],
+        "run": run.path.resolve().name,
+        "recipe_hash": facts["recipe_hash"],
+        "merged_into": into,
+        "difference": told.as_dict() if isinstance(told, difference.Difference) else told,
+        "files": files,
+    }
