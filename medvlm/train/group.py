@@ -50,13 +50,14 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
         InputError: there is nothing to go on with; a stage's start is missing; a member has no training rows.
         MedvlmError: what `train` raises; the members before keep their runs.
     """
+    recipes = dict(members.members)
+    # All are checked before the first is trained, which may take hours; bases first, since the loop imports torch.
+    for name in names:
+        locate_parts(recipes[name].model)
     from medvlm.train.loop import check_one_device
 
     check_one_device()
-    recipes = dict(members.members)
-    # All are checked before the first is trained, which may take hours.
     for name in names:
-        locate_parts(recipes[name].model)
         training_rows(recipes[name])
     group = _group(members, names, resume)
     left = [name for name in names if not (resume and group.finished(name))]
