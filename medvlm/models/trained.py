@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +89,13 @@ def _save_components(model: torch.nn.Module, folder: Path) -> None:
     save_file(trained, folder / COMPONENTS_FILE, metadata={"format": "pt"})
 
 
-def load(run: Run, recipe: Recipe) -> Loaded:
+def load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] | None = None) -> Loaded:
     """Return the run's base with what was trained in place, as it was trained: in float32 beside the base's dtype.
+
+    Args:
+        run: a finished run.
+        recipe: its own; decoding and the like may differ.
+        prepare: is given the base before anything is put into it.
 
     Raises:
         InputError: the run's weights are missing, damaged, or do not fit the recipe.
@@ -97,7 +103,7 @@ def load(run: Run, recipe: Recipe) -> Loaded:
     from safetensors import SafetensorError
 
     try:
-        return _load(run, recipe)
+        return _load(run, recipe, prepare)
     except MedvlmError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -105,11 +111,13 @@ def load(run: Run, recipe: Recipe) -> Loaded:
         raise InputError(f"{run.path}: its weights cannot be loaded ({reason}); train it again") from error
 
 
-def _load(run: Run, recipe: Recipe) -> Loaded:
+def _load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] | None) -> Loaded:
     if (run.model / "config.json").is_file():
         return load_base(recipe, trained=str(run.model))
     weights = _stored(run)
     loaded = load_base(recipe)
+    if prepare is not None:
+        prepare(loaded.model)
     loaded.model = adapters.apply(loaded.model, recipe.adapters, BACKBONES.get(recipe.model.backbone))
     wanted = {_key(name) for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
     left, missing = _fill(loaded.model, weights), wanted - weights.keys()
