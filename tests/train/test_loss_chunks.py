@@ -283,6 +283,48 @@ def test_under_autocast_and_activation_checkpointing(frozen: bool, paligemma: tu
     assert float((one - two).norm() / two.norm()) < 0.03
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_through_a_data_parallel_wrapper(
+    frozen: bool, paligemma: tuple[Any, PaliGemmaBackbone], fresh: Any, tmp_path: Any
+) -> None:
+    fresh.lm_head.weight.requires_grad_(not frozen)
+    inputs = paligemma[1].collate(examples())
+    plain = forward_loss(fresh, inputs, chunk=4)[0]
+    expected = gradients(fresh, plain)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        fresh.zero_grad()
+        # All gradients are averaged over the processes on the way back, which here is just one.
+        wrapped = torch.nn.parallel.DistributedDataParallel(fresh)
+        ours = forward_loss(wrapped, inputs, chunk=4)[0]
+        found = {n.removeprefix("module."): g for n, g in gradients(wrapped, ours).items()}
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.equal(ours, plain)
+    assert_same(found, expected)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_memory_is_that_of_a_chunk() -> None:
+    """A real vocabulary: 8192 labels' logits would take 8.4 GB in float32, those of 256 take 0.26 GB."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    weight = torch.randn(257_216, 2048, device="cuda", dtype=torch.bfloat16) * 0.02
+    hidden = torch.randn(8192, 2048, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.randint(257_216, (8192,), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss = FrozenHeadLoss.apply(hidden, targets, weight, None, Post(), 0.0, 256).mean()
+    loss.backward()
+    assert torch.cuda.max_memory_allocated() - before < 1.2e9
+    few = hidden.detach()[:64].requires_grad_()
+    expected = functional.cross_entropy((few @ weight.T).float(), targets[:64])
+    ours = FrozenHeadLoss.apply(few, targets[:64], weight, None, Post(), 0.0, 16).mean()
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-4)
+    (one,), (two,) = torch.autograd.grad(ours, few), torch.autograd.grad(expected, few)
+    assert float((one - two).float().norm() / two.float().norm()) < 0.01
+
+
 def test_the_output_layer_stands_in_its_place_again_when_the_model_fails(
     paligemma: tuple[Any, PaliGemmaBackbone],
 ) -> None:
