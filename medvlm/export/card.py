@@ -31,12 +31,12 @@ class Export:
     """Folder or repository that the card's code names."""
     whole: bool
     """A whole model lies here, not only what was trained."""
-    merged: str | None
-    """Into which base the adapter was merged: original or dequantized."""
     adapter: bool
     """PEFT's adapter lies here."""
     difference: str
     """What merging changed, measured, in words; empty where nothing was merged."""
+    credits: bool
+    """Attribution files lie here."""
     datasets: list[str]
     """Ids of the training data on the Hub."""
 
@@ -56,7 +56,7 @@ def render(export: Export) -> str:
         _section("Compute", _compute(export.run)),
         _section("How to load", f"```python\n{_code(export, facts)}```"),
         _section("Intended use and limits", _LIMITS),
-        _section("Licenses", _licenses(export.rights)),
+        _section("Licenses", _licenses(export)),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -192,8 +192,8 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _licenses(rights: Rights) -> str:
-    verdict = rights.verdict
+def _licenses(export: Export) -> str:
+    verdict = export.rights.verdict
     follows = (
         f"What follows from the licenses of code, base and data (medvlm's rights table): license **{verdict['license']}"
         f"**, commercial use **{verdict['commercial_use']}**, sharing **{verdict['may_share']}**."
@@ -202,7 +202,8 @@ def _licenses(rights: Rights) -> str:
         follows,
         "\n".join(f"- {reason}" for reason in verdict["reasons"]),
         "\n".join(f"- {duty}" for duty in verdict["obligations"]),
-        f"What the licenses want told stands in `{NOTICE}`; whom the data's licenses want named, in `{CREDITS}/`.",
+        f"What the licenses want told stands in `{NOTICE}`.",
+        f"Whom the licenses of the data want named stands in `{CREDITS}/`." if export.credits else "",
         verdict["notice"],
     ]
     return "\n\n".join(line for line in lines if line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from medvlm.models.locate import TINY_BASE
@@ -9,7 +10,7 @@ from medvlm.recipe.models import Recipe
 
 _ASK = """
 image = Image.open("image.png").convert("RGB")
-inputs = processor(text={prompt!r}, images=image, return_tensors="pt")
+inputs = processor(text={prompt}, images=image, return_tensors="pt")
 tokens = model.generate(**inputs, max_new_tokens={most}, do_sample=False)
 print(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
@@ -47,10 +48,15 @@ def prompt(recipe: Recipe) -> str:
     return prefix({"task": task, "prompt": "is there a pleural effusion?" if task == "vqa" else ""}, recipe.prompts)
 
 
+def _text(value: str) -> str:
+    """Return a text as Python writes it, in double quotes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _ask(recipe: Recipe) -> str:
     # PaliGemma's processor wants the picture's place in the text; that of GIT-LLM puts it there.
     place = "<image>" if recipe.model.backbone == "paligemma" else ""
-    return _ASK.format(prompt=place + prompt(recipe), most=recipe.eval.max_new_tokens)
+    return _ASK.format(prompt=_text(place + prompt(recipe)), most=recipe.eval.max_new_tokens)
 
 
 def _imports(recipe: Recipe, *more: str) -> str:
@@ -69,7 +75,7 @@ _TRANSFORMERS = "from transformers import AutoModelForImageTextToText, AutoProce
 def _whole(recipe: Recipe, place: str) -> str:
     return (
         _imports(recipe)
-        + f"place = {place!r}\n"
+        + f"place = {_text(place)}\n"
         + f"model = AutoModelForImageTextToText.from_pretrained(place, dtype=torch.{recipe.model.dtype}).eval()\n"
         + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
     )
@@ -79,9 +85,9 @@ def _peft(recipe: Recipe, facts: dict[str, Any], place: str) -> str:
     more = ["from peft import PeftModel"]
     options = [f"dtype=torch.{recipe.model.dtype}"]
     attention = facts["model"].get("attention")
-    options += [f"attn_implementation={attention!r}"] if attention else []
-    options += [f"revision={recipe.model.revision!r}"] if recipe.model.revision else []
-    base = repr(recipe.model.id)
+    options += [f"attn_implementation={_text(attention)}"] if attention else []
+    options += [f"revision={_text(recipe.model.revision)}"] if recipe.model.revision else []
+    base = _text(str(recipe.model.id))
     setting = ""
     if recipe.model.id == TINY_BASE:
         more += ["from medvlm.models.locate import locate  # this base is part of medvlm"]
@@ -93,7 +99,7 @@ def _peft(recipe: Recipe, facts: dict[str, Any], place: str) -> str:
     return (
         _imports(recipe, *more)
         + setting
-        + f"place = {place!r}\nbase = {base}\n"
+        + f"place = {_text(place)}\nbase = {base}\n"
         + f"model = AutoModelForImageTextToText.from_pretrained(base, {', '.join(options)})\n"
         + "model = PeftModel.from_pretrained(model, place).eval()\n"
         + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
@@ -110,7 +116,7 @@ def _four_bits(recipe: Recipe) -> str:
         "four_bits = BitsAndBytesConfig(\n"
         '    load_in_4bit=True,\n    bnb_4bit_quant_type="nf4",\n'
         f"    bnb_4bit_use_double_quant={part.double},\n    bnb_4bit_compute_dtype=torch.{part.compute_dtype},\n"
-        f"    llm_int8_skip_modules={list(made.llm_int8_skip_modules)!r},\n)\n"
+        f"    llm_int8_skip_modules=[{', '.join(map(_text, made.llm_int8_skip_modules))}],\n)\n"
     )
 
 
@@ -119,7 +125,7 @@ def _ours(recipe: Recipe, place: str) -> str:
         "from pathlib import Path\n\nfrom PIL import Image\n\n"
         "from medvlm.evaluate.predict import Predictor\nfrom medvlm.export.load import load_export\n"
         "from medvlm.recipe.resolve import read_resolved\n\n"
-        f"folder = Path({place!r})  # of a repository: huggingface_hub.snapshot_download(its name)\n"
+        f"folder = Path({_text(place)})  # of a repository: huggingface_hub.snapshot_download(its name)\n"
         'predictor = Predictor(load_export(folder), read_resolved(folder / "recipe.yaml"))\n'
-        f'print(predictor.answers([Image.open("image.png").convert("RGB")], [{prompt(recipe)!r}])[0])\n'
+        f'print(predictor.answers([Image.open("image.png").convert("RGB")], [{_text(prompt(recipe))}])[0])\n'
     )

@@ -75,11 +75,16 @@ def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
             warn(line)
         rights_of.write_terms(rights, folder)
         write_resolved(recipe, folder / "recipe.yaml")
-        whole = (folder / "config.json").is_file()
-        adapter = (folder / "adapter_config.json").is_file()
-        place = settings.push or settings.out.name
         described = card.Export(
-            run, recipe, rights, place, whole, into, adapter, _in_words(told, into), list(settings.datasets)
+            run=run,
+            recipe=recipe,
+            rights=rights,
+            place=settings.push or settings.out.name,
+            whole=(folder / "config.json").is_file(),
+            adapter=(folder / "adapter_config.json").is_file(),
+            difference=_in_words(told, into),
+            credits=(folder / rights_of.CREDITS).is_dir(),
+            datasets=list(settings.datasets),
         )
         write_text(folder / "README.md", card.render(described))
         write_json(folder / MARKER, _facts(run, facts, into, told, folder))

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from exporting import answer_of, code_of, picture, run_code, run_here
 from huggingface_hub import ModelCard
-from PIL import Image
 
 from medvlm.cli import run as cli
-from medvlm.evaluate.predict import Predictor
 from medvlm.export.card import NOT_EVALUATED
-from medvlm.models import trained
 from medvlm.resources import PACKAGE
 from medvlm.runs import Run
 
 Make = Callable[..., Path]
-
-
-def code_of(card: Path) -> str:
-    found = re.search(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    return found[1]
-
-
-def answer_of(run: Path, prefix: str) -> str:
-    """What the run itself answers to image.png."""
-    recipe = Run(run).recipe()
-    predictor = Predictor(trained.load(Run(run), recipe), recipe)
-    return predictor.answers([Image.open("image.png").convert("RGB")], [prefix])[0]
-
-
-def run_code(code: str) -> str:
-    """Run the code as a reader would, in the folder where the export lies."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def run_here(code: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the code in this process, where the libraries are loaded already."""
-    capsys.readouterr()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(code, {})
-    return capsys.readouterr().out.strip()
-
-
-def picture() -> None:
-    from medvlm.data.sources.phantom.base_grammar import base_samples
-
-    Path("image.png").write_bytes(next(iter(base_samples(5, 1))).image.data)
 
 
 @pytest.fixture
@@ -153,17 +110,16 @@ def test_scores_stand_beside_their_controls(made: Make) -> None:
 
 def test_a_base_and_data_on_the_hub_are_named(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from medvlm.export import card, rights
-    from medvlm.runs import Run
 
     run = Run(made({"model.id": "google/paligemma-3b-pt-448", "model.revision": "abc"}, {"model.attention": "sdpa"}))
     found = rights.of_run(run)
-    told = card.Export(run, run.recipe(), found, "me/chest", False, None, True, "", ["me/data"])
+    told = card.Export(run, run.recipe(), found, "me/chest", False, True, "", False, ["me/data"])
     front = yaml.safe_load(card.render(told).split("---\n")[1])
     assert front["license"] == "gemma"
     assert front["base_model"] == ["google/paligemma-3b-pt-448"]
     assert (front["base_model_relation"], front["datasets"]) == ("adapter", ["me/data"])
     text = card.render(told)
-    assert "attn_implementation='sdpa', revision='abc'" in text
+    assert 'attn_implementation="sdpa", revision="abc"' in text
     assert "LicenseRef-scancode-gemma-tou-2024-04-01" in text
     assert found.notices() == [
         "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from exporting import with_data
 from fake_hub import FakeHub, Repo, serve
 from huggingface_hub import constants
 
 from medvlm.cli import run as cli
-from medvlm.data.mixture import DataFolder
 from medvlm.errors import AccessError, InputError
 from medvlm.export import write
 from medvlm.export.write import Settings, export
@@ -24,12 +24,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with serve() as running:
         yield running
-
-
-def with_data(data: Path, license: str) -> dict[str, object]:
-    """run.json of a run trained on this data under this license."""
-    fingerprint = DataFolder.open(str(data)).fingerprint()
-    return {"data.0.path": str(data), "data.0.fingerprint": fingerprint, "data.0.licenses": {license: 2}}
 
 
 def test_where_sharing_is_forbidden(made: Make, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +86,7 @@ def test_the_export_and_nothing_else_goes_up(made: Make, hub: FakeHub) -> None:
     assert held.private
     assert told.url == f"{hub.endpoint}/me/chest"
     # The card names the repository that it lies in.
-    assert "place = 'me/chest'" in held.files["README.md"].decode()
+    assert 'place = "me/chest"' in held.files["README.md"].decode()
     # Again, over its own upload; not over somebody else's, nor into a public one.
     write.push(out, "me/chest", private=True, token=hub.token, endpoint=hub.endpoint)
     hub.repos["me/other"] = Repo(True, {"model.safetensors": b"mine"})
