@@ -117,7 +117,9 @@ def quantize_decoder(model: Any, kind: Any, device: str) -> None:
         quantize.mend_cpu_layers(model)
 
 
-def inputs(model: Any, kind: Any, batch: int, device: str, seed: int) -> dict[str, Any]:
+def inputs(
+    model: Any, kind: Any, batch: int, device: str, seed: int, *, prefix: int = PREFIX, suffix: int = SUFFIX
+) -> dict[str, Any]:
     """Return a training batch of random pictures and tokens, in the form that the backbone's `collate` gives."""
     import torch
 
@@ -129,9 +131,9 @@ def inputs(model: Any, kind: Any, batch: int, device: str, seed: int) -> dict[st
     if image_token is None:
         image_token = config.image_token_index
     draw = torch.Generator().manual_seed(seed)
-    highest = min(config.get_text_config().vocab_size, 32000) - 8
-    text = torch.randint(5, highest, (batch, PREFIX + SUFFIX), generator=draw).tolist()
-    made = pad_rows([[image_token] * tokens + row[:PREFIX] for row in text], [row[PREFIX:] for row in text], 0)
+    # Below the image token's own id, in every vocabulary used.
+    text = torch.randint(5, 500, (batch, prefix + suffix), generator=draw).tolist()
+    made = pad_rows([[image_token] * tokens + row[:prefix] for row in text], [row[prefix:] for row in text], 0)
     if config.model_type == "paligemma":
         made["token_type_ids"] = (made["labels"] != -100).long()
     size = config.vision_config.image_size
