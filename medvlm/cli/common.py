@@ -93,7 +93,8 @@ def _bar(label: str) -> Iterator[Progress]:
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as rich:
+    # What is printed meanwhile is let past the bar, but only on a terminal: a pipe must get what is printed.
+    with RichProgress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as rich:
         task = rich.add_task(label, total=None, note="")
 
         class Bar:
