@@ -112,10 +112,10 @@ def true_lengths(inputs: Mapping[str, torch.Tensor]) -> list[int]:
     for row, seen in zip(inputs["position_ids"], mask[:, 0], strict=True):
         starts = torch.cat([torch.ones_like(row[:1], dtype=torch.bool), row.diff() != 1])
         ends = torch.cat([starts.nonzero()[1:, 0], starts.new_tensor([len(row)], dtype=torch.long)])
-        # The last token of an example sees all of it; padding sees nothing, or just itself.
+        # The last token of an example sees all of it; a token of padding is alone, with itself or nothing to see.
         spans = (ends - starts.nonzero()[:, 0]).tolist()
         saw = (seen[ends - 1] > 0 if seen.is_floating_point() else seen[ends - 1]).sum(dim=-1).tolist()
-        found += [int(span) for span, width in zip(spans, saw, strict=True) if width >= span]
+        found += [int(span) for span, width in zip(spans, saw, strict=True) if width >= span > 1]
     return found
 
 
