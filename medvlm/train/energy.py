@@ -131,8 +131,7 @@ class CodeCarbon:
         self.tracker: Any = codecarbon.OfflineEmissionsTracker(
             country_iso_code=country,
             project_name="medvlm",
-            save_to_file=False,
-            save_to_api=False,
+            output_methods=[],
             log_level="critical",
             allow_multiple_runs=True,
         )
