@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
 """By name, as in the results: which backbone, and the recipe's `model`."""
 
 
-def recipe(name: str, method: str, dtype: str = "bfloat16", checkpointing: bool = False) -> Any:
+def recipe(name: str, method: str, *, checkpointing: bool = False, liger: bool = False, compiled: bool = False) -> Any:
     """Return the recipe of a model trained by `lora` or `qlora`, on the language model's linear layers."""
     from medvlm.recipe.load import check
 
@@ -44,11 +44,15 @@ def recipe(name: str, method: str, dtype: str = "bfloat16", checkpointing: bool 
     projector = "full" if MODELS[name]["backbone"] == "git_llm" else "frozen"
     raw = {
         "name": f"{name}-{method}",
-        "model": {**MODELS[name]["model"], "dtype": dtype, "image_size": 448},
-        "quantization": {"mode": "nf4" if method == "qlora" else "none", "compute_dtype": dtype},
+        "model": {**MODELS[name]["model"], "dtype": "bfloat16", "image_size": 448},
+        "quantization": {"mode": "nf4" if method == "qlora" else "none", "compute_dtype": "bfloat16"},
         "adapters": {"language_model": {"kind": "lora", "r": 16, "alpha": 32}, "projector": projector},
         "data": [{"path": "random"}],
-        "train": {"activation_checkpointing": checkpointing},
+        "train": {
+            "activation_checkpointing": checkpointing,
+            "liger": "on" if liger else "off",
+            "compile": compiled,
+        },
     }
     return check(raw, name)
 

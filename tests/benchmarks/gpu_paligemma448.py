@@ -193,28 +193,24 @@ def roofline(useful: int, recomputed: int, moved: int, peak: float | None, bandw
     return found
 
 
-def prepared(model: Any, case: dict[str, Any], device: Device) -> None:
+def prepared(model: Any, case: dict[str, Any], kind: Any, device: Device) -> None:
     """Switch the model to what the case asks for; liger and compile stay on once they are."""
+    from medvlm.models import load
+
     base = model.get_base_model()
     if case["checkpointing"]:
         base.activation_checkpointing_enable({"use_reentrant": False})
     else:
         base.activation_checkpointing_disable()
-    if (case["liger"], case["compile"]) != getattr(base, "sped_up", (False, False)):
-        speed_up(base, case["liger"], case["compile"], device)
-        base.sped_up = (case["liger"], case["compile"])
-
-
-def speed_up(base: Any, liger: bool, compiled: bool, device: Device) -> None:
-    """Give the model liger-kernel's layers, and compile the decoder's layers each by itself."""
-    if liger:
-        from transformers.integrations.liger import apply_liger_kernel
-
-        apply_liger_kernel(base, {"cross_entropy": False, "fused_linear_cross_entropy": False})
-    if compiled:
-        for module in base.modules():
-            if type(module).__name__.endswith("DecoderLayer"):
-                module.compile(backend="inductor" if device.kind == "cuda" else "eager")
+    on = getattr(base, "sped_up", frozenset())
+    new = frozenset(what for what in ("liger", "compile") if case[what]) - on
+    base.sped_up = on | new
+    if device.kind == "cuda" and new:
+        load.speed_up(model, recipe(case["model"], case["method"], liger="liger" in new, compiled="compile" in new))
+    elif "compile" in new:
+        # The CPU's own compiler would take longer than all else.
+        for layer in load.decoder_layers(base, kind):
+            layer.compile(backend="eager")
 
 
 def series(name: str, method: str, batches: list[int], device: Device) -> Iterator[list[dict[str, Any]]]:
@@ -246,7 +242,7 @@ def work(options: argparse.Namespace) -> None:
                 print(json.dumps({**case, "error": "not run: the time was up"}), flush=True)
                 continue
             try:
-                prepared(model, case, device)
+                prepared(model, case, kind, device)
             except Exception as error:  # liger-kernel may be missing or not know the model.
                 print(json.dumps({**case, "error": f"{type(error).__name__}: {error}"[:300]}), flush=True)
                 break

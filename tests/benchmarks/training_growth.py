@@ -96,18 +96,25 @@ def plot(cases: list[dict[str, Any]]) -> str:
     from medvlm.report.plots import Series, line_chart
 
     measures = (("seconds", "seconds a step", 1.0), ("above_model_bytes", "GB above the model's own", 1e9))
-    words = {"batch": "samples a batch", "sequence": "tokens a sample", "vocabulary": "words of the vocabulary"}
+    words = {
+        "batch": "samples a batch",
+        "sequence": "tokens a sample",
+        "vocabulary": "thousand words of the vocabulary",
+    }
     width, height = 640, 280
     parts = []
     for row, axis in enumerate(AXES):
         for column, (key, label, unit) in enumerate(measures):
             here = [case for case in cases if case["axis"] == axis]
-            lines = [Series(way, [(one["at"], one[key] / unit) for one in here if one["way"] == way]) for way in WAYS]
+            scale = 1000 if axis == "vocabulary" else 1
+            points = {way: [(one["at"] / scale, one[key] / unit) for one in here if one["way"] == way] for way in WAYS}
+            lines = [Series(way, points[way]) for way in WAYS]
             chart = line_chart(f"{label} by {words[axis]}", lines, words[axis], label)
             place = f'<svg x="{column * width}" y="{row * height}" width="{width}" height="{height - 20}" '
             parts.append(chart.replace("<svg ", place, 1))
     style = (
-        "text{font:13px sans-serif;fill:#1d2126}.grid{stroke:#d9dde2}polyline,line{fill:none;stroke-width:2}"
+        "svg{overflow:visible}text{font:13px sans-serif;fill:#1d2126}"
+        ".grid{stroke:#d9dde2}polyline,line{fill:none;stroke-width:2}"
         ".grid{stroke-width:1}.l1{stroke:#0b62b8}.f1{fill:#0b62b8}.l2{stroke:#c4560a}.f2{fill:#c4560a}"
     )
     sides = f'width="{2 * width}" height="{3 * height}" viewBox="0 0 {2 * width} {3 * height}"'
