@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from medvlm.errors import InputError
 from medvlm.io import write_json
@@ -17,6 +17,18 @@ from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import read_resolved
 
 RUNS = Path("runs")
+
+_held: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """Close a forked child's copies of the locks: workers outlive a killed training by seconds, and would hold it."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 FINISHED, RUNNING, INTERRUPTED, FAILED = "finished", "running", "interrupted", "failed"
 
@@ -97,7 +109,11 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise InputError(f"{self.path}: another process is training this run") from None
-            yield
+            _held.add(file)
+            try:
+                yield
+            finally:
+                _held.discard(file)
 
     def record(self, facts: dict[str, Any]) -> None:
         """Write run.json."""

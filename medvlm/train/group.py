@@ -54,10 +54,10 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
     # All are checked before the first is trained, which may take hours; bases first, since the loop imports torch.
     for name in names:
         locate_parts(recipes[name].model)
-    from medvlm.train.loop import check_one_device
+    from medvlm.train.loop import check_machine
 
-    check_one_device()
     for name in names:
+        check_machine(recipes[name])
         training_rows(recipes[name])
     group = _group(members, names, resume)
     left = [name for name in names if not (resume and group.finished(name))]

@@ -114,8 +114,7 @@ def _wrapped(
         start = open_run(recipe.model.start)
         trained.begin_from(model, start, recipe, kind)
         facts["start"] = {"run": start.path.name, "weights": _weights_of(start)}
-    if hasattr(load, "speed_up"):
-        load.speed_up(model, recipe)
+    loaded.facts["speed_up"] = load.speed_up(model, recipe)
     return model
 
 

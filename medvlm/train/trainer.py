@@ -38,6 +38,8 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         checkpoint: the one that training goes on from.
     """
 
+    control: Any
+
     def __init__(
         self,
         *args: Any,
@@ -60,6 +62,7 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         self.parts.restore(self.counters.get("parts"))
         self.started = time.perf_counter()
         self._update_loss: torch.Tensor | float = 0.0
+        self._logged = (0, 0.0)
 
     def seconds(self) -> float:
         """Return the seconds that the run has taken up to this step, earlier sessions up to their checkpoint."""
@@ -149,9 +152,13 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
             logs |= {f"loss/{name}": value for name, value in means.items()} if len(self.parts.names) > 1 else {}
             logs |= self.learning_rates()
         if "loss" in logs or "eval_loss" in logs:
-            seconds = self.seconds()
             logs |= {"samples": self.meter.samples, "tokens": self.meter.tokens, "flops": self.meter.flops}
-            logs |= {"seconds": round(seconds, 3), "samples_per_second": round(self.meter.samples / seconds, 3)}
+            logs |= {"seconds": round(self.seconds(), 3)}
+        if "loss" in logs:
+            now = (self.meter.samples, self.seconds() - self.meter.session.aside_seconds)
+            samples, seconds = (after - before for after, before in zip(now, self._logged, strict=True))
+            logs["samples_per_second"] = round(samples / max(1e-9, seconds), 3)
+            self._logged = now
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
@@ -217,7 +224,9 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         }
 
     def restore_log(self) -> None:
-        """Go on with a mean loss that a checkpoint cut in two; called once the Trainer has set its own to 0."""
+        """Start the clock; go on with a mean loss that a checkpoint cut in two, once the Trainer has set its to 0."""
+        self.started = time.perf_counter()
+        self._logged = (self.meter.samples, self.seconds() - self.meter.session.aside_seconds)
         if self.counters:
             self._tr_loss += self.counters["loss_sum"]
             self._globalstep_last_logged = self.counters["last_logged"]
