@@ -137,6 +137,8 @@ def _arrow(shards: Sequence[Path]) -> Any:
 def _load(shards: Sequence[Path]) -> Any:
     import datasets
 
+    # Else the library tells a server of every reading, of local files too, and waits where there is no network.
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     quiet = datasets.utils.logging
     level = quiet.get_verbosity()
     quiet.set_verbosity_error()
