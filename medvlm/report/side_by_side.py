@@ -95,7 +95,7 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
                 cost.rate(run, "samples_per_second"),
                 cost.memory(run),
                 cost.hours(run),
-                cost.money(run).split(":")[0],
+                cost.money(run).split(":")[0].split(" at ")[0],
             ]
         )
     return Table(header, body, "Outcomes", frozenset(range(4, 10 + len(keys))), frozenset({1, 2}))
