@@ -252,10 +252,12 @@ def _liger(model: Any, recipe: Recipe) -> str:
             raise MissingExtraError("train.liger=on", "liger")
         return ""
     monkey_patch: Any = importlib.import_module("liger_kernel.transformers.monkey_patch")
-    # A language model that is a part by itself is what it knows, not the whole around it.
-    part = model if model.config.model_type in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN else model.language_model
+    known = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
+    # Of GIT-LLM it knows the language model, not the whole around it.
+    decoder = BACKBONES.get(recipe.model.backbone).components["language_model"].removesuffix(".")
+    part = model if model.config.model_type in known else model.get_submodule(decoder)
     family = part.config.model_type
-    if family not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
+    if family not in known:
         if asked:
             raise RecipeError("recipe", [f"train.liger: 'on': liger-kernel knows no {family}; expected auto or off"])
         return ""
