@@ -67,15 +67,18 @@ class Batches(torch.utils.data.Sampler[list[int]]):
 def lengths(examples: Examples, backbone: Backbone) -> list[int]:
     """Return the tokens of every example, image tokens apart (all have the same): prefix and suffix after truncation.
 
-    Every text is tokenized once, however many rows share it.
+    Every text is tokenized once, however many examples share it.
     """
-    known: dict[tuple[str, str], int] = {}
+    prefixes: dict[str, int] = {}
+    suffixes: dict[str, int] = {}
     found = []
     for index in range(len(examples)):
-        pair = examples.words(index)
-        if pair not in known:
-            known[pair] = sum(backbone.text_tokens(*pair))
-        found.append(known[pair])
+        prefix, suffix = examples.words(index)
+        if prefix not in prefixes:
+            prefixes[prefix] = backbone.text_tokens(prefix, "")[0]
+        if suffix not in suffixes:
+            suffixes[suffix] = backbone.text_tokens("", suffix)[1]
+        found.append(prefixes[prefix] + suffixes[suffix])
     return found
 
 
