@@ -9,6 +9,7 @@ from typing import Any
 
 DRAFT = "draft, to be read by a radiologist"
 NOT_STATED = "not stated"
+SECOND_PASS = "second pass"
 
 _HEADING = re.compile(
     # At the text's beginning, on a line of its own, or after the end of a sentence.
@@ -55,7 +56,7 @@ def record(text: str, asked: str | None = None) -> dict[str, str]:
     sections = parse(text)
     impression, source = sections.impression, "text"
     if impression is None:
-        impression, source = _tidy(asked or "") or None, "second pass"
+        impression, source = _tidy(asked or "") or None, SECOND_PASS
     return {
         "status": DRAFT,
         "findings": sections.findings or NOT_STATED,
@@ -67,6 +68,7 @@ def record(text: str, asked: str | None = None) -> dict[str, str]:
 def render(row: Mapping[str, Any]) -> str:
     """Return the report of a record of `medvlm predict` as text; the same record gives the same text."""
     report = row["report"]
+    asked = " (not in the text: asked for in a second pass)" if report["impression_from"] == SECOND_PASS else ""
     lines = [
         report["status"],
         f"Image: {row['image']}",
@@ -75,7 +77,7 @@ def render(row: Mapping[str, Any]) -> str:
         "Findings:",
         report["findings"],
         "",
-        "Impression:",
+        f"Impression{asked}:",
         report["impression"],
     ]
     if row.get("rationale"):

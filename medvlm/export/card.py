@@ -171,7 +171,7 @@ def _score_table(split: str, scores: Mapping[str, Any]) -> str:
     decoding = ", ".join(f"{key} {value}" for key, value in scores.get("decoding", {}).items())
     signatures = "\n".join(f"- {name}: `{text}`" for name, text in scores.get("signatures", {}).items())
     return (
-        f"Split {split}, n = {scores['n']}{limit}. {decoding.capitalize()}.\n\n"
+        f"Split {split}, n = {scores['n']}{limit}. Decoding: {decoding}.\n\n"
         + _table(("row", *keys), rows)
         + f"\n\nSignatures:\n\n{signatures}"
     )

@@ -47,3 +47,8 @@ def test_the_text_says_what_it_is_and_whose() -> None:
     lines = render(row).splitlines()
     assert lines[0] == "draft, to be read by a radiologist"
     assert {"Image: x.png", "Model: m, run r", "Findings:", "a nodule", "Impression:", NOT_STATED} <= set(lines)
+
+
+def test_an_impression_that_was_asked_for_says_so() -> None:
+    row = {"image": "x.png", "model": "m", "run": "r", "report": record("a nodule", "malignant")}
+    assert "Impression (not in the text: asked for in a second pass):\nmalignant" in render(row)
