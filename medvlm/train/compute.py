@@ -105,9 +105,9 @@ class Meter:
     def stop(self) -> None:
         """Stop the clock and write the session; a second call does nothing."""
         if self._running:
-            self._write()
             self._running = False
             self.counter.stop()
+            self._write()
 
     def facts(self, steps: int) -> dict[str, Any]:
         """Return what compute.json holds after `steps` steps, all sessions together.

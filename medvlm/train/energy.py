@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -127,6 +128,8 @@ class CodeCarbon:
             codecarbon: Any = importlib.import_module("codecarbon")
         except ImportError as error:
             raise MissingExtraError("compute.energy: codecarbon", "carbon") from error
+        # Before the tracker sets its own level, it has already spoken.
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self.country = country
         self.tracker: Any = codecarbon.OfflineEmissionsTracker(
             country_iso_code=country,
@@ -146,6 +149,8 @@ class CodeCarbon:
         if not self.ended:
             self.tracker.flush()
         data = self.tracker.final_emissions_data if self.ended else self.tracker._prepare_emissions_data()
+        if not data.energy_consumed:
+            return Energy(None, None, None, "the run was too short for codecarbon to measure it")
         covers = f"processor, memory and GPU of the machine, partly modeled; carbon intensity of {self.country}"
         return Energy(data.energy_consumed * 3.6e6, f"codecarbon {_version()}", covers, co2_kg=data.emissions)
 
