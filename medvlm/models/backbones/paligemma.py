@@ -15,7 +15,7 @@ import torch
 from medvlm.errors import InputError
 from medvlm.models.backbones.base import IGNORED, Example
 from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows
-from medvlm.models.positions import image_tokens, resample_positions
+from medvlm.models.positions import image_tokens, resize_embeddings
 
 
 class PaliGemmaBackbone:
@@ -88,16 +88,8 @@ class PaliGemmaBackbone:
         config: Any = model.config
         vision = config.vision_config
         tokens = image_tokens(image_size, vision.patch_size)
-        changed = bool(vision.image_size != image_size)
-        if changed:
-            embeddings: Any = next(m for m in model.modules() if type(m).__name__ == "SiglipVisionEmbeddings")
-            old = embeddings.position_embedding.weight
-            new = resample_positions(old.data, image_size // vision.patch_size)
-            embeddings.position_embedding = torch.nn.Embedding(*new.shape)
-            embeddings.position_embedding.weight = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-            embeddings.image_size = image_size
-            embeddings.num_patches = embeddings.num_positions = tokens
-            embeddings.position_ids = torch.arange(tokens, device=old.device).expand((1, -1))
+        embeddings = next(m for m in model.modules() if type(m).__name__ == "SiglipVisionEmbeddings")
+        changed = resize_embeddings(embeddings, image_size)
         vision.image_size = image_size
         vision.num_image_tokens = config.text_config.num_image_tokens = tokens
         if hasattr(config, "num_image_tokens"):
