@@ -72,20 +72,10 @@ def _print_plans(members: Members, names: list[str]) -> None:
 
 
 def _print_plan(recipe: Recipe, plan: Any, verdict: dict[str, Any]) -> None:
-    part = recipe.train
-    say(f"plan of {recipe.name}: {recipe.model.label}, nothing is trained")
-    say(f"  {'component':<16}{'parameters':>16}{'trained':>14}{'4-bit':>16}")
-    for name, count in plan.census.items():
-        say(f"  {name:<16}{count.total:>16,}{count.trainable:>14,}{count.quantized:>16,}")
-    totals = [sum(getattr(c, key) for c in plan.census.values()) for key in ("total", "trainable", "quantized")]
-    say(f"  {'all':<16}{totals[0]:>16,}{totals[1]:>14,}{totals[2]:>16,}")
-    say(f"LoRA on {plan.lora_modules} modules; {plan.quantized_modules} linear layers in 4 bits")
-    say(f"data: {plan.rows:,} rows an epoch from {', '.join(d.path for d in recipe.data)}")
-    say(
-        f"steps: {plan.steps:,} of {part.batch_size} x {part.gradient_accumulation} samples, "
-        f"learning rate {part.learning_rate:g}, {part.schedule}, warm-up {part.warmup:.0%}"
-    )
-    say(f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)")
+    from medvlm.train.plan_text import lines
+
+    for line in lines(plan, recipe):
+        say(line)
     say(f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}")
     for reason in verdict["reasons"]:
         say(f"  {reason}")
