@@ -204,11 +204,13 @@ def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Reci
 
 def variant_table(planned: Sequence[tuple[str, Recipe, Any]]) -> list[str]:
     """Return lines that set the variants' plans side by side: what differs, and what each trains."""
+    from medvlm.train.plan_text import size
+
     rows = differing([recipe.model_dump(mode="json") for _, recipe, _ in planned])
-    lines = [["variant", "trained", "4-bit", "steps", *rows]]
+    lines = [["variant", "trained", "4-bit", "memory", "steps", *rows]]
     for place, (name, _, plan) in enumerate(planned):
         trained, quantized = (sum(getattr(c, k) for c in plan.census.values()) for k in ("trainable", "quantized"))
         values = ["-" if row[place] is None else str(row[place]) for row in rows.values()]
-        lines.append([name, f"{trained:,}", f"{quantized:,}", f"{plan.steps:,}", *values])
+        lines.append([name, f"{trained:,}", f"{quantized:,}", size(plan.memory.total), f"{plan.steps:,}", *values])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
