@@ -154,6 +154,13 @@ def test_only_the_language_model_is_in_4_bits(parts: Path, tmp_path: Path, text:
     saved, _ = GitLlmBackbone.load({"model": tmp_path}, {**OPTIONS, "quantization_config": config}, 3)
     assert set(quantize.quantized_modules(saved)) == names
     torch.testing.assert_close(logits_of(saved, backbone), logits_of(model, backbone), atol=1e-5, rtol=0)
+    # Saved in 4 bits, it says so itself.
+    model.save_pretrained(tmp_path / "small")
+    plain.processor.save_pretrained(tmp_path / "small")
+    small, _ = GitLlmBackbone.load({"model": tmp_path / "small"}, OPTIONS, 3)
+    quantize.mend_cpu_layers(small)
+    assert set(quantize.quantized_modules(small)) == names
+    torch.testing.assert_close(logits_of(small, backbone), logits_of(model, backbone), atol=1e-5, rtol=0)
 
 
 def test_an_adapter_on_4_bits_trains_and_comes_back(parts: Path, tmp_path: Path) -> None:
