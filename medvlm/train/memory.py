@@ -25,11 +25,10 @@ from medvlm.train.memory_trace import Shape
 if TYPE_CHECKING:
     from medvlm.models.backbones.base import Backbone
 
-GIB = 1024**3
 CUDA_CONTEXT = 600 * 1024**2
 """What CUDA and its libraries keep of a GPU beside tensors; between 0.4 and 0.8 GB by generation."""
-PROCESS = 900 * 1024**2
-"""The interpreter with torch, transformers and datasets loaded, on the CPU."""
+PROCESS = 780 * 10**6
+"""The interpreter with torch, transformers and datasets loaded (about 700 MB), and what the CPU's kernels keep."""
 ROUNDING = 0.05
 """Share of the whole that an allocator loses to rounding and gaps."""
 
