@@ -126,14 +126,14 @@ def estimate(recipe: Recipe, prepared: Prepared, shape: Shape, device: str | Non
         recipe: dtype, quantization, optimizer, checkpointing, size of the loss's chunks.
         prepared: from `prepare`; it is used up, its tensors have no contents of any kind afterwards.
         shape: the largest batch.
-        device: "cpu" or "cuda"; None is what there is.
+        device: "cpu" or "cuda", None is what there is: what is kept beside tensors, and how the optimizer steps.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, kind = prepared.model, prepared.kind
     components = _held(recipe, prepared)
     gradients = sum(part.gradients for part in components.values())
     _compute_in_four_bits(prepared, recipe.quantization)
-    with memory_trace.fake(model, device):
+    with memory_trace.fake(model):
         if recipe.train.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         tracker = memory_trace.Tracker(model)

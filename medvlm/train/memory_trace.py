@@ -93,7 +93,7 @@ def _key(tensor: torch.Tensor) -> int:
 
 @contextlib.contextmanager
 def fused() -> Iterator[None]:
-    """Send scaled dot-product attention to the kernel that a CPU or GPU would use, which keeps no attention matrix.
+    """Send scaled dot-product attention to a fused kernel, which keeps no attention matrix; a GPU has one as well.
 
     Tensors without contents would go through plain matrix products. Replaced by hand: a torch function mode is not
     active where checkpointing runs a layer again.
@@ -116,39 +116,36 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Return what scaled dot-product attention returns, by the kernel of the device."""
+    """Return what scaled dot-product attention returns, by the fused kernel."""
     aten: Any = torch.ops.aten
     if enable_gqa:
         copies = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1)
     if attn_mask is not None:
         attn_mask = attn_mask.to(query.dtype)
-    if query.device.type == "cuda":
-        if attn_mask is not None:
-            attn_mask = attn_mask.expand(len(query), query.shape[1], query.shape[2], key.shape[2])
-        wanted = query.requires_grad or key.requires_grad or value.requires_grad
-        made = aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, wanted, 0.0, is_causal)
-    else:
-        made = aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, is_causal, attn_mask=attn_mask)
+    made = aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, is_causal, attn_mask=attn_mask)
     result: torch.Tensor = made[0]
     return result
 
 
 @contextlib.contextmanager
-def fake(model: torch.nn.Module, device: str) -> Iterator[torch.nn.Module]:
-    """Give a model of the meta device tensors without contents on `device`, for the time of the block."""
+def fake(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Make tensors without contents of a model's on the meta device, and stay among such for the time of the block.
+
+    They call themselves the CPU's wherever training will be: plans are then the same on every machine, and need no GPU.
+    """
     with FakeTensorMode():
         made: dict[int, torch.nn.Parameter] = {}
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     if id(parameter) not in made:
-                        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
                         made[id(parameter)] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
                     module._parameters[name] = made[id(parameter)]
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+                    module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
         yield model
 
 
