@@ -15,7 +15,7 @@ from medvlm.resources import shipped
 from medvlm.runs import Run
 
 RECIPES = sorted(path.name for path in shipped("recipes").glob("*.yaml"))
-QUICK = {
+QUICK = {"paligemma448.yaml", "git_opt350m.yaml", "tiny.yaml", "tiny_base.yaml"}
     "paligemma448.yaml",
     "paligemma2_448.yaml",
     "git_opt350m.yaml",
