@@ -16,13 +16,6 @@ from medvlm.runs import Run
 
 RECIPES = sorted(path.name for path in shipped("recipes").glob("*.yaml"))
 QUICK = {"paligemma448.yaml", "git_opt350m.yaml", "tiny.yaml", "tiny_base.yaml"}
-    "paligemma448.yaml",
-    "paligemma2_448.yaml",
-    "git_opt350m.yaml",
-    "git_mpt7b.yaml",
-    "tiny.yaml",
-    "tiny_base.yaml",
-}
 
 
 def marked(names: list[str], quick: set[str]) -> list[Any]:
