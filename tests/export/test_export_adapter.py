@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from exporting import answer_of, code_of, picture, run_code, run_here
+from exporting import answer_of, code_of, picture, run_here
 from huggingface_hub import ModelCard
 
 from medvlm.cli import run as cli
 from medvlm.export.card import NOT_EVALUATED
-from medvlm.resources import PACKAGE
 from medvlm.runs import Run
 
 Make = Callable[..., Path]
@@ -52,16 +51,6 @@ def test_the_front_matter_is_as_the_hub_reads_it(exported: Path) -> None:
     assert "## Merging" not in card.content
     assert "phantoms | 8 | CC0-1.0 (8) | ffffffffffffffff" in card.content
     assert "not a medical device" in card.content.lower()
-
-
-def test_plain_peft_loads_it_without_medvlm(made: Make) -> None:
-    # The packaged base under a path, so that the code has nothing to look up.
-    run = made({"model.id": str(PACKAGE / "models" / "tiny_base")})
-    assert cli(["export", str(run), "--out", "exported", "-q"]) == 0
-    picture()
-    code = code_of(Path("exported/README.md"))
-    assert "medvlm" not in code.replace(str(PACKAGE), "")
-    assert run_code(code) == answer_of(run, "caption en")
 
 
 def test_the_packaged_base_is_looked_up(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

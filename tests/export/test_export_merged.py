@@ -37,18 +37,24 @@ def told(folder: str = "exported") -> dict[str, Any]:
     return facts
 
 
-def test_it_loads_without_medvlm_and_answers_as_the_run_does(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    run = made()
+def test_both_forms_load_without_medvlm_and_answer_as_the_run_does(
+    made: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The packaged base under a path, so that the code has nothing to look up.
+    base = str(PACKAGE / "models" / "tiny_base")
+    run = made({"model.id": base})
+    assert cli(["export", str(run), "--out", "adapter", "-q"]) == 0
     assert cli(["export", str(run), "--merge", "--out", "exported", "-q"]) == 0
     assert "what merging changed was not measured (not evaluated)" in capsys.readouterr().err
     picture()
     card = Path("exported/README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
     assert "## Merging\n\nNot measured: not evaluated." in card
-    code = code_of(Path("exported/README.md"))
-    assert "medvlm" not in code
-    assert "peft" not in code
-    assert run_code(code) == answer_of(run, "caption en")
+    codes = [code_of(Path(name) / "README.md").replace(base, "BASE") for name in ("adapter", "exported")]
+    assert "medvlm" not in "".join(codes)
+    assert ["peft" in code for code in codes] == [True, False]
+    # In one process, which is what takes time.
+    assert run_code("\n".join(codes).replace("BASE", base)).splitlines() == [answer_of(run, "caption en")] * 2
 
 
 def test_the_difference_is_measured(made: Make, data: Path) -> None:
