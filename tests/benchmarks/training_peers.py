@@ -1,7 +1,7 @@
 """(f), (g) Training steps at 448 px with the vocabulary of 257,216 words: medvlm against three others, in one run.
 
 python tests/benchmarks/training_peers.py                 # (f) a tiny body, float32
-python tests/benchmarks/training_peers.py --body 500m     # (g) 516 M parameters in the decoder's layers, bfloat16
+python tests/benchmarks/training_peers.py --body 500m     # (g) 510 M parameters in the decoder's layers, bfloat16
 
 All train LoRA on the language model, from the same weights (base and adapter), on the same rows in the same order, with
 the same optimizer, each in a process of its own:
@@ -334,8 +334,8 @@ def main() -> None:
     """Measure every way and print table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--body", choices=("tiny", "500m"), default="tiny")
-    parser.add_argument("--steps", type=int, help="updates, the first of them a warm-up; default 8, with 500m 3")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="updates, the first of them a warm-up; default 8, with 500m 2")
+    parser.add_argument("--batch", type=int, help="default 2, with 500m 1")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32, with 500m bfloat16")
     parser.add_argument("--ways", help="which of them, medvlm always first; default all, with 500m all but trl")
     parser.add_argument("--why-not-trl", action="store_true", help="only show what TRL's own collator does")
@@ -343,7 +343,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     large = options.body == "500m"
-    options.steps = options.steps or (3 if large else 8)
+    options.steps = options.steps or (2 if large else 8)
+    options.batch = options.batch or (1 if large else 2)
     # TRL projects every position on the CPU: its logits would take most of the time again.
     options.ways = options.ways or ",".join(way for way in WAYS if not large or way != "trl")
     options.dtype = options.dtype or ("bfloat16" if large else "float32")

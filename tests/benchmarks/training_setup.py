@@ -35,7 +35,7 @@ BODIES: dict[str, dict[str, dict[str, int]]] = {
         },
     },
 }  # fmt: skip
-"""Dimensions by name; "500m" has 516 M parameters in its decoder's layers, the 263 M of the vocabulary apart."""
+"""Dimensions by name; "500m" has 510 M parameters in its decoder's layers, the 263 M of the vocabulary apart."""
 
 
 def paligemma(body: str, image_size: int = 448, vocabulary: int = VOCABULARY) -> tuple[Any, Any]:
