@@ -67,7 +67,7 @@ def measured(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
     What is freed goes back to the system at once (MALLOC_*), so that the mark is that of memory in use.
     """
-    warm = {**raw, "model": {**raw["model"], "id": "medvlm/tiny-base"}}
+    warm = {**raw, "model": {"id": "medvlm/tiny-base", "dtype": raw["model"]["dtype"]}}
     for name, recipe in (("warm", warm), ("real", raw)):
         (folder / f"{name}.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     frugal = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
@@ -105,6 +105,35 @@ def test_the_estimate_is_within_a_fifth_of_the_measured_peak(middling: Path, cha
     # In bfloat16 the processor's kernels keep some 80 MB of their own, which is no tensor's.
     if recipe.model.dtype == "float32":
         assert estimate.tensors == pytest.approx(found["peak"], rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's high-water mark")
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_estimate_holds_for_git_llm(
+    middling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "models"))
+    from git_llm_tiny import save_text, save_tower
+
+    text, tower = save_text(tmp_path / "text", "llama", "llama"), save_tower(tmp_path / "tower")
+    known = LlamaConfig.from_pretrained(text)
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 4, "num_attention_heads": 12}
+    larger = LlamaConfig(**sizes, vocab_size=known.vocab_size, bos_token_id=known.bos_token_id, eos_token_id=2)
+    LlamaForCausalLM(larger).to(torch.bfloat16).save_pretrained(text)
+    raw = settings(middling, {"adapters": {"language_model": kind, "projector": "full"}})
+    raw["model"] = {
+        "backbone": "git_llm",
+        "vision_tower": str(tower),
+        "language_model": str(text),
+        "dtype": "float32",
+    }
+    found = measured(middling, raw)
+    recipe = check(raw, "t")
+    estimate = memory.estimate(recipe, memory.prepare(recipe, planned_config(recipe)), Shape(**found["shape"]), "cpu")
+    assert estimate.tensors == pytest.approx(found["peak"], rel=0.2)
 
 
 @pytest.mark.parametrize("double", [True, False])
