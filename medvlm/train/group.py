@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -65,6 +67,7 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
         raise InputError(f"{group.id}: all of it is finished; leave out --resume to train it again")
     for name in left:
         recipe = _from_stage_before(members, name, group)
+        _forget_the_last()
         with bars(recipe.name) as bar:
             yield _train_one(members, name, recipe, group, command, bar, resume)
 
@@ -88,6 +91,19 @@ def _train_one(
     run = begun or Run.create(recipe.name)
     group.runs[name] = run
     return train(job, run, bar, resume=begun is not None)
+
+
+def _forget_the_last() -> None:
+    """Free what the member before held, and begin the peak of memory anew: compute.json is of one run."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    # Linux takes "5" as the wish to begin the process's own peak anew (proc_pid_clear_refs(5)).
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
 
 
 def _record(members: Members, name: str, group: Group) -> dict[str, Any] | None:

@@ -170,3 +170,15 @@ def test_a_start_that_is_named_is_pinned(at_shelf: Path, tiny_folder: Path) -> N
     assert medvlm(["finetune", path, "model.start=runs/latest", "name=again", "--quiet"]) == 0
     again = runs(at_shelf)["again"]
     assert again.recipe().model.start == f"runs/{first.path.name}"
+
+
+def test_the_peak_of_memory_is_of_one_run(at_shelf: Path, tiny_folder: Path) -> None:
+    held = bytearray(800_000_000)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    del held
+    assert medvlm(["finetune", recipe(at_shelf, tiny_folder), "--quiet"]) == 0
+    (run,) = runs(at_shelf).values()
+    spent = json.loads((run.path / "compute.json").read_text(encoding="utf-8"))
+    with open("/proc/self/status", encoding="ascii") as file:
+        now = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+    assert spent["peak_memory_bytes"] < now + 400_000_000
