@@ -88,7 +88,9 @@ def _tower(kind: str, hidden: int, layers: int, heads: int, inner: int, size: in
         "image_size": size,
         "patch_size": patch,
     }
-    return {"model_type": kind, "vision_config": vision}
+    # SigLIP's tokenizer has its only end token at 1; the defaults of transformers lie outside its vocabulary.
+    text = {"text_config": {"bos_token_id": 1, "eos_token_id": 1}} if kind == "siglip" else {}
+    return {"model_type": kind, "vision_config": vision, **text}
 
 
 _TOWERS = {
