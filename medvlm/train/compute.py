@@ -188,11 +188,10 @@ def money(recipe: Recipe, hours: float) -> dict[str, Any] | None:
     return {"amount": round(hours * price, 4), "currency": recipe.compute.currency, "price_per_hour": price}
 
 
-_NVIDIA = "NVIDIA's data sheet, dense bfloat16/float16 with float32 accumulation"
+_NVIDIA = "NVIDIA's published rate, dense bfloat16/float16 with float32 accumulation"
 PEAKS: tuple[tuple[str, float], ...] = (
     # A longer name stands before one that it begins with.
     ("B200", 2250.0),
-    ("GH200", 989.5),
     ("H200 NVL", 835.5),
     ("H200", 989.5),
     ("H100 NVL", 835.5),
@@ -203,13 +202,16 @@ PEAKS: tuple[tuple[str, float], ...] = (
     ("L40", 181.05),
     ("L4", 121.0),
     ("A40", 149.7),
-    ("A30", 165.0),
     ("A10", 125.0),
     ("RTX 4090", 165.2),
     ("RTX 3090", 71.0),
     ("RTX A6000", 154.8),
 )
-"""Device name -> TFLOP/s on its data sheet, without sparsity. One H200 reached about 790 in large products here."""
+"""Device name -> TFLOP/s without sparsity.
+
+Half of what data sheets give with sparsity (B200, H200, H100, L4), else the dense figure of the data sheet (A100, A40,
+A10, L40, L40S) or of the architecture's white paper (Ada: RTX 4090; GA102: RTX 3090, RTX A6000).
+"""
 
 
 def peak_tflops(recipe: Recipe, device: str) -> tuple[float | None, str | None]:

@@ -3,6 +3,8 @@
 What stays is arithmetic: weights by their dtype, 4-bit weights with their constants as bitsandbytes stores them,
 trained weights in float32 with gradients and optimizer states. What comes and goes (activations, logits, gradients as
 they appear) is found by `memory_trace`: one step of the model's own code on tensors without contents.
+`Estimate.tensors` stands for PyTorch's own count of allocated bytes; what a process takes beside them is in
+`framework` and `ROUNDING`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 CUDA_CONTEXT = 600 * 1024**2
 """What CUDA and its libraries keep of a GPU beside tensors; between 0.4 and 0.8 GB by generation."""
 PROCESS = 780 * 10**6
-"""The interpreter with torch, transformers and datasets loaded (about 700 MB), and what the CPU's kernels keep."""
+"""On the CPU: the interpreter with torch, transformers and datasets loaded (about 690 MB), and what oneDNN keeps of
+compiled kernels and scratch. That was 35 to 50 MB in bfloat16 and grows with the number of different matrix shapes, so
+it is not foreseen, only allowed for. Not in here: a checkpoint's file, mapped as long as a weight in its stored dtype
+lives (pages the system takes back when it needs them), and holes in the heap (up to 40 MB seen with small batches)."""
 ROUNDING = 0.05
 """Share of the whole that an allocator loses to rounding and gaps."""
 
