@@ -47,16 +47,16 @@ def living() -> int:
 
 
 class Counted:
-    """PyTorch's count of bytes: what lives before the first step, and every allocation and release from then on."""
+    """PyTorch's count of bytes: what was made before the first step, and every allocation and release from then on."""
 
     def __init__(self) -> None:
-        self.before = 0
+        self.others, self.before = living(), 0
         self.profile: Any = torch.autograd.profiler.profile(profile_memory=True)
 
     def before_step(self, step: int) -> None:
         """Begin to count before the first step."""
         if step == 0:
-            self.before = living()
+            self.before = living() - self.others
             self.profile.__enter__()
 
     def peak(self) -> int:
