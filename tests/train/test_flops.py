@@ -71,12 +71,14 @@ def counted(model: Any, image_tokens: int) -> int:
         (TINY, {"language_model": "frozen", "vision_tower": LORA, "head": "full"}),
         pytest.param(PALIGEMMA, {"language_model": LORA}, marks=pytest.mark.slow),
         pytest.param(PALIGEMMA, {"language_model": "full"}, marks=pytest.mark.slow),
-        (PALIGEMMA, {"language_model": LORA, "projector": "full", "vision_tower": LORA}),
+        pytest.param(
+            PALIGEMMA, {"language_model": LORA, "projector": "full", "vision_tower": LORA}, marks=pytest.mark.slow
+        ),
         (LLAMA, {"language_model": {**LORA, "modules": ["q_proj", "k_proj", "v_proj"]}, "projector": "full"}),
         pytest.param(
             LLAMA, {"language_model": "frozen", "projector": "full", "vision_tower": "full"}, marks=pytest.mark.slow
         ),
-        (OPT, {"language_model": "full", "projector": "full", "head": "full"}),
+        pytest.param(OPT, {"language_model": "full", "projector": "full", "head": "full"}, marks=pytest.mark.slow),
         pytest.param(OPT, {"language_model": LORA, "projector": "full"}, marks=pytest.mark.slow),
         pytest.param(
             MPT, {"language_model": {**LORA, "modules": ["Wqkv"]}, "projector": "full"}, marks=pytest.mark.slow
