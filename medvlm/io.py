@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,28 +17,34 @@ from typing import IO, Any
 from medvlm.errors import ResourceError
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space left, quota exceeded, file too large for the disk or the limit of the process."""
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
     """Turn a full disk or an exceeded quota into one clear `ResourceError` naming `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise ResourceError(f"{path}: no space left on the disk; free some or choose another folder") from error
         raise
 
 
 @contextlib.contextmanager
-def resource_errors(path: Path | str, hint: str) -> Iterator[None]:
+def resource_errors(
+    path: Path | str, hint: str, again: str = "free some, then go on with the same run"
+) -> Iterator[None]:
     """Turn exhausted disk or memory, in whatever words a library says it, into one clear `ResourceError`.
 
     Args:
         path: where is written; its disk is looked at when a library's own writer fails.
         hint: what to set when memory runs out.
+        again: what to do when the disk is full.
     """
     try:
-        with disk_errors(path):
-            yield
+        yield
     except Exception as error:
         # torch.OutOfMemoryError by its name, since torch is not loaded here.
         memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -45,20 +52,29 @@ def resource_errors(path: Path | str, hint: str) -> Iterator[None]:
             raise ResourceError(f"out of memory; {hint}") from error
         if isinstance(error, ResourceError) or not _disk_full(Path(path), error):
             raise
-        raise ResourceError(f"{path}: no space left on the disk; free some, then go on with the same run") from error
+        raise ResourceError(f"{path}: no space left on the disk; {again}") from error
+
+
+_SAYS_DISK_FULL = re.compile(
+    r"No space left|Disk quota exceeded|File too large|\(os error (?:%s)\)" % "|".join(map(str, DISK_FULL))
+)
+"""As libraries in Rust and C++ put it into their errors' texts."""
 
 
 def _disk_full(path: Path, error: BaseException) -> bool:
     """Return True where an error, or what caused it, is about a full disk; some writers only say that they failed."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             return True
-        if any(words in str(cause) for words in ("No space left", "os error 28")):
+        if _SAYS_DISK_FULL.search(str(cause)):
             return True
         cause = cause.__cause__ or cause.__context__
-    writer = type(error).__name__ == "SafetensorError" or "inline_container" in str(error)
-    return writer and path.exists() and shutil.disk_usage(path).free < 1 << 20
+    # torch's writer of zip files says only that fewer bytes went out than it gave.
+    if any(words in str(error) for words in ("PytorchStreamWriter failed", "unexpected pos")):
+        return True
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return type(error).__name__ == "SafetensorError" and shutil.disk_usage(there).free < 1 << 20
 
 
 @contextlib.contextmanager

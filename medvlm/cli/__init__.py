@@ -118,8 +118,10 @@ def run(argv: list[str] | None = None) -> int:
 def _os_error(error: OSError) -> tuple[str, int]:
     import errno
 
+    from medvlm.io import DISK_FULL
+
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in DISK_FULL:
         return f"{where}no space left on the disk; free some or choose another folder", 7
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return f"{where}{error.strerror}", 3

@@ -27,7 +27,7 @@ def report(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder to write into; the run's own, or this one for several runs."),
+        typer.Option("--out", help="Folder to write into; the run's own, or one beside several runs."),
     ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,

@@ -8,7 +8,6 @@ where it lies, the chunk is done.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
 import time
@@ -23,7 +22,7 @@ from medvlm.data import dedup, schema
 from medvlm.data.sample import COLUMNS, TASKS, Credit, Image, Reject, Sample
 from medvlm.data.sources.base import Source, Unit
 from medvlm.errors import MedvlmError
-from medvlm.io import atomic_write, sha256_bytes, stable_hash
+from medvlm.io import DISK_FULL, atomic_write, sha256_bytes, stable_hash
 from medvlm.licenses.policy import admit
 
 BATCH_ROWS = 100
@@ -182,7 +181,7 @@ def _whole(source: Source, unit: Unit) -> Iterator[Sample | Reject | Credit]:
     except (MedvlmError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         yield Reject(source.name, unit.name, "unit failed", f"{type(error).__name__}: {error}")
 

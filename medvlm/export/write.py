@@ -66,7 +66,8 @@ def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
     elif rights.forbidden:
         warn(f"keep this export to yourself: {rights.forbidden}")
     hint = "export on a machine with more memory, or without --merge"
-    with resource_errors(settings.out.parent, hint), _building(settings.out) as folder:
+    again = "free some and run the same command again"
+    with resource_errors(settings.out, hint, again), _building(settings.out) as folder:
         told = _weights(run, recipe, folder, into, warn)
         missing = rights_of.write_credits(rights, folder)
         if settings.push:

@@ -231,6 +231,7 @@ class TrainPart(Part):
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images; 0 decodes in the main process."""
 
+    _words = field_validator("liger", mode="before")(lambda value: _as_word(value))
     _numbers = field_validator(
         "learning_rate", "warmup", "epochs", "weight_decay", "clip", "label_smoothing", mode="before"
     )(lambda value: _as_float(value))
@@ -275,6 +276,7 @@ class ComputePart(Part):
     country: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USA"
     """ISO 3166 code, for the carbon intensity that codecarbon assumes."""
 
+    _words = field_validator("energy", mode="before")(lambda value: _as_word(value))
     _numbers = field_validator("price_per_hour", "peak_tflops", mode="before")(lambda value: _as_float(value))
 
 
@@ -311,6 +313,11 @@ class Recipe(Part):
         if self.model.id is None and self.adapters.projector.kind != "full":
             raise ValueError("adapters.projector: the projector between the two models is new; expected full")
         return self
+
+
+def _as_word(value: Any) -> Any:
+    """Take the words on and off, which YAML 1.1 reads as true and false, for what they say."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _as_float(value: Any) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medvlm.errors import UsageError
-from medvlm.io import write_text
+from medvlm.io import stable_hash, write_text
 from medvlm.report import html, markdown
 from medvlm.report.build import build
-from medvlm.report.context import read
+from medvlm.report.context import RunContext, read
+from medvlm.report.side_by_side import one_group
 from medvlm.runs import RUNS, Run, group_of, groups
 
 
@@ -42,7 +43,7 @@ def write(runs: Sequence[Path], out: Path | None = None) -> list[Path]:
 
     Args:
         runs: run folders.
-        out: the folder to write into; by default the run's own, or the working directory for several.
+        out: the folder to write into; by default the run's own, or one beside the runs for several.
 
     Raises:
         InputError: one of them is no run.
@@ -51,8 +52,19 @@ def write(runs: Sequence[Path], out: Path | None = None) -> list[Path]:
     distinct = {path.resolve(): path for path in runs}
     contexts = [read(path) for path in distinct.values()]
     document = build(contexts)
-    folder = out or (contexts[0].path if len(contexts) == 1 else Path())
+    folder = out or _folder(contexts)
     paths = [folder / "report.html", folder / "report.md"]
     for path, text in zip(paths, (html.render(document), markdown.render(document)), strict=True):
         write_text(path, text)
     return paths
+
+
+def _folder(runs: Sequence[RunContext]) -> Path:
+    """Return where a report goes by itself: into its run; for several, beside them, one folder for the same runs."""
+    if len(runs) == 1:
+        return runs[0].path
+    parent = RUNS if RUNS.is_dir() else runs[0].path.parent
+    if one_group(runs):
+        return parent / f"{runs[0].group['id']}-report"
+    # The names of many runs would not fit in one.
+    return parent / f"comparison-{stable_hash(sorted(str(run.path.resolve()) for run in runs))[:8]}-report"

@@ -127,7 +127,7 @@ def test_variants_are_runs_of_their_own_and_are_compared(
     trains = {name: run.facts()["census"]["language_model"]["trainable"] > 0 for name, run in found.items()}
     assert trains == {"two-proj": False, "two-lora": True}
     assert medvlm(["report", group, "--quiet"]) == 0
-    page = (at_shelf / "report.html").read_text(encoding="utf-8")
+    page = (at_shelf / "runs" / f"{group}-report" / "report.html").read_text(encoding="utf-8")
     assert "adapters.language_model.kind" in page
     assert "Training loss of all runs by step" in page
 

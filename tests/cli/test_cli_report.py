@@ -45,9 +45,18 @@ def test_without_a_name_the_newest_run(app: typer.Typer, runs: Path) -> None:
     assert "<title>two - medvlm report</title>" in (runs / "runs" / "two" / "report.html").read_text()
 
 
-def test_several_runs_are_written_here_or_where_asked(app: typer.Typer, runs: Path) -> None:
-    assert CliRunner().invoke(app, ["report", "one", "runs/two"]).stdout.split() == ["report.html", "report.md"]
-    assert (runs / "report.md").read_text().startswith("# 2 runs compared\n")
+def test_several_runs_are_written_beside_them_or_where_asked(app: typer.Typer, runs: Path) -> None:
+    (runs / "report.md").write_text("mine")
+    first = CliRunner().invoke(app, ["report", "one", "runs/two"]).stdout.split()
+    assert [Path(path).name for path in first] == ["report.html", "report.md"]
+    assert Path(first[1]).read_text().startswith("# 2 runs compared\n")
+    assert (runs / "report.md").read_text() == "mine", "nothing is replaced where the user happens to be"
+    assert Path(first[1]).parent.parent == Path("runs")
+    (runs / "runs" / "three").mkdir()
+    (runs / "runs" / "three" / "run.json").write_text('{"status": "finished"}')
+    other = CliRunner().invoke(app, ["report", "one", "three"]).stdout.split()
+    assert set(first).isdisjoint(other), "another comparison goes elsewhere"
+    assert CliRunner().invoke(app, ["report", "two", "one"]).stdout.split() == first
     CliRunner().invoke(app, ["report", "one", "two", "--out", "there"])
     assert (runs / "there" / "report.html").is_file()
 

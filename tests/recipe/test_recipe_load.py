@@ -154,6 +154,17 @@ def test_extends_lays_one_recipe_over_another(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "a.yaml"))
 
 
+@pytest.mark.parametrize("word", ["on", "off"])
+def test_on_and_off_need_no_quotes(tmp_path: Path, word: str) -> None:
+    text = f"{yaml.safe_dump(GOOD)}train: {{liger: {word}}}\ncompute: {{energy: off}}\n"
+    recipe = load_recipe(write(tmp_path, text))
+    assert (recipe.train.liger, recipe.compute.energy) == (word, "off")
+    assert load_recipe(write(tmp_path, GOOD), [f"train.liger={word}"]).train.liger == word
+    assert load_recipe(write(tmp_path, GOOD), ["train.liger='" + word + "'"]).train.liger == word
+    with pytest.raises(RecipeError, match="compute.energy: 'on': expected"):
+        load_recipe(write(tmp_path, GOOD), ["compute.energy=on"])
+
+
 def test_resolved_recipe_comes_back_with_the_same_hash(tmp_path: Path) -> None:
     recipe = load_recipe("tiny", ["train.learning_rate=1e-4"])
     write_resolved(recipe, tmp_path / "recipe.yaml")

@@ -125,9 +125,11 @@ def test_a_group_is_named_by_its_id_or_one_of_its_runs(
     paths = make_group(tmp_path)
     monkeypatch.chdir(tmp_path)
     for words in ([GROUP], ["--group", f"runs/{paths[1].name}"], [str(path) for path in paths]):
-        (tmp_path / "report.html").unlink(missing_ok=True)
+        page = tmp_path / "runs" / f"{GROUP}-report" / "report.html"
+        page.unlink(missing_ok=True)
         assert medvlm(["report", *words, "--quiet"]) == 0
-        assert len(tables((tmp_path / "report.html").read_text())["Outcomes"]) == 3
+        assert len(tables(page.read_text())["Outcomes"]) == 3
+        assert not list(tmp_path.glob("*.html")), "nothing is written where the user happens to be"
     assert medvlm(["report", paths[0].name, "--quiet"]) == 0
     assert f"medvlm report {GROUP} shows all" in (paths[0] / "report.html").read_text()
     capsys.readouterr()

@@ -140,8 +140,9 @@ def test_a_limit_on_file_size_leaves_no_half_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = recipe_file(tmp_path, settings(tiny_folder, data_folder))
-    assert in_child(["finetune", path, "--quiet"], _small_files) != 0
+    assert in_child(["finetune", path, "--quiet"], _small_files) == 7
     run = only_run(tmp_path)
     assert run.facts()["status"] == "failed"
+    assert "no space left on the disk" in run.facts()["error"]
     assert not list(run.checkpoints.iterdir())
     assert medvlm(["finetune", path, "--resume", "--quiet"]) == 0
