@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, MedvlmError, RecipeError
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
-from medvlm.models.components import Places, bare_name
+from medvlm.models.components import Places, bare_name, tied
 from medvlm.models.load import Loaded, load_base
 from medvlm.recipe.models import COMPONENTS, AdapterPart, Recipe
 from medvlm.runs import Run
@@ -100,25 +101,37 @@ def load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] | 
     Raises:
         InputError: the run's weights are missing, damaged, or do not fit the recipe.
     """
+    with _in_one_line(run, "train it again"):
+        return _load(run, recipe, prepare)
+
+
+@contextlib.contextmanager
+def _in_one_line(run: Run, mend: str) -> Iterator[None]:
+    """Make InputError of what reading weights raises.
+
+    Args:
+        run: named in it.
+        mend: what to do then.
+    """
     from safetensors import SafetensorError
 
     try:
-        return _load(run, recipe, prepare)
+        yield
     except MedvlmError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{run.path}: its weights cannot be loaded ({reason}); train it again") from error
+        raise InputError(f"{run.path}: its weights cannot be loaded ({reason}); {mend}") from error
 
 
 def _load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] | None) -> Loaded:
-    if (run.model / "config.json").is_file():
-        return load_base(recipe, trained=str(run.model))
-    weights = _stored(run)
-    loaded = load_base(recipe)
+    whole = _is_whole(run)
+    stored = {} if whole else _stored(run)
+    loaded = load_base(recipe, trained=str(run.model) if whole else None)
     if prepare is not None:
         prepare(loaded.model)
     loaded.model = adapters.apply(loaded.model, recipe.adapters, BACKBONES.get(recipe.model.backbone))
+    weights = _whole(run, loaded.model)[0] if whole else stored
     wanted = {_key(name) for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
     left, missing = _fill(loaded.model, weights), wanted - weights.keys()
     if left or missing:
@@ -141,13 +154,49 @@ def begin_from(model: torch.nn.Module, run: Run, recipe: Recipe, kind: type[Back
 
     Raises:
         RecipeError: something that the run trained would be lost: it must be trained here too, in the same way.
-        InputError: the run's weights are missing.
+        InputError: the run's weights are missing or damaged, or of another image size.
     """
     _check_start(run, recipe)
-    weights = _whole(run, model) if (run.model / "config.json").is_file() else _stored(run)
-    left = _fill(model, weights)
+    old, places = run.recipe().adapters, Places(model, kind)
+    trained = {component for component in COMPONENTS if old.part(component).kind != "frozen"}
+    with _in_one_line(run, "expected the run's own model.image_size here, and a run that is whole"):
+        if _is_whole(run):
+            weights, tied_head = _whole(run, model)
+            trained |= {"head"} if tied_head else set()
+            due = {key for key in weights if _component(places, key) in trained}
+        else:
+            weights = _stored(run)
+            due = set(weights)
+        here = _by_key(model)
+        missing = {k for k, p in here.items() if p.requires_grad and _component(places, k) in trained} - weights.keys()
+        _check_kept(run, {_component(places, key) for key in due & here.keys() if not here[key].requires_grad}, recipe)
+        # What that run did not train is the base's, whose position embeddings follow the image size.
+        other = {key for key in here.keys() & weights.keys() - due if weights[key].shape != here[key].shape}
+        left = _fill(model, {key: value for key, value in weights.items() if key not in other}) | missing
     if left:
         raise InputError(f"{run.path}: {len(left)} of its weights have no place here ({sorted(left)[0]}, ...)")
+
+
+def _component(places: Places, key: str) -> str:
+    """Return the component in the recipe that a parameter goes with; embeddings go with the language model."""
+    found = places.component(key)
+    return "language_model" if found == "embeddings" else found
+
+
+def _check_kept(run: Run, lost: set[str], recipe: Recipe) -> None:
+    """Raise where weights that the run trained would lie frozen here, and so be no part of what is saved.
+
+    So does a tied head, trained as the embeddings, beneath an adapter: it would stand beside the base's when loaded.
+    """
+    if lost:
+        raise RecipeError(
+            "recipe",
+            [
+                f"adapters.{name}: {_said(recipe.adapters.part(name))}: {run.path} trained its weights, which would be "
+                "lost; expected frozen or full"
+                for name in sorted(lost)
+            ],
+        )
 
 
 def _check_start(run: Run, recipe: Recipe) -> None:
@@ -190,11 +239,28 @@ def _stored(run: Run) -> dict[str, torch.Tensor]:
     raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
 
 
-def _whole(run: Run, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of model/, under the names that they have in memory."""
+def _is_whole(run: Run) -> bool:
+    return (run.model / "config.json").is_file()
+
+
+def _whole(run: Run, model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], bool]:
+    """Return the weights of model/ in float32, under the names that they have in memory, and if its head is tied."""
+    import torch
+
     bare: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    stored = type(bare).from_pretrained(run.model, dtype="auto", local_files_only=True)
-    return dict(stored.named_parameters())
+    # Not in the dtype of its configuration, which rounds what was trained.
+    stored = type(bare).from_pretrained(run.model, dtype=torch.float32, local_files_only=True)
+    return dict(stored.named_parameters(remove_duplicate=False)), tied(stored)
+
+
+def _by_key(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return every parameter of the tuned model by `_key`, tied ones under each of their names."""
+    return {
+        _key(name): parameter
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        # PEFT's frozen originals bear the same names as what is trained in their stead.
+        if ".original_module." not in name
+    }
 
 
 def _key(name: str) -> str:
@@ -213,16 +279,17 @@ def _fill(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> set[str]:
     Raises:
         ValueError: a weight of another shape.
     """
+    import torch
+
     left = set(weights)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        key = _key(name)
-        # PEFT's frozen originals bear the same names as what is trained in their stead.
-        if ".original_module." in name or key not in weights:
+    for key, parameter in _by_key(model).items():
+        if key not in weights:
             continue
         value = weights[key]
         if value.shape != parameter.shape:
             raise ValueError(f"{key} is {list(value.shape)}; expected {list(parameter.shape)}")
-        dtype = value.dtype if parameter.requires_grad else parameter.dtype
-        parameter.data = value.to(device=parameter.device, dtype=dtype)
+        dtype = torch.float32 if parameter.requires_grad else parameter.dtype
+        # A copy, for a head that was tied, and stands by itself here, must not share the embeddings' memory.
+        parameter.data = value.to(device=parameter.device, dtype=dtype, copy=True)
         left.discard(key)
     return left

@@ -99,6 +99,79 @@ def test_another_run_goes_on_from_it(tiny_folder: Path, tmp_path: Path, way: str
     assert {n for n, p in again.model.named_parameters() if p.requires_grad} == before
 
 
+WHOLE = {"language_model": "full", "projector": "full"}
+
+
+@pytest.mark.parametrize("way", ["mixed", "components", "whole", "whole_untied", "decoder"])
+def test_in_bfloat16_nothing_that_was_trained_is_rounded(tiny_folder: Path, tmp_path: Path, way: str) -> None:
+    made = recipe(tiny_folder, WAYS[way], model={"id": str(tiny_folder), "dtype": "bfloat16"})
+    loaded = fresh(made)
+    run = saved(loaded, made, tmp_path / "run")
+    again = fresh(made, shake=False)
+    trained.begin_from(again.model, run, made, BACKBONES.get("paligemma"))
+    for found in (again, trained.load(run, made)):
+        parameters = dict(found.model.named_parameters())
+        for name, parameter in loaded.model.named_parameters():
+            assert torch.equal(parameters[name], parameter), name
+            assert parameters[name].dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16), name
+
+
+@pytest.mark.parametrize("first", [WHOLE, {**WHOLE, "vision_tower": {"kind": "lora", "r": 2}}])
+@pytest.mark.parametrize("more", [{}, {"head": "full"}, {"vision_tower": {"kind": "lora", "r": 2}, "head": "full"}])
+def test_a_head_trained_as_the_embeddings_goes_on(
+    tiny_folder: Path, tmp_path: Path, first: dict[str, Any], more: dict[str, Any]
+) -> None:
+    made = recipe(tiny_folder, first)
+    loaded = fresh(made)
+    expected = logits(loaded)
+    run = saved(loaded, made, tmp_path / "first")
+    second = recipe(tiny_folder, {**first, **more})
+    again = fresh(second, shake=False)
+    trained.begin_from(again.model, run, second, BACKBONES.get("paligemma"))
+    assert torch.allclose(logits(again), expected, atol=1e-5)
+    assert torch.allclose(logits(trained.load(saved(again, second, tmp_path / "second"), second)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [WHOLE, {**WHOLE, "vision_tower": {"kind": "lora", "r": 2}}])
+def test_a_head_trained_as_the_embeddings_is_not_lost_beneath_an_adapter(
+    tiny_folder: Path, tmp_path: Path, first: dict[str, Any]
+) -> None:
+    made = recipe(tiny_folder, first)
+    run = saved(fresh(made), made, tmp_path / "run")
+    second = recipe(tiny_folder, {**first, "head": {"kind": "lora", "r": 2}})
+    with pytest.raises(RecipeError, match=r"adapters\.head: lora .* which would be lost; expected frozen or full"):
+        trained.begin_from(fresh(second, shake=False).model, run, second, BACKBONES.get("paligemma"))
+
+
+@pytest.mark.parametrize("way", ["whole", "components"])
+def test_another_image_size_is_refused_where_position_embeddings_were_trained(
+    tiny_folder: Path, tmp_path: Path, way: str
+) -> None:
+    made = recipe(tiny_folder, {**WAYS[way], "vision_tower": "full"})
+    run = saved(fresh(made), made, tmp_path / "run")
+    other = recipe(tiny_folder, made.adapters.model_dump(), model={"id": str(tiny_folder), "image_size": 56})
+    with pytest.raises(InputError, match=r"expected the run's own model\.image_size") as caught:
+        trained.begin_from(fresh(other, shake=False).model, run, other, BACKBONES.get("paligemma"))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_image_size_beside_a_frozen_tower(tiny_folder: Path, tmp_path: Path) -> None:
+    made = recipe(tiny_folder, WHOLE)
+    loaded = fresh(made)
+    run = saved(loaded, made, tmp_path / "run")
+    other = recipe(tiny_folder, WHOLE, model={"id": str(tiny_folder), "dtype": "float32", "image_size": 56})
+    again = fresh(other, shake=False)
+    positions = [value for name, value in again.model.named_parameters() if "position_embedding" in name]
+    before = [value.clone() for value in positions]
+    trained.begin_from(again.model, run, other, BACKBONES.get("paligemma"))
+    found = dict(again.model.named_parameters())
+    assert positions
+    assert all(torch.equal(old, new) for old, new in zip(before, positions, strict=True))
+    assert all(
+        torch.equal(found[name], value) for name, value in loaded.model.named_parameters() if value.requires_grad
+    )
+
+
 def test_whole_components_go_on_beside_an_adapter(tiny_folder: Path, tmp_path: Path) -> None:
     first = recipe(tiny_folder, {"language_model": "frozen", "projector": "full"})
     loaded = fresh(first)
