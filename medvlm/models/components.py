@@ -103,6 +103,16 @@ def untie(model: torch.nn.Module) -> None:
             keys.clear()
 
 
+def cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter of floats this dtype, in place; buffers keep theirs, as in `from_pretrained`.
+
+    `model.to(dtype)` would round the frequencies of rotary embeddings too, which families compute in float32.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
 def census(model: torch.nn.Module, backbone: type[Backbone], quantized: set[str] | None = None) -> dict[str, Count]:
     """Count parameters by component: in all, trained, and stored in 4 bits.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medvlm.errors import InputError, MissingExtraError, RecipeError
 from medvlm.models import quantize
 from medvlm.models.backbones import BACKBONES
+from medvlm.models.components import cast
 from medvlm.models.locate import Located, locate_config, locate_parts, weights_fingerprint
 from medvlm.models.positions import image_tokens
 from medvlm.models.published import PUBLISHED
@@ -126,7 +127,8 @@ def _untrained(recipe: Recipe) -> tuple[torch.nn.Module, Any]:
     torch.manual_seed(recipe.seed)
     model, processor = random_model(recipe.model.image_size)
     model.set_attn_implementation(attention(recipe, model.config))  # type: ignore[operator]
-    return model.to(getattr(torch, recipe.model.dtype)), processor
+    cast(model, getattr(torch, recipe.model.dtype))
+    return model, processor
 
 
 def _pretrained(recipe: Recipe, paths: Mapping[str, Path], kind: type[Backbone]) -> tuple[torch.nn.Module, Any]:

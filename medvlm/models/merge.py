@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medvlm.errors import InputError
 from medvlm.models import trained
-from medvlm.models.components import untie
+from medvlm.models.components import cast, untie
 from medvlm.models.load import Loaded
 from medvlm.recipe.models import QuantizationPart, Recipe
 
@@ -55,8 +55,8 @@ def _plain(model: Any, dtype: str) -> Any:
     """Return the model in one dtype and frozen, as any checkpoint is loaded."""
     import torch
 
-    model = model.to(getattr(torch, dtype)).requires_grad_(False)
-    return model.eval()
+    cast(model, getattr(torch, dtype))
+    return model.requires_grad_(False).eval()
 
 
 def dequantize(model: Any, dtype: str) -> None:

@@ -165,3 +165,18 @@ def test_softcapping_is_written_to_the_merged_configuration(gemma2_folder: Path,
     again: Any = type(found.model).from_pretrained(tmp_path / "merged", attn_implementation="eager")  # type: ignore[attr-defined]
     assert again.config.text_config.final_logit_softcapping == (SOFTCAP if keep else None)
     assert torch.allclose(logits(Loaded(again, None, found.backbone, {})), logits(loaded), atol=2e-5)
+
+
+def test_frequencies_of_rotary_embeddings_are_not_rounded(tiny_folder: Path, tmp_path: Path) -> None:
+    made = recipe(tiny_folder, "dora", dtype="bfloat16")
+    run, _ = trained_run(made, tmp_path / "run")
+    untrained = load_base(recipe(Path("medvlm/tiny-random"), "dora", dtype="bfloat16"))
+    plain = load_base(recipe(tiny_folder, "dora"))
+    expected = dict(plain.model.named_buffers())
+    for loaded in (merge.merged(run, made, "original"), untrained):
+        assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+        found = {name: value for name, value in loaded.model.named_buffers() if "inv_freq" in name}
+        assert found
+        for name, value in found.items():
+            assert torch.equal(value, expected[name]), name
+            assert value.dtype == torch.float32
