@@ -81,6 +81,7 @@ class Meter:
         self._began = self._written = time.perf_counter()
         self._running = True
         self.counter.start()
+        self._write()
 
     def step(self, samples: int, tokens: int, flops: int) -> None:
         """Add one batch of training: its samples, tokens (image tokens included) and useful operations."""
@@ -95,12 +96,14 @@ class Meter:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Count what happens inside as time of the run, but not as time of training."""
+        """Count what happens inside as time of the run, but not as time of training; then write the session."""
         started = time.perf_counter()
         try:
             yield
         finally:
             self.session.aside_seconds += time.perf_counter() - started
+        if self._running:
+            self._write()
 
     def stop(self) -> None:
         """Stop the clock and write the session; a second call does nothing."""
