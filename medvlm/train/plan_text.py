@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medvlm.recipe.models import Recipe
+from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.train.plan import ASSUMED_SHARE, Plan
 
 GB = 1e9
@@ -15,14 +15,14 @@ def lines(plan: Plan, recipe: Recipe) -> list[str]:
     """Return the plan, a line each: components with their parameters and bytes, memory, data, work, time, money."""
     part = recipe.train
     return [
-        f"plan of {recipe.name}: {recipe.model.label}, nothing is trained",
+        f"plan of {recipe.name}: {recipe.model.label}, a dry run",
         *_components(plan),
         f"LoRA on {plan.lora_modules} modules; {plan.quantized_modules} linear layers in 4 bits",
         *_memory(plan),
         f"data: {plan.rows:,} rows an epoch from {', '.join(d.path for d in recipe.data)}",
         (
             f"steps: {plan.steps:,} of {part.batch_size} x {part.gradient_accumulation} samples, "
-            f"learning rate {part.learning_rate:g}, {part.schedule}, warm-up {part.warmup:.0%}"
+            f"learning rate {_rates(recipe)}, {part.schedule}, warm-up {part.warmup:.0%}"
         ),
         f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)",
         *_work(plan, recipe),
@@ -35,6 +35,24 @@ def size(count: float) -> str:
         if count >= step:
             return f"{count / step:.{2 if unit == 'GB' else 1}f} {unit}"
     return f"{count:.0f} B" if count else "-"
+
+
+def _rates(recipe: Recipe) -> str:
+    """Return the learning rates of what is trained: one, or that of each component where one has its own."""
+    trained = {name: recipe.adapters.part(name) for name in COMPONENTS}
+    rates = {
+        name: part.learning_rate or recipe.train.learning_rate
+        for name, part in trained.items()
+        if part.kind != "frozen"
+    }
+    if len(set(rates.values())) == 1:
+        return f"{next(iter(rates.values())):g}"
+    return " and ".join(f"{rate:g} ({name})" for name, rate in rates.items())
+
+
+def _large(count: float) -> str:
+    """Return bytes in words; those below a megabyte say nothing beside the rest."""
+    return size(count) if count >= 1e6 else "-"
 
 
 def _components(plan: Plan) -> list[str]:
@@ -63,7 +81,7 @@ def _memory(plan: Plan) -> list[str]:
     first = (
         f"memory: {size(found.total)} at the peak = weights {size(found.weights)} + trained {size(found.adapters)} "
         f"+ gradients {size(found.gradients)} + optimizer {size(found.optimizer)} "
-        f"+ activations {size(found.activations)} + logits {size(found.logits)} + libraries and rounding "
+        f"+ activations {size(found.activations)} + logits {_large(found.logits)} + libraries and rounding "
         f"{size(found.total - found.tensors)}, for {batch.rows} x {batch.length:,} tokens"
     )
     if plan.fits:
