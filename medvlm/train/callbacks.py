@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,12 +47,15 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         """Start the step's clock."""
         self.step_started = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop the step's clock and show progress."""
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Stop the step's clock, show progress, and have the last steps logged, however few since the last log."""
         self.step_seconds = time.perf_counter() - self.step_started
         last = state.log_history[-1] if state.log_history else {}
         note = f"loss {last['loss']:.3f}" if "loss" in last else ""
         self.show.update(state.global_step, state.max_steps, note)
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append the line of this step."""
@@ -75,10 +79,15 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps(line) + "\n")
 
 
-def mean_loss(path: Path) -> float:
-    """Return the mean of all logged training losses."""
-    losses = [line["loss"] for line in _lines(path)]
-    return float(sum(losses)) / max(1, len(losses))
+def mean_loss(path: Path) -> float | None:
+    """Return the mean training loss over all logged steps; None where nothing is logged."""
+    lines = _lines(path)
+    if not lines:
+        return None
+    # A line is the mean over the steps since the one before.
+    steps = [0, *(int(line["step"]) for line in lines)]
+    total = sum(line["loss"] * (step - before) for line, (before, step) in zip(lines, pairwise(steps), strict=True))
+    return float(total) / steps[-1]
 
 
 _TOTALS = ("samples", "tokens", "flops", "seconds")

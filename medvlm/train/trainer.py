@@ -62,6 +62,7 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         self.parts.restore(self.counters.get("parts"))
         self.started = time.perf_counter()
         self._update_loss: torch.Tensor | float = 0.0
+        self._rates: list[float] = []
         self._logged = (0, 0.0)
 
     def seconds(self) -> float:
@@ -90,15 +91,22 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         return super().create_optimizer(model)
 
     def learning_rates(self) -> dict[str, float]:
-        """Return the present learning rate of each trained component where they differ, else nothing."""
-        rates = [self.recipe.adapters.part(name).learning_rate for name in COMPONENTS]
-        if not any(rates) or self.lr_scheduler is None:
+        """Return the rates that the last update was made with: train.learning_rate's, and of each trained component.
+
+        Those of the components stand there only where one has its own.
+        """
+        if not self._rates:
             return {}
-        now = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
-        places = Places(self.model, BACKBONES.get(self.recipe.model.backbone))
-        named = self.model.named_parameters()
-        found = {places.component(name): now[id(p)] for name, p in named if id(p) in now}
-        return {f"learning_rate/{component}": rate for component, rate in found.items()}
+        base = self.recipe.train.learning_rate
+        # What the schedule had made of the first group's rate; one ratio holds for all.
+        found = {"learning_rate": self._rates[0] * (base / self.optimizer.param_groups[0]["initial_lr"])}
+        if any(self.recipe.adapters.part(name).learning_rate for name in COMPONENTS):
+            groups = zip(self.optimizer.param_groups, self._rates, strict=True)
+            made = {id(p): rate for group, rate in groups for p in group["params"]}
+            places = Places(self.model, BACKBONES.get(self.recipe.model.backbone))
+            named = self.model.named_parameters()
+            found |= {f"learning_rate/{places.component(name)}": made[id(p)] for name, p in named if id(p) in made}
+        return found
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the meter counts, and the Trainer's own count walks through all modules at every batch."""
@@ -143,6 +151,8 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
                 f"model.dtype=bfloat16; {checkpoints.last_words(Path(self.args.output_dir))}"
             )
         self.parts.fold()
+        # The schedule moves on before the step is logged.
+        self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
