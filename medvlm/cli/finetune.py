@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medvlm.cli.common import DebugOption, QuietOption, progress, say
+from medvlm.cli.common import DebugOption, QuietOption, progress, say, warn
 
 if TYPE_CHECKING:
     from medvlm.recipe import Members, Recipe
@@ -89,5 +89,8 @@ def _print_result(run: Run, quiet: bool) -> None:
     loss = facts["result"]["train_loss"]
     held_out = facts["result"].get("eval_loss")
     validation = f", validation loss {held_out:.3f}" if held_out is not None else ""
-    say(f"{run.path}: {facts['result']['steps']} steps, mean training loss {loss:.3f}{validation}")
+    training = f", mean training loss {loss:.3f}" if loss is not None else ""
+    say(f"{run.path}: {facts['result']['steps']} steps{training}{validation}")
+    if "best_gone" in facts["result"]:
+        warn(facts["result"]["best_gone"])
     say(f"{compute['samples_per_second']:.1f} samples/s, {compute['seconds']:.0f} s on {compute['device']}", quiet)

@@ -13,15 +13,16 @@ from typing import Any
 
 from medvlm.cli.common import Progress
 from medvlm.data.mixture import Mixture
-from medvlm.errors import InputError
+from medvlm.errors import InputError, MedvlmError
 from medvlm.licenses import policy, registry
 from medvlm.models.locate import locate_parts
 from medvlm.recipe.members import Members, differing
 from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import recipe_hash
-from medvlm.runs import FINISHED, Run, group_of, groups, open_run, unfinished
+from medvlm.runs import FINISHED, RUNS, Run, group_of, groups, open_run, unfinished
 
 Bars = Callable[[str], AbstractContextManager[Progress]]
+LATEST = ("latest", "runs/latest")
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,6 +51,7 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
 
     Raises:
         InputError: there is nothing to go on with; a stage's start is missing; a member has no training rows.
+        RecipeError: a member's rows do not do for what its recipe asks of them, as `check_mixture` says.
         MedvlmError: what `train` raises; the members before keep their runs.
     """
     recipes = dict(members.members)
@@ -60,13 +62,15 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
 
     for name in names:
         check_machine(recipes[name])
-        training_rows(recipes[name])
+        _checked_rows(recipes[name])
     group = _group(members, names, resume)
     left = [name for name in names if not (resume and group.finished(name))]
     if not left:
         raise InputError(f"{group.id}: all of it is finished; leave out --resume to train it again")
+    # Before the first is trained, after which `runs/latest` is another run.
+    started = {name: _with_start(members, name, group.runs.get(name) if resume else None) for name in left}
     for name in left:
-        recipe = _from_stage_before(members, name, group)
+        recipe = _from_stage_before(members, name, started[name], group)
         _forget_the_last()
         with bars(recipe.name) as bar:
             yield _train_one(members, name, recipe, group, command, bar, resume)
@@ -77,12 +81,12 @@ def _train_one(
 ) -> Run:
     from medvlm.train.loop import Job, train
 
-    mixture = training_rows(recipe)
+    mixture, validation = _checked_rows(recipe)
     job = Job(
         recipe,
         locate_parts(recipe.model),
         mixture,
-        Mixture(recipe.data, "validation", recipe.seed),
+        validation,
         command=command,
         license=rights(recipe, mixture.licenses()),
         group=_record(members, name, group),
@@ -126,16 +130,33 @@ def training_rows(recipe: Recipe) -> Mixture:
     return mixture
 
 
+def _checked_rows(recipe: Recipe) -> tuple[Mixture, Mixture]:
+    """Return the training and the validation mixture.
+
+    Raises:
+        InputError: as `training_rows`.
+        RecipeError: as `check_mixture`.
+    """
+    from medvlm.train.mixing import check_mixture
+
+    mixtures = training_rows(recipe), Mixture(recipe.data, "validation", recipe.seed)
+    check_mixture(recipe, *mixtures)
+    return mixtures
+
+
 def _group(members: Members, names: list[str], resume: bool) -> Group:
-    """Return the group to go on with, or a new one."""
+    """Return the group to go on with, or a new one.
+
+    To go on with is the newest one with a run that stopped, else the newest with one that was not begun.
+    """
     nothing = f"no unfinished run of {members.name} with these settings; leave out --resume to start one"
     if members.kind == "single":
-        begun = unfinished(recipe_hash(_pinned(members.members[0][1]))) if resume else None
+        begun = _begun(members.members[0][1]) if resume else None
         if resume and begun is None:
             raise InputError(nothing)
         return Group(members.name, {names[0]: begun} if begun else {})
     known = {
-        id: runs
+        id: Group(id, runs)
         for id, runs in groups().items()
         if group_of(next(iter(runs.values())).facts()).get("hash") == members.hash
     }
@@ -143,24 +164,57 @@ def _group(members: Members, names: list[str], resume: bool) -> Group:
         raise InputError(nothing)
     # A later stage alone joins the group of the stage that it starts from.
     if known and (resume or (members.kind == "stages" and members.names[0] not in names)):
-        id = next(iter(known))
-        return Group(id, known[id])
+        found = list(known.values())
+        stopped = [one for one in found if any(name in one.runs and not one.finished(name) for name in names)]
+        missing = [one for one in found if not all(map(one.finished, names))]
+        return (stopped or missing or found)[0] if resume else found[0]
     stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{members.name}"
     taken = groups()
     return Group(next(id for n in range(1, 1000) if (id := stem if n == 1 else f"{stem}-{n}") not in taken), {})
 
 
-def _from_stage_before(members: Members, name: str, group: Group) -> Recipe:
-    """Return the member's recipe with the run that it starts from filled in.
+def _begun(recipe: Recipe) -> Run | None:
+    """Return the newest run of a recipe that did not finish; `runs/latest` may have been another run when it began."""
+    if recipe.model.start not in LATEST:
+        return unfinished(recipe_hash(_pinned(recipe)))
+    for path in sorted(RUNS.iterdir(), reverse=True) if RUNS.is_dir() else []:
+        with contextlib.suppress(MedvlmError):
+            run = Run(path)
+            facts = run.facts()
+            then = _starting_from(recipe, run.recipe().model.start)
+            if facts.get("status") != FINISHED and facts.get("recipe_hash") == recipe_hash(then):
+                return run
+    return None
+
+
+def _stage_before(members: Members, name: str) -> str | None:
+    """Return the stage whose run this one starts from; None where the recipe names a run for it, or it is the first."""
+    place = members.names.index(name)
+    if members.kind != "stages" or place == 0:
+        return None
+    recipes = dict(members.members)
+    before = members.names[place - 1]
+    # The same start in both is the common part's, so it is where the first begins.
+    return before if recipes[name].model.start in (None, recipes[before].model.start) else None
+
+
+def _with_start(members: Members, name: str, begun: Run | None) -> Recipe:
+    """Return the member's recipe with a start that it names as a folder; what was begun keeps the one it began with."""
+    recipe = dict(members.members)[name]
+    if begun is not None:
+        return _starting_from(recipe, begun.recipe().model.start)
+    return recipe if _stage_before(members, name) else _pinned(recipe)
+
+
+def _from_stage_before(members: Members, name: str, recipe: Recipe, group: Group) -> Recipe:
+    """Return the recipe with the run of the stage before as its start, if it starts from that.
 
     Raises:
-        InputError: the stage before is not trained, or the run that the recipe names is not finished.
+        InputError: the stage before is not trained.
     """
-    recipe = dict(members.members)[name]
-    place = members.names.index(name)
-    if members.kind != "stages" or place == 0 or recipe.model.start is not None:
-        return _pinned(recipe)
-    before = members.names[place - 1]
+    before = _stage_before(members, name)
+    if before is None:
+        return recipe
     run = group.finished(before)
     if run is None:
         raise InputError(
@@ -174,11 +228,11 @@ def _pinned(recipe: Recipe) -> Recipe:
     """Return the recipe with a start such as `runs/latest`, or a run's bare name, as the folder that it stands for."""
     if recipe.model.start is None:
         return recipe
-    run = open_run(None if recipe.model.start in ("latest", "runs/latest") else recipe.model.start)
+    run = open_run(None if recipe.model.start in LATEST else recipe.model.start)
     return _starting_from(recipe, str(run.path))
 
 
-def _starting_from(recipe: Recipe, start: str) -> Recipe:
+def _starting_from(recipe: Recipe, start: str | None) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": start})})
 
 
@@ -211,7 +265,7 @@ def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Reci
     before: Counter[str] = Counter()
     for name in names:
         recipe = dict(members.members)[name]
-        mixture = training_rows(recipe)
+        mixture, _ = _checked_rows(recipe)
         plan = make_plan(recipe, mixture)
         yield name, recipe, plan, rights(_pinned(recipe), mixture.licenses(), before)
         if members.kind == "stages":

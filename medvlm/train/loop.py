@@ -71,6 +71,8 @@ def _train(job: Job, run: Run, facts: dict[str, Any], show: Progress, resume: bo
     """Train and save; whatever ends it early is recorded in run.json."""
     checkpoint = checkpoints.newest(run.checkpoints) if resume else None
     try:
+        if checkpoint is not None and checkpoints.step_of(checkpoint) < updates(job.recipe, len(job.train)):
+            _check_best(checkpoint)
         hint = smaller(job.recipe)
         with resource_errors(run.path, hint), memory_errors(hint), callbacks.Interrupt() as interrupt:
             loaded, trainer = prepare(job, run, facts, interrupt, show, checkpoint)
@@ -177,11 +179,8 @@ def _close(facts: dict[str, Any], trainer: SuffixTrainer, loaded: Loaded, run: R
     state = trainer.state
     step = state.global_step
     facts["result"] = {"train_loss": callbacks.mean_loss(run.path / "metrics.jsonl"), "steps": step}
-    chosen = trainer.recipe.train.best
-    if chosen != "none":
-        step = int(state.best_global_step)
-        trainer._load_from_checkpoint(str(_best(run, step)))
-        facts["result"]["best"] = {"by": chosen, "step": step, "value": state.best_metric}
+    if trainer.recipe.train.best != "none":
+        step = _take_best(facts["result"], trainer, run)
     trained.save(trainer.model, loaded.processor, run.path)
     held_out = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] <= step]
     if held_out:
@@ -190,16 +189,30 @@ def _close(facts: dict[str, Any], trainer: SuffixTrainer, loaded: Loaded, run: R
     write_json(run.path / "compute.json", trainer.meter.facts(state.global_step))
 
 
-def _best(run: Run, step: int) -> Path:
-    """Return the checkpoint of the best step.
-
-    Raises:
-        InputError: it has been removed.
-    """
+def _take_best(result: dict[str, Any], trainer: SuffixTrainer, run: Run) -> int:
+    """Load the best step's weights and return the step; the last one's stay, and it is said, if they are gone."""
+    state, chosen = trainer.state, trainer.recipe.train.best
+    step = int(state.best_global_step)
     found = run.checkpoints / f"checkpoint-{step}"
     if not checkpoints.is_whole(found):
-        raise InputError(f"{found}: the best checkpoint is gone, so it cannot be chosen; start a new run")
-    return found
+        result["best_gone"] = f"{found}: the best checkpoint by {chosen} is gone; the last step was saved"
+        return int(state.global_step)
+    trainer._load_from_checkpoint(str(found))
+    result["best"] = {"by": chosen, "step": step, "value": state.best_metric}
+    return step
+
+
+def _check_best(checkpoint: Path) -> None:
+    """Raise where the best checkpoint so far has been removed, before training goes on for hours.
+
+    Raises:
+        InputError: says what to do.
+    """
+    # None where none is chosen.
+    step = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).best_global_step
+    found = checkpoint.parent / f"checkpoint-{step}"
+    if step and not checkpoints.is_whole(found):
+        raise InputError(f"{found}: the best checkpoint so far is gone; put it back, or start a new run")
 
 
 def _end(run: Run, facts: dict[str, Any], status: str) -> None:

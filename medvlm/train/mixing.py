@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from medvlm.data.mixture import Mixture
 from medvlm.errors import RecipeError
+from medvlm.models.backbones import BACKBONES
 from medvlm.models.backbones.base import IGNORED, Example
+from medvlm.models.load import planned_config
+from medvlm.recipe.models import Recipe
+from medvlm.train.batches import check_packing
 from medvlm.train.collate import Collator, Examples
 from medvlm.train.flops import true_lengths
 
@@ -107,18 +113,10 @@ class EveryUpdate(torch.utils.data.Sampler[list[int]]):
         self.batch_size, self.update_size = batch_size, batch_size * accumulation
         self.seed, self.epoch, self.lengths = seed, 0, lengths
         self.total = len(parts)
+        check_shares(parts, names, batch_size, accumulation)
         self.places: dict[int, list[int]] = {}
         for place, part in enumerate(parts):
             self.places.setdefault(part, []).append(place)
-        for part, own in self.places.items():
-            share = self.update_size * len(own) / self.total
-            if share < 1:
-                needed = -(-self.total // (len(own) * batch_size))
-                problem = (
-                    f"train.mix: every_update: an update of {self.update_size} samples would hold {share:.2f} of "
-                    f"{names[part]}; raise train.gradient_accumulation to {needed}, or that data set's weight"
-                )
-                raise RecipeError("recipe", [problem])
 
     def __len__(self) -> int:
         return -(-self.total // self.batch_size)
@@ -161,6 +159,44 @@ class EveryUpdate(torch.utils.data.Sampler[list[int]]):
 
     def _left(self, part: int, given: Mapping[int, int]) -> int:
         return len(self.places[part]) - given[part]
+
+
+def check_shares(parts: Sequence[int], names: Sequence[str], batch_size: int, accumulation: int) -> None:
+    """Raise where an update is too small to hold every data set; arguments as of `EveryUpdate`.
+
+    Raises:
+        RecipeError: says what to set.
+    """
+    size = batch_size * accumulation
+    for part, own in Counter(parts).items():
+        share = size * own / len(parts)
+        if share < 1:
+            needed = -(-len(parts) // (own * batch_size))
+            problem = (
+                f"train.mix: every_update: an update of {size} samples would hold {share:.2f} of {names[part]}; raise "
+                f"train.gradient_accumulation to {needed}, or that data set's weight"
+            )
+            raise RecipeError("recipe", [problem])
+
+
+def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture) -> None:
+    """Raise where the recipe cannot be trained on these rows, before any weights are loaded.
+
+    Raises:
+        RecipeError: an update is too small for all data sets; the best checkpoint is to be chosen by validation rows,
+            and there are none; packed rows could be longer than the model's attention window.
+        AccessError, InputError: packed, and the base's dimensions are not at hand.
+    """
+    part = recipe.train
+    if part.best != "none" and not len(validation):
+        raise RecipeError("recipe", [f"train.best: {part.best!r}: there are no validation rows; expected none"])
+    if part.mix == "every_update":
+        owners = [pick.part for pick in train.picks]
+        check_shares(owners, part_names(train), part.batch_size, part.gradient_accumulation)
+    if part.batching == "packed" and recipe.model.backbone == "paligemma":
+        values = dict(planned_config(recipe))
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        check_packing(recipe, config, BACKBONES.get(recipe.model.backbone).image_tokens_of(config))
 
 
 class PartLosses:

@@ -12,7 +12,6 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from medvlm.cli.common import Progress
 from medvlm.data.mixture import Mixture
-from medvlm.errors import RecipeError
 from medvlm.evaluate.predict import Predictor
 from medvlm.io import sha256_file, stable_hash
 from medvlm.models import adapters, load, trained
@@ -24,7 +23,7 @@ from medvlm.recipe.models import Recipe
 from medvlm.runs import Run, open_run
 from medvlm.train import callbacks, checkpoints, trackers
 from medvlm.train.arguments import arguments
-from medvlm.train.batches import Batches, check_packing, lengths
+from medvlm.train.batches import Batches, lengths
 from medvlm.train.collate import Collator, Examples
 from medvlm.train.compute import Meter
 from medvlm.train.flops import FlopModel
@@ -127,8 +126,6 @@ def _weights_of(run: Run) -> str:
 def _batches(recipe: Recipe, examples: Examples, loaded: Loaded) -> torch.utils.data.Sampler[list[int]] | None:
     """Return which examples share a batch; None where the Trainer's own shuffle does."""
     part = recipe.train
-    if part.batching == "packed":
-        check_packing(recipe, loaded.model.config, int(loaded.facts["image_tokens"]))
     tokens = lengths(examples, loaded.backbone) if part.batching == "grouped" else None
     if part.mix == "every_update":
         owners = [pick.part for pick in examples.mixture.picks]
@@ -143,8 +140,6 @@ def _figure(job: Job, loaded: Loaded) -> Callable[[torch.nn.Module], float] | No
     """Return what computes the figure that the best checkpoint is chosen by; None where that is the loss, or none."""
     recipe = job.recipe
     name = recipe.train.best
-    if name != "none" and not len(job.validation):
-        raise RecipeError("recipe", [f"train.best: {name!r}: there are no validation rows; expected none"])
     if name in ("none", "loss"):
         return None
     places = sample(len(job.validation), recipe.train.best_samples, recipe.seed)
