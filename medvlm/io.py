@@ -16,7 +16,6 @@ from typing import IO, Any
 
 from medvlm.errors import ResourceError
 
-
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space left, quota exceeded, file too large for the disk or the limit of the process."""
 
@@ -56,7 +55,7 @@ def resource_errors(
 
 
 _SAYS_DISK_FULL = re.compile(
-    r"No space left|Disk quota exceeded|File too large|\(os error (?:%s)\)" % "|".join(map(str, DISK_FULL))
+    r"No space left|Disk quota exceeded|File too large|\(os error (?:" + "|".join(map(str, DISK_FULL)) + r")\)"
 )
 """As libraries in Rust and C++ put it into their errors' texts."""
 

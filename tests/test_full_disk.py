@@ -19,12 +19,11 @@ from medvlm.io import resource_errors
 def test_numbers_and_texts(tmp_path: Path, number: int, form: str) -> None:
     # As the Rust library of safetensors words what the system returned.
     worded = RuntimeError(f"Error while serializing: I/O error: it did not work (os error {number})")
+    caused = ValueError("not written")
+    caused.__cause__ = OSError(number, "x")
+    error = {"errno": OSError(number, "x"), "text": worded, "cause": caused}[form]
     with pytest.raises(ResourceError, match="no space left on the disk; again"), resource_errors(tmp_path, "", "again"):
-        if form == "errno":
-            raise OSError(number, "x")
-        if form == "text":
-            raise worded
-        raise ValueError("not written") from OSError(number, "x")
+        raise error
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ import yaml
 
 from medvlm.cli.eval import LABELS
 from medvlm.export import howto
+from medvlm.export.places import is_copy
 from medvlm.export.rights import CREDITS, NOTICE, Rights, card_license
 from medvlm.models.locate import TINY_BASE, TINY_RANDOM
 from medvlm.recipe.models import COMPONENTS, Recipe
+from medvlm.report import cost
+from medvlm.report.context import read
 from medvlm.runs import Run
 
 NOT_EVALUATED = "Not evaluated."
@@ -27,6 +30,8 @@ class Export:
     run: Run
     recipe: Recipe
     rights: Rights
+    copies: dict[str, str]
+    """Role -> name of the parts of the base that were taken from a folder rather than the Hub."""
     place: str
     """Folder or repository that the card's code names."""
     whole: bool
@@ -54,7 +59,7 @@ def render(export: Export) -> str:
         _section("Scores", _scores(export.run)),
         _section("Merging", export.difference),
         _section("Compute", _compute(export.run)),
-        _section("How to load", f"```python\n{_code(export, facts)}```"),
+        _section("How to load", f"```python\n{_code(export, facts)}```\n\n{_HARMLESS}"),
         _section("Intended use and limits", _LIMITS),
         _section("Licenses", _licenses(export)),
     ]
@@ -79,12 +84,11 @@ def front_matter(export: Export) -> dict[str, Any]:
 
 
 def _on_hub(name: str) -> bool:
-    shaped = name.count("/") == 1 and not name.startswith((".", "~", "/")) and name not in (TINY_BASE, TINY_RANDOM)
-    return shaped and not Path(name).exists()
+    return name not in (TINY_BASE, TINY_RANDOM) and not is_copy(name)
 
 
 def _code(export: Export, facts: dict[str, Any]) -> str:
-    return howto.code(export.recipe, facts, export.place, whole=export.whole, adapter=export.adapter)
+    return howto.code(export.recipe, facts, export.place, export.copies, whole=export.whole, adapter=export.adapter)
 
 
 def _opening(export: Export) -> str:
@@ -96,6 +100,9 @@ def _opening(export: Export) -> str:
     )
 
 
+_HARMLESS = """\
+Lines that the libraries print meanwhile about kernels that are not installed, or a `FutureWarning`, are harmless."""
+
 _LIMITS = """\
 For research, and as a draft that a radiologist reads, corrects and answers for. Not a medical device: it is neither
 tested nor approved for diagnosis, screening or treatment, and must not be used on patients without their clinicians'
@@ -106,8 +113,11 @@ what a constant answer and blank images reach; a score near those says that the 
 
 def _base(export: Export) -> str:
     rows = []
+    weights = export.run.facts().get("model", {}).get("weights", {})
     for role, name in export.recipe.model.parts.items():
         entry = export.rights.bases.get(name)
+        if role in export.copies:
+            name = f"{name} (a local copy; fingerprint of its weights `{str(weights.get(role))[:16]}`)"
         if entry is None:
             rows.append((role, name, "not in the license registry", "unknown", "none"))
             continue
@@ -140,15 +150,18 @@ def _recipe(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     train = recipe.train
     counts = facts.get("census", {})
     total = sum(count["trainable"] for count in counts.values())
-    lines = [
-        f"Resolved in `recipe.yaml`, hash `{facts['recipe_hash']}`, seed {recipe.seed}.",
-        "\n".join(trained) + (f"\n- {total:,} parameters trained" if total else ""),
-    ]
-    lines.append(
-        f"{facts.get('result', {}).get('steps', 0):,} steps of {train.batch_size} x {train.gradient_accumulation} "
-        f"samples, learning rate {train.learning_rate:g}, {train.schedule}, quantization {recipe.quantization.mode}, "
-        f"{recipe.model.dtype}."
+    precision = "was not quantized" if recipe.quantization.mode == "none" else "was stored in 4 bits (NF4)"
+    told = (
+        "`recipe.yaml` holds every setting, with local folders by their last name. The run's own has the hash "
+        f"`{facts['recipe_hash']}`; its seed was {recipe.seed}."
     )
+    work = (
+        f"Trained in {facts.get('result', {}).get('steps', 0):,} steps of "
+        f"{train.batch_size * train.gradient_accumulation} samples ({train.batch_size} at a time), with a learning "
+        f"rate of {train.learning_rate:g} and a {train.schedule} schedule, in {recipe.model.dtype}; the language model "
+        f"{precision}."
+    )
+    lines = [told, "\n".join(trained) + (f"\n- {total:,} parameters trained" if total else ""), work]
     versions = facts.get("versions")
     if versions:
         lines.append("With " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".")
@@ -168,7 +181,7 @@ def _score_table(split: str, scores: Mapping[str, Any]) -> str:
     keys = list(scores["rows"]["model"])
     rows = [(LABELS.get(name, name), *(f"{v[key]:.4f}" for key in keys)) for name, v in scores["rows"].items()]
     limit = f" ({scores['limit']} at most)" if scores.get("limit") else ""
-    decoding = ", ".join(f"{key} {value}" for key, value in scores.get("decoding", {}).items())
+    decoding = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in scores.get("decoding", {}).items())
     signatures = "\n".join(f"- {name}: `{text}`" for name, text in scores.get("signatures", {}).items())
     return (
         f"Split {split}, n = {scores['n']}{limit}. Decoding: {decoding}.\n\n"
@@ -178,18 +191,16 @@ def _score_table(split: str, scores: Mapping[str, Any]) -> str:
 
 
 def _compute(run: Run) -> str:
-    try:
-        compute = json.loads((run.path / "compute.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    known = read(run.path)
+    if not known.compute:
         return "Not recorded."
-    rows = [(key.replace("_", " "), _plain(value)) for key, value in compute.items() if value is not None]
-    return _table(("what", "value"), rows)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner is not None)
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    rows = []
+    for name, value in cost.facts(known):
+        unknown, _, reason = value.partition(": ")
+        rows.append((name, f"{unknown} ({reason})" if unknown == cost.UNKNOWN and reason else value))
+    return _table(("what", "value"), rows) + (
+        "\n\nOperations are those that the model needs; what checkpointing computes again is not counted."
+    )
 
 
 def _licenses(export: Export) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from medvlm.models.locate import TINY_BASE
@@ -16,21 +17,24 @@ print(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def code(recipe: Recipe, facts: dict[str, Any], place: str, *, whole: bool, adapter: bool) -> str:
+def code(
+    recipe: Recipe, facts: dict[str, Any], place: str, copies: Mapping[str, str], *, whole: bool, adapter: bool
+) -> str:
     """Return Python that loads an export and asks it about image.png.
 
     Args:
         recipe: of the run.
         facts: run.json.
         place: folder or repository of the export.
+        copies: role -> name of the parts of the base that lay in a folder; where, only the reader knows.
         whole: it holds a whole model rather than what was trained.
         adapter: it holds PEFT's adapter.
     """
     if whole:
         return _whole(recipe, place) + _ask(recipe)
     if adapter and needs_only_peft(recipe, facts):
-        return _peft(recipe, facts, place) + _ask(recipe)
-    return _ours(recipe, place)
+        return _peft(recipe, facts, place, copies) + _ask(recipe)
+    return _ours(recipe, place, copies)
 
 
 def needs_only_peft(recipe: Recipe, facts: dict[str, Any]) -> bool:
@@ -81,13 +85,13 @@ def _whole(recipe: Recipe, place: str) -> str:
     )
 
 
-def _peft(recipe: Recipe, facts: dict[str, Any], place: str) -> str:
+def _peft(recipe: Recipe, facts: dict[str, Any], place: str, copies: Mapping[str, str]) -> str:
     more = ["from peft import PeftModel"]
     options = [f"dtype=torch.{recipe.model.dtype}"]
     attention = facts["model"].get("attention")
     options += [f"attn_implementation={_text(attention)}"] if attention else []
     options += [f"revision={_text(recipe.model.revision)}"] if recipe.model.revision else []
-    base = _text(str(recipe.model.id))
+    base = _text(str(recipe.model.id)) + ("  # your local copy of it" if copies else "")
     setting = ""
     if recipe.model.id == TINY_BASE:
         more += ["from medvlm.models.locate import locate  # this base is part of medvlm"]
@@ -120,12 +124,15 @@ def _four_bits(recipe: Recipe) -> str:
     )
 
 
-def _ours(recipe: Recipe, place: str) -> str:
+def _ours(recipe: Recipe, place: str, copies: Mapping[str, str]) -> str:
+    named = ", ".join(f"{_text(role)}: {_text(name)}" for role, name in copies.items())
+    bases = f"bases = {{{named}}}  # your local copies of them\n" if copies else ""
+    loaded = "load_export(folder, bases)" if copies else "load_export(folder)"
     return (
         "from pathlib import Path\n\nfrom PIL import Image\n\n"
         "from medvlm.evaluate.predict import Predictor\nfrom medvlm.export.load import load_export\n"
         "from medvlm.recipe.resolve import read_resolved\n\n"
         f"folder = Path({_text(place)})  # of a repository: huggingface_hub.snapshot_download(its name)\n"
-        'predictor = Predictor(load_export(folder), read_resolved(folder / "recipe.yaml"))\n'
+        f'{bases}predictor = Predictor({loaded}, read_resolved(folder / "recipe.yaml"))\n'
         f'print(predictor.answers([Image.open("image.png").convert("RGB")], [{_text(prompt(recipe))}])[0])\n'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,13 @@ class _Exported(Run):
         return self.path / "model"
 
 
-def load_export(folder: str | Path) -> Loaded:
+def load_export(folder: str | Path, bases: Mapping[str, str | Path] | None = None) -> Loaded:
     """Return the base with an exported adapter in place, as in training; `medvlm.evaluate.predict` takes it.
 
     Args:
         folder: what `medvlm export RUN --out DIR` wrote, without `--merge`.
+        bases: role (model, or vision_tower and language_model) -> the folder of a part of the base that is not on the
+            Hub; the export's recipe has only its name.
 
     Raises:
         InputError: no such export, or its weights do not fit.
@@ -36,4 +39,7 @@ def load_export(folder: str | Path) -> Loaded:
     from medvlm.models import trained
 
     path = Path(folder)
-    return trained.load(_Exported(path), read_resolved(path / "recipe.yaml"))
+    recipe = read_resolved(path / "recipe.yaml")
+    keys = {"id" if role == "model" else role: str(place) for role, place in (bases or {}).items()}
+    model = recipe.model.model_copy(update=keys)
+    return trained.load(_Exported(path), recipe.model_copy(update={"model": model}))

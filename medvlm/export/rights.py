@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def of_run(run: Run) -> Rights:
     from medvlm.train.group import rights
 
     recipe, facts = run.recipe(), run.facts()
-    stages = _stages(run)
+    found = stages(run)
     counts: Counter[str] = Counter()
     for part in facts["data"]:
         counts.update(part.get("licenses", {}))
@@ -101,21 +102,21 @@ def of_run(run: Run) -> Rights:
         verdict = rights(recipe, counts)
     except InputError:
         verdict = dict(facts["license"])
-    names = dict.fromkeys(name for stage in stages for name in stage.recipe().model.parts.values())
-    data = {part["fingerprint"]: part for stage in stages for part in stage.facts()["data"]}
+    names = dict.fromkeys(name for stage in found for name in stage.recipe().model.parts.values())
+    data = {part["fingerprint"]: part for stage in found for part in stage.facts()["data"]}
     return Rights(verdict, {name: registry.find(name) for name in names}, list(data.values()))
 
 
-def _stages(run: Run) -> list[Run]:
+def stages(run: Run) -> list[Run]:
     """Return the run and those that it started from, as far as they are still there."""
-    stages, seen = [run], set[str]()
-    while (start := stages[-1].recipe().model.start) is not None and start not in seen:
+    found, seen = [run], set[str]()
+    while (start := found[-1].recipe().model.start) is not None and start not in seen:
         seen.add(start)
         try:
-            stages.append(open_run(start))
+            found.append(open_run(start))
         except InputError:
             break
-    return stages
+    return found
 
 
 def check_push(rights: Rights, missing_credits: list[str]) -> None:
@@ -139,6 +140,8 @@ def card_license(verdict: dict[str, Any]) -> dict[str, str]:
     if known:
         return {"license": known}
     name = re.sub(r"[^a-z0-9.]+", "-", key).strip("-")
+    if verdict["may_share"] == "unknown":
+        name = "unknown"
     return {"license": "other", "license_name": name[:60].rstrip("-"), "license_link": "LICENSE.md"}
 
 
@@ -178,19 +181,25 @@ def _same(folder: Path, fingerprint: str) -> bool:
         return False
 
 
-def write_terms(rights: Rights, folder: Path) -> None:
-    """Write the notice file, and copy license texts that lie beside the base's weights."""
+def write_terms(rights: Rights, folder: Path, public: Callable[[str], str] = str) -> None:
+    """Write the notice file, and copy license texts that lie beside the base's weights.
+
+    Args:
+        rights: in the model.
+        folder: of the export.
+        public: takes out of a text what is not for others.
+    """
     changed = "The weights were changed: this is a model fine-tuned with medvlm (Apache-2.0) from"
     names = ", ".join(rights.bases)
     lines = [f"{changed} {names}.", *rights.notices(), *rights.verdict["obligations"], rights.verdict["notice"]]
-    (folder / NOTICE).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    (folder / NOTICE).write_text(public("\n\n".join(lines) + "\n"), encoding="utf-8")
     if card_license(rights.verdict)["license"] == "other":
         text = "\n\n".join([f"License: {rights.verdict['license']}.", *rights.verdict["reasons"], *lines[1:]])
-        (folder / "LICENSE.md").write_text(text + "\n", encoding="utf-8")
+        (folder / "LICENSE.md").write_text(public(text + "\n"), encoding="utf-8")
     for name in rights.bases:
         base = locate(name).path
         for text_file in sorted(base.iterdir()) if base is not None and base.is_dir() else []:
             if re.match(r"(?i)(licen[sc]e|notice|use_policy|copying)", text_file.name) and text_file.is_file():
-                target = folder / TERMS / re.sub(r"[^\w.-]+", "-", name).strip("-") / text_file.name
+                target = folder / TERMS / re.sub(r"[^\w.-]+", "-", public(name)).strip("-") / text_file.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(text_file, target)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from medvlm import hub
 from medvlm.errors import InputError, UsageError
-from medvlm.export import card, difference
+from medvlm.export import card, difference, places
 from medvlm.export import rights as rights_of
+from medvlm.export.places import Hider
 from medvlm.export.rights import Rights
 from medvlm.io import resource_errors, write_json, write_text
 from medvlm.models.locate import check_weights
@@ -69,17 +70,20 @@ def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
     again = "free some and run the same command again"
     with resource_errors(settings.out, hint, again), _building(settings.out) as folder:
         told = _weights(run, recipe, folder, into, warn)
+        hide = _hide_paths(folder, run, rights)
+        told = hide.text(told) if isinstance(told, str) else told
         missing = rights_of.write_credits(rights, folder)
         if settings.push:
             rights_of.check_push(rights, missing)
         for line in missing:
             warn(line)
-        rights_of.write_terms(rights, folder)
-        write_resolved(recipe, folder / "recipe.yaml")
+        rights_of.write_terms(rights, folder, hide.text)
+        write_resolved(places.public(recipe), folder / "recipe.yaml")
         described = card.Export(
             run=run,
-            recipe=recipe,
-            rights=rights,
+            recipe=places.public(recipe),
+            copies=places.copies(recipe),
+            rights=dataclasses.replace(rights, bases={hide.text(name): entry for name, entry in rights.bases.items()}),
             place=settings.push or settings.out.name,
             whole=(folder / "config.json").is_file(),
             adapter=(folder / "adapter_config.json").is_file(),
@@ -87,7 +91,7 @@ def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
             credits=(folder / rights_of.CREDITS).is_dir(),
             datasets=list(settings.datasets),
         )
-        write_text(folder / "README.md", card.render(described))
+        write_text(folder / "README.md", hide.text(card.render(described)))
         write_json(folder / MARKER, _facts(run, facts, into, told, folder))
     return rights
 
@@ -159,7 +163,7 @@ def _weights(
         if not run.adapter.is_dir():
             raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
         shutil.copytree(run.adapter, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
-        _name_base(folder / "adapter_config.json", recipe)
+        _name_base(folder / "adapter_config.json", places.public(recipe))
         return None
     return _merge(run, recipe, folder, into, warn)
 
@@ -168,9 +172,20 @@ def _name_base(path: Path, recipe: Recipe) -> None:
     """Let the adapter name its base as the recipe does, and not where that lay on this machine."""
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
-        name = recipe.model.id or recipe.model.label
-        config["base_model_name_or_path"] = Path(name).name if Path(name).exists() else name
+        config["base_model_name_or_path"] = recipe.model.label
         write_json(path, config)
+
+
+def _hide_paths(folder: Path, run: Run, rights: Rights) -> Hider:
+    """Take the paths of this machine out of what libraries have written, and return what does so for other texts."""
+    hide = places.hider([stage.recipe() for stage in rights_of.stages(run)], rights.data)
+    for path in folder.glob("*.json"):
+        # A vocabulary holds no paths, and may hold texts like them.
+        if path.name not in ("tokenizer.json", "vocab.json"):
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if (after := hide.json(before)) != before:
+                write_json(path, after)
+    return hide
 
 
 def _merge(

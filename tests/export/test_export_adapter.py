@@ -102,7 +102,7 @@ def test_a_base_and_data_on_the_hub_are_named(made: Make, monkeypatch: pytest.Mo
 
     run = Run(made({"model.id": "google/paligemma-3b-pt-448", "model.revision": "abc"}, {"model.attention": "sdpa"}))
     found = rights.of_run(run)
-    told = card.Export(run, run.recipe(), found, "me/chest", False, True, "", False, ["me/data"])
+    told = card.Export(run, run.recipe(), found, {}, "me/chest", False, True, "", False, ["me/data"])
     front = yaml.safe_load(card.render(told).split("---\n")[1])
     assert front["license"] == "gemma"
     assert front["base_model"] == ["google/paligemma-3b-pt-448"]

@@ -50,11 +50,14 @@ def test_both_forms_load_without_medvlm_and_answer_as_the_run_does(
     card = Path("exported/README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
     assert "## Merging\n\nNot measured: not evaluated." in card
-    codes = [code_of(Path(name) / "README.md").replace(base, "BASE") for name in ("adapter", "exported")]
+    codes = [code_of(Path(name) / "README.md") for name in ("adapter", "exported")]
+    assert 'base = "tiny_base"  # your local copy of it\n' in codes[0]
     assert "medvlm" not in "".join(codes)
     assert ["peft" in code for code in codes] == [True, False]
     # In one process, which is what takes time.
-    assert run_code("\n".join(codes).replace("BASE", base)).splitlines() == [answer_of(run, "caption en")] * 2
+    assert (
+        run_code("\n".join(codes).replace('"tiny_base"', repr(base))).splitlines() == [answer_of(run, "caption en")] * 2
+    )
 
 
 def test_the_difference_is_measured(made: Make, data: Path) -> None:

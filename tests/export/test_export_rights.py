@@ -44,6 +44,9 @@ def test_an_unknown_license_is_no_permission(made: Make, capsys: pytest.CaptureF
     run = made(facts={"data.0.licenses": {}})
     assert cli(["export", str(run), "--out", "exported", "--push", "me/chest"]) == 6
     assert "not known to be allowed" in capsys.readouterr().err
+    assert cli(["export", str(run), "--out", "exported", "-q"]) == 0
+    front = yaml.safe_load(Path("exported/README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert (front["license"], front["license_name"]) == ("other", "unknown")
 
 
 def test_names_of_authors_go_with_the_model(made: Make, data: Path) -> None:

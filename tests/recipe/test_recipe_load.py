@@ -161,7 +161,7 @@ def test_on_and_off_need_no_quotes(tmp_path: Path, word: str) -> None:
     assert (recipe.train.liger, recipe.compute.energy) == (word, "off")
     assert load_recipe(write(tmp_path, GOOD), [f"train.liger={word}"]).train.liger == word
     assert load_recipe(write(tmp_path, GOOD), ["train.liger='" + word + "'"]).train.liger == word
-    with pytest.raises(RecipeError, match="compute.energy: 'on': expected"):
+    with pytest.raises(RecipeError, match=r"compute\.energy: 'on': expected"):
         load_recipe(write(tmp_path, GOOD), ["compute.energy=on"])
 
 
