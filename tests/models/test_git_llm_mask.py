@@ -25,7 +25,7 @@ def _pixels(count: int, seed: int = 5) -> torch.Tensor:
 
 @torch.no_grad()
 def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    taken = ("input_ids", "attention_mask", "position_ids", "pixel_values")
+    taken = ("input_ids", "inputs_embeds", "attention_mask", "position_ids", "pixel_values")
     logits: torch.Tensor = model(**{name: inputs[name] for name in taken if name in inputs}, use_cache=False).logits
     return logits
 
@@ -141,3 +141,29 @@ def test_every_image_token_needs_its_feature() -> None:
     assert model.config.image_token_id > VOCABULARY
     with pytest.raises(ValueError, match="17 image tokens for \\(2, 17\\) image features"):
         model(input_ids=torch.tensor([_prompt(model, 4)]), pixel_values=_pixels(2))
+
+
+def test_an_image_that_is_missing_is_not_made_up() -> None:
+    model = model_of("llama")
+    ids = torch.tensor([_prompt(model, 4, 5)])
+    with pytest.raises(ValueError, match="17 image tokens and no pixel_values"):
+        model(input_ids=ids)
+    text = torch.tensor([[4, 5, 6]])
+    alone = _logits(model.language_model, {"input_ids": text})
+    assert torch.allclose(_logits(model, {"input_ids": text}), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "attention"), [("llama", "sdpa"), ("opt", "eager"), ("mpt", "eager")])
+def test_embeddings_alone_need_the_whole_mask(family: str, attention: str) -> None:
+    model = model_of(family, attention)
+    ids, pixels = torch.tensor([_prompt(model, 4, 5, 6)]), _pixels(1)
+    embeds = model.get_input_embeddings()(ids.masked_fill(ids == model.config.image_token_id, 0))
+    with torch.no_grad():
+        embeds[:, :17] = model.get_image_features(pixels)
+    with pytest.raises(ValueError, match=r"give attention_mask as \[B, 1, T, T\]"):
+        model(inputs_embeds=embeds)
+    mask = torch.ones(20, 20, dtype=torch.bool).tril()
+    mask[:17, :17] = True
+    found = _logits(model, {"inputs_embeds": embeds, "attention_mask": mask[None, None]})
+    expected = _logits(model, {"input_ids": ids, "pixel_values": pixels})
+    assert torch.allclose(found, expected, atol=1e-4)

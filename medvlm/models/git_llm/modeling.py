@@ -123,15 +123,25 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             attention_mask: [B, T] with 0 on padding; or [B, 1, T, T] bool, True where attended, for packed rows (with
                 position_ids that restart at each example).
             position_ids: [B, T]; None counts the attended tokens.
-            inputs_embeds: [B, T, W] in the place of input_ids; they hold the image already.
+            inputs_embeds: [B, T, W] in the place of input_ids; they hold the image already. Without a cache they need
+                attention_mask as [B, 1, T, T], for they do not tell where the image is.
             labels: [B, T] unshifted, -100 where there is no loss; all logits are computed then.
             logits_to_keep: the last so many, an index of positions, or a bool mask [B, T], as transformers takes it.
+
+        Raises:
+            ValueError: image tokens without features or of another number; inputs_embeds without a mask.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         is_image = None
-        if input_ids is not None:
+        first = past_key_values is None or not past_key_values.get_seq_length()
+        if input_ids is None:
+            if first and not (isinstance(attention_mask, dict) or getattr(attention_mask, "ndim", 0) == 4):
+                raise ValueError("inputs_embeds do not tell where the image is; give attention_mask as [B, 1, T, T]")
+        else:
             is_image = input_ids == self.config.image_token_id
+            if first and pixel_values is None and bool(is_image.any()):
+                raise ValueError(f"{int(is_image.sum())} image tokens and no pixel_values")
             inputs_embeds = self._embedded(input_ids, is_image, pixel_values)
         outputs = self.decode(
             inputs_embeds,
