@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from git_llm_tiny import picture, save_text, save_tower, tokenizer
+from git_llm_tiny import picture, save_text, save_tower, text_config, tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +106,56 @@ def test_a_text_that_says_image_claims_no_place(kind: str) -> None:
     made = backbone(kind)
     batch = made.collate([Example(picture(), "what is <image> here", "an <image> of a chest")])
     assert int((batch["input_ids"] == made.image_token_id).sum()) == IMAGE
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_text_that_says_an_end_does_not_end(kind: str) -> None:
+    made = backbone(kind)
+    tokenizer = made.tokenizer
+    said = " ".join({tokenizer.eos_token, tokenizer.bos_token or "", tokenizer.pad_token})
+    batch = made.collate([Example(picture(), f"what {said} here", f"no {said} nodule")])
+    first = IMAGE + (tokenizer.bos_token_id is not None)
+    ids = batch["input_ids"][0]
+    assert not {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} & set(ids[first:-1].tolist())
+    assert ids[-1] == tokenizer.eos_token_id
+    assert (batch["labels"] == tokenizer.eos_token_id).sum() == 1
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_padding_token_without_an_embedding_is_not_used(tmp_path: Path, reload: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    made = tokenizer("llama")
+    rows = len(made)
+    made.add_special_tokens({"pad_token": "[PAD]"})
+    assert made.pad_token_id == rows
+    AutoModelForCausalLM.from_config(text_config("llama", rows)).save_pretrained(tmp_path / "text")
+    made.save_pretrained(tmp_path / "text")
+    paths = {"vision_tower": save_tower(tmp_path / "tower"), "language_model": tmp_path / "text"}
+    options = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+    model, processor = GitLlmBackbone.load(paths, options, 0)
+    if reload:
+        model.save_pretrained(tmp_path / "both")
+        processor.save_pretrained(tmp_path / "both")
+        model, processor = GitLlmBackbone.load({"model": tmp_path / "both"}, options, 0)
+    made_of = GitLlmBackbone(processor, image_tokens=IMAGE, max_prefix_tokens=32, max_suffix_tokens=32)
+    examples = [Example(picture(), "which [PAD] side?", "the right [PAD] lobe"), Example(picture(), "a", "no")]
+    for batch in (made_of.collate(examples), made_of.collate_prompts(examples)):
+        batch.pop("labels", None)
+        assert batch["attention_mask"].min() == 0
+        assert torch.isfinite(model(**batch).logits).all()
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token"])
+def test_a_start_or_end_without_an_embedding_is_refused(name: str) -> None:
+    from medvlm.errors import InputError
+
+    made = tokenizer("llama")
+    rows = len(made)
+    made.add_special_tokens({name: "[NEW]"})
+    processor = GitLlmProcessor(images(), made)
+    with pytest.raises(InputError, match=rf"the tokenizer's {name} has id {rows}, .* embeds only {rows}; set another"):
+        processor.fit(rows)
 
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:

@@ -185,4 +185,6 @@ def _saved(path: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
         head = f"language_model.{assemble.head_name(config.text_config)}"
         options["quantization_config"] = assemble.spared(quantization, ["vision_tower", "projector", head])
     model = GitLlmForConditionalGeneration.from_pretrained(path, local_files_only=True, **options)
-    return model, AutoProcessor.from_pretrained(path, local_files_only=True, backend="pil")
+    processor = AutoProcessor.from_pretrained(path, local_files_only=True, backend="pil")
+    processor.fit(model.get_input_embeddings().weight.shape[0])
+    return model, processor

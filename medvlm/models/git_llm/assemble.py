@@ -161,7 +161,12 @@ def processor_of(tower_path: Path, text_path: Path, config: Any) -> GitLlmProces
 def put_together(
     tower: Any, text: Any, processor: GitLlmProcessor, seed: int, dtype: torch.dtype
 ) -> GitLlmForConditionalGeneration:
-    """Return one model of a tower and a language model, the projection between them drawn from `seed`."""
+    """Return one model of a tower and a language model, the projection between them drawn from `seed`.
+
+    Raises:
+        InputError: the tokenizer's start or end token has no embedding.
+    """
+    processor.fit(text.get_input_embeddings().weight.shape[0])
     # A new configuration forgets the attention of its parts.
     attention = {"vision_config": tower.config._attn_implementation, "text_config": text.config._attn_implementation}
     config = GitLlmConfig(

@@ -44,6 +44,7 @@ class GitLlmProcessor(ProcessorMixin):  # type: ignore[misc]
         self.image_seq_length = image_seq_length
         self.image_token = IMAGE_TOKEN
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self._embeddings: int | None = None
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self._gap = self._space_before_answers()
 
@@ -56,9 +57,35 @@ class GitLlmProcessor(ProcessorMixin):  # type: ignore[misc]
         return " " if joint == colon + self._tokens(" a") and joint != colon + self._tokens("a") else ""
 
     def _tokens(self, text: str) -> list[int]:
-        # A text that itself says "<image>" must not claim a place in the picture.
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [token for token in ids if token != self.image_token_id]
+        """Return a text's tokens, but for those that would be more than text, and those without an embedding.
+
+        A text that itself says "<image>" must not claim a place in the picture, and "</s>" in it is no end.
+        """
+        made = self.tokenizer
+        reserved = {self.image_token_id, made.bos_token_id, made.eos_token_id, made.pad_token_id}
+        ids: list[int] = made(text, add_special_tokens=False)["input_ids"]
+        rows = self._embeddings
+        return [token for token in ids if token not in reserved and (rows is None or token < rows)]
+
+    def fit(self, embeddings: int) -> None:
+        """Keep within a language model's embeddings: its padding, where that lies past them, becomes the end token.
+
+        Args:
+            embeddings: how many tokens the language model can embed.
+
+        Raises:
+            InputError: the start or end token lies past them.
+        """
+        made = self.tokenizer
+        for name, number in (("bos_token", made.bos_token_id), ("eos_token", made.eos_token_id)):
+            if number is not None and number >= embeddings:
+                raise InputError(
+                    f"{made.name_or_path}: the tokenizer's {name} has id {number}, but the language model embeds only "
+                    f"{embeddings}; set another {name} in its files"
+                )
+        self._embeddings = embeddings
+        if made.pad_token_id >= embeddings:
+            made.pad_token = made.eos_token
 
     def prompt_tokens(self, text: str, most: int | None = None) -> list[int]:
         """Return image tokens, start token and the last `most` tokens of a prompt: its end leads into the answer."""
