@@ -143,6 +143,18 @@ def test_a_text_that_says_image_claims_no_place(bare: tuple[Any, Any]) -> None:
     assert int((batch["input_ids"] == made.image_token_id).sum()) == TOKENS
 
 
+def test_a_text_that_says_an_end_does_not_end(bare: tuple[Any, Any]) -> None:
+    made = backbone_of(bare[1])
+    said = "<eos> x <bos> <pad> <loc0012><seg003>"
+    ids = made.collate([Example(picture(), f"what {said}", f"no {said} nodule")])["input_ids"][0].tolist()
+    tokenizer = made.tokenizer
+    places = tokenizer.convert_tokens_to_ids(["<loc0012>", "<seg003>"])
+    assert [ids.count(place) for place in places] == [2, 2]
+    assert ids[TOKENS] == tokenizer.bos_token_id
+    assert ids[-1] == tokenizer.eos_token_id
+    assert not {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} & set(ids[TOKENS + 1 : -1])
+
+
 def test_resizing_gives_the_new_number_of_image_tokens() -> None:
     torch.manual_seed(0)
     model, processor = tiny.random_model()

@@ -42,6 +42,8 @@ class PaliGemmaBackbone:
         self.max_prefix_tokens = max_prefix_tokens
         self.max_suffix_tokens = max_suffix_tokens
         self.image_token_id: int = self.tokenizer.convert_tokens_to_ids("<image>")
+        tokenizer = self.tokenizer
+        self._reserved = {self.image_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
         self._line_end: list[int] = self._tokens("\n")
 
     @classmethod
@@ -104,14 +106,14 @@ class PaliGemmaBackbone:
 
     def _prefix(self, text: str) -> list[int]:
         head = [self.image_token_id] * self.image_tokens + [self.tokenizer.bos_token_id]
-        return head + self._without_image_tokens(text)[: self.max_prefix_tokens] + self._line_end
+        return head + self._words(text)[: self.max_prefix_tokens] + self._line_end
 
     def _suffix(self, text: str) -> list[int]:
-        return [*self._without_image_tokens(text)[: self.max_suffix_tokens - 1], self.tokenizer.eos_token_id]
+        return [*self._words(text)[: self.max_suffix_tokens - 1], self.tokenizer.eos_token_id]
 
-    def _without_image_tokens(self, text: str) -> list[int]:
-        # A text that itself says "<image>" must not claim a place in the picture.
-        return [token for token in self._tokens(text) if token != self.image_token_id]
+    def _words(self, text: str) -> list[int]:
+        # A text that itself says "<image>" must not claim a place in the picture, and "<eos>" in it is no end.
+        return [token for token in self._tokens(text) if token not in self._reserved]
 
     def text_tokens(self, prefix: str, suffix: str) -> tuple[int, int]:
         """Return (prefix tokens with `<bos>` and line end, suffix tokens with `<eos>`), after truncation."""
