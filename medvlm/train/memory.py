@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -36,6 +37,10 @@ it is not foreseen, only allowed for. Not in here: a checkpoint's file, mapped a
 lives (pages the system takes back when it needs them), and holes in the heap (up to 40 MB seen with small batches)."""
 ROUNDING = 0.05
 """Share of the whole that an allocator loses to rounding and gaps."""
+
+
+TRACED_CHUNKS = 32
+"""Chunks of the loss in the largest batch that is traced as it is."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -134,19 +139,15 @@ def estimate(recipe: Recipe, prepared: Prepared, shape: Shape, device: str | Non
         device: "cpu" or "cuda", None is what there is: what is kept beside tensors, and how the optimizer steps.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, kind = prepared.model, prepared.kind
+    model = prepared.model
     components = _held(recipe, prepared)
     gradients = sum(part.gradients for part in components.values())
     _compute_in_four_bits(prepared, recipe.quantization)
-    with memory_trace.fake(model):
-        if recipe.train.activation_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
-        tracker = memory_trace.Tracker(model)
-        with memory_trace.fused(), tracker:
-            memory_trace.step(model, recipe, kind, shape, tracker)
     # Accumulated gradients are there while the next batch is computed; else they come as activations go.
     accumulated = recipe.train.gradient_accumulation > 1
-    peak = {**tracker.busiest, "gradients": gradients} if accumulated else tracker.peak
+    peak = _peak(recipe, prepared, shape, "busiest" if accumulated else "peak")
+    if accumulated:
+        peak["gradients"] = gradients
     idle = max(0, sum(peak.values()) - gradients)
     # While the optimizer steps, all gradients are there and no activations.
     stepping = _while_stepping(recipe, model, device)
@@ -157,6 +158,38 @@ def estimate(recipe: Recipe, prepared: Prepared, shape: Shape, device: str | Non
         logits=logits,
         framework=CUDA_CONTEXT if device == "cuda" else PROCESS,
     )
+
+
+def _peak(recipe: Recipe, prepared: Prepared, shape: Shape, moment: Literal["peak", "busiest"]) -> dict[str, int]:
+    """Return bytes by phase at the peak; of a large batch by what two smaller ones take.
+
+    The chunks of the loss are many in a large batch, and a trace takes time for each. Beyond some of them everything
+    grows linearly: each row adds its activations, and no more than one chunk of logits is there.
+    """
+    few = max(2, TRACED_CHUNKS * recipe.train.loss_chunk // shape.labels)
+    if shape.rows <= few:
+        return _traced(recipe, prepared, shape, moment)
+    images = math.ceil(shape.images / shape.rows)
+    low, high = (
+        _traced(recipe, prepared, dataclasses.replace(shape, rows=rows, images=rows * images), moment)
+        for rows in (few // 2, few)
+    )
+    times = (shape.rows - few) / (few - few // 2)
+    return {name: max(0, round(high[name] + times * (high[name] - low[name]))) for name in high}
+
+
+def _traced(recipe: Recipe, prepared: Prepared, shape: Shape, moment: Literal["peak", "busiest"]) -> dict[str, int]:
+    """Return bytes by phase at the peak of a step, traced."""
+    with memory_trace.fake(prepared.model) as model:
+        if recipe.train.activation_checkpointing:
+            with warnings.catch_warnings():
+                # transformers marks an attribute that it sets itself as one that goes.
+                warnings.simplefilter("ignore", FutureWarning)
+                model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})  # type: ignore[operator]
+        tracker = memory_trace.Tracker(model)
+        with memory_trace.fused(), tracker:
+            memory_trace.step(model, recipe, prepared.kind, shape, tracker)
+    return dict(tracker.busiest if moment == "busiest" else tracker.peak)
 
 
 def _held(recipe: Recipe, prepared: Prepared) -> dict[str, Held]:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from medvlm.data.mixture import Mixture
+from medvlm.models.load import planned_config
 from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
+from medvlm.train import memory, memory_trace
+from medvlm.train.memory_trace import Shape
 from medvlm.train.plan import ASSUMED_SHARE, Device, Plan, Texts, largest_batch, make_plan
 from medvlm.train.plan_text import lines
 
@@ -54,6 +57,47 @@ def test_a_device_too_small_is_told_by_how_much_and_what_to_set(data_folder: Pat
     assert "does not fit some processor" in told
     assert "train.activation_checkpointing=true" in told
     assert "time: unknown for some processor" in told
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"gradient_accumulation": 3}, id="accumulated"),
+        pytest.param({"activation_checkpointing": True}, id="checkpointed"),
+    ],
+)
+@pytest.mark.parametrize("images", [1, 2], ids=["a picture a row", "packed"])
+def test_a_large_batch_is_estimated_as_it_would_be_traced(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch, train: dict[str, Any], images: int
+) -> None:
+    recipe = recipe_of(data_folder, train={"loss_chunk": 4, **train})
+    shape = Shape(rows=64, length=160, labels=12, images=64 * images)
+
+    def estimate() -> memory.Estimate:
+        return memory.estimate(recipe, memory.prepare(recipe, planned_config(recipe)), shape, "cpu")
+
+    short = estimate()
+    monkeypatch.setattr(memory, "TRACED_CHUNKS", 10**6)
+    whole = estimate()
+    assert short.activations == pytest.approx(whole.activations, rel=0.01)
+    assert short.logits == pytest.approx(whole.logits, rel=0.01)
+    assert short.total == pytest.approx(whole.total, rel=0.01)
+
+
+def test_the_plan_of_a_huge_batch_takes_no_longer(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = []
+    step = memory_trace.step
+
+    def counted(model: Any, recipe: Any, kind: Any, shape: Shape, tracker: Any) -> None:
+        traced.append(shape.rows * shape.labels / recipe.train.loss_chunk)
+        step(model, recipe, kind, shape, tracker)
+
+    monkeypatch.setattr(memory_trace, "step", counted)
+    plan = plan_of(recipe_of(data_folder, train={"batch_size": 100_000}), Device("large", "cpu", 10**18))
+    assert plan.batch.rows == 100_000
+    assert sum(traced) <= 2 * memory.TRACED_CHUNKS
+    assert plan.memory.total > 10**11
 
 
 def test_the_table_sums_up_its_rows(data_folder: Path) -> None:
