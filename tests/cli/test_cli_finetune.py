@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,100 @@ def test_a_start_that_is_named_is_pinned(at_shelf: Path, tiny_folder: Path) -> N
     assert medvlm(["finetune", path, "model.start=runs/latest", "name=again", "--quiet"]) == 0
     again = runs(at_shelf)["again"]
     assert again.recipe().model.start == f"runs/{first.path.name}"
+
+
+def test_variants_start_from_the_run_that_was_latest_before_the_first(at_shelf: Path, tiny_folder: Path) -> None:
+    assert medvlm(["finetune", recipe(at_shelf, tiny_folder), "name=base", "--quiet"]) == 0
+    base = runs(at_shelf)["base"]
+    path = recipe(at_shelf, tiny_folder, variants=[{"name": "x"}, {"name": "y", "seed": 2}])
+    assert medvlm(["finetune", path, "model.start=runs/latest", "--quiet"]) == 0
+    found = runs(at_shelf)
+    started = [found[name].facts()["start"] for name in ("two-x", "two-y")]
+    assert [start["run"] for start in started] == [base.path.name] * 2
+    # What stopped goes on from where it began, whatever is the latest now.
+    stopped = found["two-x"]
+    stopped.record({**stopped.facts(), "status": "interrupted"})
+    shutil.rmtree(stopped.checkpoints)
+    assert medvlm(["finetune", path, "model.start=runs/latest", "--resume", "--quiet"]) == 0
+    assert set(runs(at_shelf)) == set(found)
+    assert stopped.facts()["resumed"]
+    assert stopped.recipe().model.start == f"runs/{base.path.name}"
+    assert stopped.facts()["start"] == started[0]
+
+
+def test_one_run_from_the_latest_is_resumed_when_another_is_the_latest(at_shelf: Path, tiny_folder: Path) -> None:
+    path = recipe(at_shelf, tiny_folder)
+    assert medvlm(["finetune", path, "name=base", "--quiet"]) == 0
+    again = [path, "name=again", "model.start=runs/latest", "--quiet"]
+    assert medvlm(["finetune", *again]) == 0
+    run = runs(at_shelf)["again"]
+    run.record({**run.facts(), "status": "interrupted"})
+    start = run.facts()["start"]
+    assert medvlm(["finetune", path, "name=other", "--quiet"]) == 0
+    assert medvlm(["finetune", *again, "--resume"]) == 0
+    assert run.facts()["status"] == "finished"
+    assert run.facts()["start"] == start
+    assert set(runs(at_shelf)) == {"base", "again", "other"}
+
+
+def test_stages_with_a_common_start_follow_each_other(at_shelf: Path, tiny_folder: Path) -> None:
+    assert medvlm(["finetune", recipe(at_shelf, tiny_folder), "name=base", "--quiet"]) == 0
+    path = recipe(at_shelf, tiny_folder, stages=STAGES)
+    assert medvlm(["finetune", path, "model.start=runs/latest", "--quiet"]) == 0
+    found = runs(at_shelf)
+    starts = [found[name].facts()["start"]["run"] for name in ("two-captions", "two-questions")]
+    assert starts == [found["base"].path.name, found["two-captions"].path.name]
+
+
+def test_resume_takes_the_group_that_stopped(at_shelf: Path, tiny_folder: Path) -> None:
+    path = recipe(at_shelf, tiny_folder, variants=VARIANTS)
+    assert medvlm(["finetune", path, "--quiet"]) == 0
+    stopped = runs(at_shelf)["two-lora"]
+    stopped.record({**stopped.facts(), "status": "interrupted"})
+    assert medvlm(["finetune", path, "--only", "proj", "--quiet"]) == 0
+    before = sorted((at_shelf / "runs").glob("2*"))
+    assert len(groups()) == 2
+    assert medvlm(["finetune", path, "--resume", "--quiet"]) == 0
+    assert sorted((at_shelf / "runs").glob("2*")) == before
+    assert stopped.facts()["status"] == "finished"
+    # Nothing has stopped now; the newer group lacks a variant.
+    assert medvlm(["finetune", path, "--resume", "--quiet"]) == 0
+    assert len(list((at_shelf / "runs").glob("2*"))) == len(before) + 1
+    assert all(len(members) == 2 for members in groups().values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"data": [{"path": "data/pmc"}, {"path": "data/vqa-rad", "weight": 0.1}], "train": {"mix": "every_update"}},
+            "train.mix: every_update: an update of 4 samples would hold 0.3",
+        ),
+        (
+            {"data": [{"path": "data/unheld"}], "train": {"best": "cider"}},
+            "train.best: 'cider': there are no validation rows",
+        ),
+        ({"train": {"batching": "packed"}}, "train.batching: packed: an example of up to "),
+    ],
+)
+def test_what_a_later_variant_asks_of_its_data_is_checked_before_the_first(
+    wrong: dict[str, Any],
+    said: str,
+    at_shelf: Path,
+    shelf: Path,
+    paligemma2_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (at_shelf / "data").unlink()
+    shutil.copytree(shelf / "data", at_shelf / "data")
+    shutil.copytree(shelf / "data" / "pmc", at_shelf / "data" / "unheld")
+    next((at_shelf / "data" / "unheld" / "data").glob("validation-*")).unlink()
+    path = recipe(at_shelf, paligemma2_folder, variants=[{"name": "right"}, {"name": "wrong", **wrong}])
+    for more in ([], ["--dry-run"]):
+        code, line = fail(capsys, path, *more)
+        assert code == 3
+        assert said in line
+    assert not (at_shelf / "runs").exists()
 
 
 def test_the_peak_of_memory_is_of_one_run(at_shelf: Path, tiny_folder: Path) -> None:

@@ -91,6 +91,27 @@ def test_a_killed_session_and_the_one_that_resumes_it_add_up(tmp_path: Path, clo
     assert len(json.loads((tmp_path / compute.SESSIONS).read_text(encoding="utf-8"))) == 2
 
 
+def test_a_session_killed_within_seconds_is_counted(tmp_path: Path, clock: Clock) -> None:
+    recipe = recipe_of(energy="off")
+    at_once = Meter(recipe, tmp_path)
+    at_once.start()
+    after_a_checkpoint = Meter(recipe, tmp_path)
+    after_a_checkpoint.start()
+    clock.now += 2.0
+    after_a_checkpoint.step(2, 10, 100)
+    with after_a_checkpoint.aside():
+        clock.now += 1.0
+    clock.now += 3.0
+    last = Meter(recipe, tmp_path)
+    last.start(samples=2, tokens=10, flops=100)
+    clock.now += 4.0
+    last.step(2, 10, 100)
+    last.stop()
+    facts = last.facts(2)
+    assert (facts["sessions"], facts["seconds"], facts["training_seconds"]) == (3, 7.0, 6.0)
+    assert (facts["samples"], facts["repeated_samples"]) == (4, 0)
+
+
 class Counts:
     """A counter that has measured 50 J each time it is asked."""
 

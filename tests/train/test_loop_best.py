@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,76 @@ def test_no_validation_rows_to_choose_by(
     tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    import shutil
-
     shutil.copytree(data_folder, tmp_path / "data")
     next((tmp_path / "data" / "data").glob("validation-*")).unlink()
     raw = settings(tiny_folder, Path("data"), best="loss")
     assert medvlm(["finetune", recipe_file(tmp_path, raw), "--quiet"]) == 3
     assert "there are no validation rows" in capsys.readouterr().err
+
+
+def _checkpointed(tmp_path: Path, raw: dict[str, Any], best: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Script validation figures of which that of step `best` is the highest, of six; return the recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setup, "generated", lambda *_: [])
+    monkeypatch.setattr(setup, "figure", lambda *_: 0.0)
+    after = SuffixTrainer._determine_best_metric
+
+    def scripted(self: SuffixTrainer, metrics: Any, trial: Any) -> bool:
+        metrics["eval_accuracy"] = 1.0 if self.state.global_step == best else 0.0
+        return after(self, metrics, trial)
+
+    monkeypatch.setattr(SuffixTrainer, "_determine_best_metric", scripted)
+    return recipe_file(tmp_path, raw)
+
+
+def test_a_best_checkpoint_that_is_gone_is_told_when_resuming(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    raw = settings(tiny_folder, data_folder, best="accuracy", eval_every=1, save_every=2, keep_checkpoints=1)
+    path = _checkpointed(tmp_path, raw, 1, monkeypatch)
+    plain = SuffixTrainer.training_step
+
+    def stopped(self: SuffixTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return plain(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SuffixTrainer, "training_step", stopped)
+        assert medvlm(["finetune", path, "--quiet"]) == 130
+    run = only_run(tmp_path)
+    assert [checkpoints.step_of(found) for found in checkpoints.whole(run.checkpoints)] == [1, 4]
+    (run.checkpoints / "checkpoint-1").rename(tmp_path / "aside")
+    capsys.readouterr()
+    assert medvlm(["finetune", path, "--resume", "--quiet"]) == 3
+    assert "checkpoint-1: the best checkpoint so far is gone; put it back" in capsys.readouterr().err
+    (tmp_path / "aside").rename(run.checkpoints / "checkpoint-1")
+    assert medvlm(["finetune", path, "--resume", "--quiet"]) == 0
+    assert run.facts()["result"]["best"]["step"] == 1
+
+
+def test_a_best_checkpoint_that_is_gone_at_the_end_leaves_the_last_weights(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    raw = settings(tiny_folder, data_folder, best="accuracy", eval_every=1, keep_checkpoints=1)
+    path = _checkpointed(tmp_path, raw, 1, monkeypatch)
+    last: dict[str, torch.Tensor] = {}
+    plain = SuffixTrainer.train
+
+    def lost(self: SuffixTrainer, *args: Any, **kwargs: Any) -> Any:
+        found = plain(self, *args, **kwargs)
+        last.update({n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad})
+        shutil.rmtree(Path(self.args.output_dir) / "checkpoint-1")
+        return found
+
+    monkeypatch.setattr(SuffixTrainer, "train", lost)
+    assert medvlm(["finetune", path, "--quiet"]) == 0
+    assert "checkpoint-1: the best checkpoint by accuracy is gone" in capsys.readouterr().err
+    run = only_run(tmp_path)
+    result = run.facts()["result"]
+    assert "best" not in result
+    validated = [line["eval_loss"] for line in lines(run.path) if "eval_loss" in line]
+    assert result["eval_loss"] == validated[-1]
+    saved = load_file(run.adapter / "adapter_model.safetensors")
+    assert saved.keys() == {name.replace(".default", "") for name in last}
+    assert all(torch.equal(saved[name.replace(".default", "")], value) for name, value in last.items())

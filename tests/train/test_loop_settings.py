@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from safetensors.torch import load_file
 
 from medvlm.cli import run as medvlm
 from medvlm.models import trained as trained_parts
+from medvlm.runs import Run
+from medvlm.train.callbacks import mean_loss
 from medvlm.train.trainer import SuffixTrainer
 
 
@@ -85,6 +88,48 @@ def test_a_component_without_a_rate_stays_where_it_was(
     assert not torch.equal(same[1e-2], base[name])
     moved = [v for n, v in found[1e-30].items() if "lora_B" in n]
     assert all(bool(v.any()) for v in moved)
+
+
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_the_rates_in_the_log_are_those_of_the_update(
+    log_every: int, tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the formula of a warm-up and a half cosine, at the number of updates made before."""
+    monkeypatch.chdir(tmp_path)
+    raw = settings(tiny_folder, data_folder, max_steps=10, warmup=0.3, schedule="cosine", log_every=log_every)
+    raw["adapters"] |= {"vision_tower": {"kind": "lora", "r": 2, "learning_rate": 5e-2}}
+    raw["adapters"]["projector"] = {"kind": "full", "learning_rate": 2e-4}
+    logged = [line for line in lines(trained(tmp_path, raw, "rates")) if "loss" in line]
+    assert [line["step"] for line in logged] == (list(range(1, 11)) if log_every == 1 else [3, 6, 9, 10])
+    for line in logged:
+        before = line["step"] - 1
+        share = before / 3 if before < 3 else 0.5 * (1 + math.cos(math.pi * (before - 3) / 7))
+        assert line["learning_rate"] == pytest.approx(1e-3 * share, rel=1e-9, abs=1e-15)
+        assert line["learning_rates"] == pytest.approx(
+            {"vision_tower": 5e-2 * share, "projector": 2e-4 * share, "language_model": 1e-3 * share}
+        )
+
+
+def test_steps_fewer_than_a_log_are_logged_at_the_end(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for every in (1, 4, 100):
+        raw = settings(tiny_folder, data_folder, max_steps=6, log_every=every)
+        path = trained(tmp_path, raw, f"every{every}")
+        found[every] = {line["step"]: line["loss"] for line in lines(path) if "loss" in line}
+        told = Run(path).facts()["result"]["train_loss"]
+        assert told == pytest.approx(sum(found[1].values()) / 6, rel=1e-5)
+    assert {every: list(losses) for every, losses in found.items()} == {1: [1, 2, 3, 4, 5, 6], 4: [4, 6], 100: [6]}
+    assert found[4][6] == pytest.approx((found[1][5] + found[1][6]) / 2, rel=1e-5)
+
+
+def test_the_mean_of_no_losses_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert mean_loss(path) is None
+    path.write_text('{"step": 1, "eval_loss": 2.0}\n', encoding="utf-8")
+    assert mean_loss(path) is None
 
 
 def _gradients(tmp_path: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str) -> list[torch.Tensor]:
