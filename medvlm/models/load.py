@@ -42,7 +42,8 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
         trained: a folder with a wholly trained model to load in the base's place.
 
     Raises:
-        AccessError, InputError, RecipeError: see `locate`; another architecture; an impossible image size.
+        AccessError, InputError, RecipeError: see `locate`; another architecture; an impossible image size;
+            budgets of tokens past the decoder's positions.
     """
     from transformers.utils import logging
 
@@ -61,6 +62,7 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
     if not recipe.model.logit_softcapping:
         config.get_text_config().final_logit_softcapping = None
     tokens = kind.image_tokens_of(config)
+    check_length(recipe, config, tokens)
     backbone = kind(
         processor,
         image_tokens=tokens,
@@ -99,6 +101,43 @@ def attention(recipe: Recipe, config: Any) -> str:
     if recipe.model.attention != "auto":
         return recipe.model.attention
     return "sdpa" if takes_sdpa else "eager"
+
+
+_POSITIONS = {
+    **dict.fromkeys(("biogpt", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt"), "max_position_embeddings"),
+    "mpt": "max_seq_len",
+}
+"""Families that know just so many positions (a table of them, or MPT's of biases) -> what says how many."""
+
+
+def check_length(recipe: Recipe, config: Any, image_tokens: int) -> None:
+    """Raise where the recipe's budgets allow more tokens than the decoder has positions.
+
+    Raises:
+        RecipeError: says which budgets.
+    """
+    text = config.get_text_config()
+    limit = getattr(text, _POSITIONS.get(text.model_type, ""), None)
+    if limit is None:
+        return
+    # One is the start token; the last token that is generated is not read.
+    before = image_tokens + 1 + recipe.text.max_prefix_tokens
+    longest = before + recipe.text.max_suffix_tokens
+    lengths = {
+        "text.max_suffix_tokens": longest,
+        "eval.max_new_tokens": before + recipe.eval.max_new_tokens - 1,
+    }
+    if text.model_type == "mpt" and recipe.train.batching == "packed":
+        # Its biases go by the place in the row.
+        lengths["train.pack_tokens"] = max(longest, recipe.train.pack_tokens or 2 * longest)
+    problems = [
+        f"{name}: up to {length} tokens, {image_tokens} of the picture and {recipe.text.max_prefix_tokens} of "
+        f"text.max_prefix_tokens among them, but {text.model_type} has {limit} positions; expected fewer"
+        for name, length in lengths.items()
+        if length > limit
+    ]
+    if problems:
+        raise RecipeError("recipe", problems)
 
 
 def read_config(path: Path) -> Any:
@@ -160,7 +199,8 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         AccessError: neither a local copy nor published dimensions are at hand.
-        InputError, RecipeError: another architecture; an image size that is no multiple of the patch.
+        InputError, RecipeError: another architecture; an image size that is no multiple of the patch; budgets of
+            tokens past the decoder's positions.
     """
     from transformers import AutoConfig
 
@@ -178,6 +218,8 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
         if recipe.model.image_size != config["vision_config"].get("image_size"):
             image_tokens(recipe.model.image_size, patch)
         config = {**config, "vision_config": vision}
+    whole = AutoConfig.for_model(**config)
+    check_length(recipe, whole, kind.image_tokens_of(whole))
     return config
 
 

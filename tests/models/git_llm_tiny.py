@@ -85,7 +85,7 @@ _SMALL: dict[str, Any] = {
     "intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 512,
 }
 _GROUPED = {**_SMALL, "num_key_value_heads": 2}
 # The sliding window is shorter than the image block, so that its rim is tested too.
@@ -106,8 +106,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2Config", _GEMMA),
     "gemma3_text": ("Gemma3TextConfig", _GEMMA),
     "gpt_neox": ("GPTNeoXConfig", _SMALL),
-    "gpt2": ("GPT2Config", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
-    "mpt": ("MptConfig", {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}),
+    "gpt2": ("GPT2Config", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "mpt": ("MptConfig", {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 512}),
     "phi": ("PhiConfig", _SMALL),
     "phi3": ("Phi3Config", _GROUPED),
     "biogpt": ("BioGptConfig", _SMALL),
