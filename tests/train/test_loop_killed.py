@@ -14,6 +14,7 @@ from killing import at_call, die, in_child, lines, only_run, recipe_file
 from safetensors.torch import load_file
 
 from medvlm.cli import run as medvlm
+from medvlm.runs import Run
 from medvlm.train import checkpoints, setup
 from medvlm.train.trainer import SuffixTrainer
 
@@ -70,6 +71,16 @@ SLOW_CASES: dict[str, dict[str, Any]] = {
         "save_every": 4,
         "log_every": 3,
     },
+    "updates that do not divide the epoch": {"gradient_accumulation": 5, "save_every": 2, "log_every": 5},
+    "updates that do not divide the epoch, grouped": {
+        "gradient_accumulation": 5,
+        "batching": "grouped",
+        "mix": "every_update",
+        "save_every": 1,
+        "log_every": 7,
+        "best": "loss",
+        "eval_every": 2,
+    },
     "checkpointed activations": {"activation_checkpointing": True, "save_every": 5, "log_every": 4},
 }
 
@@ -86,7 +97,8 @@ def _same_after_kills(raw: dict[str, Any], tmp_path: Path, chance: random.Random
     path = recipe_file(tmp_path, raw)
     assert medvlm(["finetune", path, "--quiet"]) == 0
     os.chdir(got)
-    batches = STEPS * raw["train"].get("gradient_accumulation", 1)
+    # 24 places make 12 batches an epoch, whose last update takes what is left.
+    batches = 12 * STEPS // -(-12 // raw["train"].get("gradient_accumulation", 1))
     for number in range(kills):
         resume = ["--resume"] if number else []
         prepare = at_call(SuffixTrainer, "training_step", chance.randint(1, batches // kills), lambda *_, **__: die())
@@ -131,6 +143,49 @@ def test_killed_at_more_steps(
     monkeypatch.chdir(tmp_path)
     raw = settings(tiny_folder, two_sets, **(CASES | SLOW_CASES)[case])
     _same_after_kills(raw, tmp_path, random.Random(f"{case} {seed}"), 3)
+
+
+def _members(folder: Path) -> dict[str, Run]:
+    found = [Run(path) for path in sorted((folder / "runs").iterdir()) if not path.is_symlink()]
+    members = {str(run.facts()["group"]["member"]): run for run in found}
+    assert len(members) == len(found)
+    return members
+
+
+@pytest.mark.slow
+def test_a_second_stage_that_was_killed_ends_as_if_it_had_not_been(
+    tiny_folder: Path, two_sets: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its first checkpoint, after one, and stopped by hand; the first stage is not trained again."""
+    monkeypatch.chdir(tmp_path)
+    raw = settings(tiny_folder, two_sets[:1], max_steps=6, save_every=2, eval_every=2, best="loss")
+    second = {"name": "two", "data": two_sets, "train": {"learning_rate": 5e-4, "gradient_accumulation": 5}}
+    path = recipe_file(tmp_path, {**raw, "stages": [{"name": "one"}, second]})
+    expected, got = tmp_path / "expected", tmp_path / "got"
+    for folder in (expected, got):
+        folder.mkdir()
+    os.chdir(expected)
+    assert medvlm(["finetune", path, "--quiet"]) == 0
+    os.chdir(got)
+    # Six batches are the first stage's; of the second's, updates take 5, 5 and 2.
+    for resume, call in (([], 6 + 3), (["--resume"], 5 + 5 + 1), (["--resume"], 2 + 5 + 4)):
+        prepare = at_call(SuffixTrainer, "training_step", call, lambda *_, **__: die())
+        assert in_child(["finetune", path, "--quiet", *resume], prepare) == -signal.SIGKILL
+        first = _members(got)["one"].facts()
+        assert (first["status"], "resumed" in first) == ("finished", False)
+    assert checkpoints.newest(_members(got)["two"].checkpoints) is not None
+    prepare = at_call(SuffixTrainer, "training_step", 2, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    assert in_child(["finetune", path, "--quiet", "--resume"], prepare) == 130
+    assert medvlm(["finetune", path, "--resume", "--quiet"]) == 0
+    whole, killed = _members(expected), _members(got)
+    assert len(killed["two"].facts()["resumed"]) == 4
+    assert killed["two"].facts()["start"]["weights"] == whole["two"].facts()["start"]["weights"]
+    for name, run in killed.items():
+        assert lines(run.path) == lines(whole[name].path)
+        assert run.facts()["result"] == whole[name].facts()["result"]
+        trained = [_trained(one.path) for one in (run, whole[name])]
+        assert trained[0].keys() == trained[1].keys()
+        assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
 def _half(state: Any, path: Any, *_: Any, **__: Any) -> None:
