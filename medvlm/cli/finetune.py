@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,7 +38,7 @@ def finetune(
 ) -> None:
     """Fine-tune a base model as RECIPE says, into a new folder under runs/; each stage or variant into its own.
 
-    Example: medvlm finetune recipes/paligemma448.yaml train.learning_rate=3e-5 --dry-run
+    Example: medvlm finetune recipes/paligemma448.yaml train.epochs=1 --dry-run
     """
     from medvlm.recipe import load_members
     from medvlm.train.group import train_members
@@ -46,7 +46,7 @@ def finetune(
     members = load_members(recipe, overrides or [])
     names = members.selected(only)
     if dry_run:
-        _print_plans(members, names)
+        _print_plans(members, names, quiet)
         return
     command = f"medvlm {shlex.join(sys.argv[1:])}"
     run = None
@@ -57,28 +57,34 @@ def finetune(
         say(f"next: medvlm report {group['id']}" if group else "next: medvlm eval --metrics bleu,rouge,cider", quiet)
 
 
-def _print_plans(members: Members, names: list[str]) -> None:
-    from medvlm.train.group import plan_members, variant_table
+def _print_plans(members: Members, names: list[str], quiet: bool) -> None:
+    from medvlm.train.group import plan_members
+    from medvlm.train.plan_text import lines, reasons, summary
 
     planned = []
-    for name, recipe, plan, verdict in plan_members(members, names):
-        if members.kind != "single":
-            say(f"{members.kind.removesuffix('s')} {name}")
-        _print_plan(recipe, plan, verdict)
-        planned.append((name, recipe, plan))
-    if members.kind == "variants":
-        for line in variant_table(planned):
+    with progress("plan", quiet) as bar:
+        for one in plan_members(members, names):
+            planned.append(one)
+            bar.update(len(planned), len(names))
+    what = members.kind.removesuffix("s")
+    if len(planned) > 1:
+        for line in summary(planned, what):
             say(line)
-
-
-def _print_plan(recipe: Recipe, plan: Any, verdict: dict[str, Any]) -> None:
-    from medvlm.train.plan_text import lines
-
-    for line in lines(plan, recipe):
+    for name, recipe, plan, verdict in planned:
+        if members.kind != "single":
+            say(f"\n{what} {name}")
+        for line in lines(plan, recipe, verdict, _start(members, name, recipe)):
+            say(line)
+    for line in reasons(planned):
         say(line)
-    say(f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}")
-    for reason in verdict["reasons"]:
-        say(f"  {reason}")
+
+
+def _start(members: Members, name: str, recipe: Recipe) -> str | None:
+    """Return in words what a member's run starts from besides the base."""
+    place = members.names.index(name)
+    if members.kind == "stages" and place > 0 and recipe.model.start is None:
+        return f"stage {members.names[place - 1]}, which goes before"
+    return recipe.model.start
 
 
 def _print_result(run: Run, quiet: bool) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,7 +16,7 @@ from medvlm.data.mixture import Mixture
 from medvlm.errors import InputError, MedvlmError
 from medvlm.licenses import policy, registry
 from medvlm.models.locate import locate_parts
-from medvlm.recipe.members import Members, differing
+from medvlm.recipe.members import Members
 from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import recipe_hash
 from medvlm.runs import FINISHED, RUNS, Run, group_of, groups, open_run, unfinished
@@ -270,17 +270,3 @@ def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Reci
         yield name, recipe, plan, rights(_pinned(recipe), mixture.licenses(), before)
         if members.kind == "stages":
             before += Counter(mixture.licenses())
-
-
-def variant_table(planned: Sequence[tuple[str, Recipe, Any]]) -> list[str]:
-    """Return lines that set the variants' plans side by side: what differs, and what each trains."""
-    from medvlm.train.plan_text import size
-
-    rows = differing([recipe.model_dump(mode="json") for _, recipe, _ in planned])
-    lines = [["variant", "trained", "4-bit", "memory", "steps", *rows]]
-    for place, (name, _, plan) in enumerate(planned):
-        trained, quantized = (sum(getattr(c, k) for c in plan.census.values()) for k in ("trainable", "quantized"))
-        values = ["-" if row[place] is None else str(row[place]) for row in rows.values()]
-        lines.append([name, f"{trained:,}", f"{quantized:,}", size(plan.memory.total), f"{plan.steps:,}", *values])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -160,6 +160,11 @@ def estimate(recipe: Recipe, prepared: Prepared, shape: Shape, device: str | Non
     )
 
 
+def standing(recipe: Recipe, prepared: Prepared, device: str) -> Estimate:
+    """Return the memory without activations and logits, which no run goes below; nothing is traced."""
+    return Estimate(_held(recipe, prepared), 0, 0, framework=CUDA_CONTEXT if device == "cuda" else PROCESS)
+
+
 def _peak(recipe: Recipe, prepared: Prepared, shape: Shape, moment: Literal["peak", "busiest"]) -> dict[str, int]:
     """Return bytes by phase at the peak; of a large batch by what two smaller ones take.
 

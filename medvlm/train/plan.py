@@ -20,10 +20,10 @@ from medvlm.recipe.models import Recipe
 from medvlm.train import compute, memory
 from medvlm.train.arguments import updates
 from medvlm.train.collate import prefix
-from medvlm.train.failures import smaller
 from medvlm.train.flops import FlopModel, Flops
 from medvlm.train.memory import Estimate
 from medvlm.train.memory_trace import Shape
+from medvlm.train.remedies import remedies
 
 SAMPLED = 1000
 """From so many rows the number of text tokens is taken, and scaled to all."""
@@ -81,8 +81,10 @@ class Plan:
     hours: float | None
     """At `ASSUMED_SHARE` of the peak, recomputation counted; None where the device's peak is not known."""
     money: dict[str, Any] | None
-    smaller: str
-    """What to set where it does not fit."""
+    licenses: dict[str, int]
+    """Training rows by license."""
+    remedies: list[str]
+    """What would make it fit, each with what it takes; empty where it fits."""
 
     @property
     def fits(self) -> bool:
@@ -117,6 +119,12 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
     census = adapters.census(model, kind, set(prepared.quantized))
     lora = sum(1 for _, module in model.named_modules() if hasattr(module, "lora_A"))
     batch = largest_batch(recipe, tokens, texts)
+    needed = memory.estimate(recipe, prepared, batch, device.kind)
+    mend = []
+    if needed.total > device.memory:
+        mend = remedies(
+            recipe, needed, device.memory, device.kind, lambda changed, images: largest_batch(changed, images, texts)
+        )
     peak, source = compute.peak_tflops(recipe, device.name)
     work = (counted.useful + counted.recomputed) * samples
     hours = None if peak is None else work / (peak * 1e12 * ASSUMED_SHARE) / 3600
@@ -130,7 +138,7 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
         tokens=round(samples * (tokens + texts.mean)),
         tokens_are=texts.found,
         samples=samples,
-        memory=memory.estimate(recipe, prepared, batch, device.kind),
+        memory=needed,
         batch=batch,
         device=device,
         flops_a_sample=counted,
@@ -138,7 +146,8 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
         peak_source=source,
         hours=hours,
         money=None if hours is None else compute.money(recipe, hours),
-        smaller=smaller(recipe),
+        licenses=dict(mixture.licenses()),
+        remedies=mend,
     )
 
 

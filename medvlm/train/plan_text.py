@@ -1,40 +1,97 @@
-"""A plan in lines of text, for the command line."""
+"""A plan in lines of text, for the command line; no line is wider than 80 columns where its words allow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from medvlm.recipe.members import differing
 from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.train.plan import ASSUMED_SHARE, Plan
+from medvlm.train.remedies import size
 
-GB = 1e9
-_HEADINGS = ("component", "parameters", "trained", "4-bit", "weights", "training", "gradients", "optimizer")
+WIDTH = 80
+_HEADINGS = ("component", "parameters", "trained", "4-bit", "memory")
+
+Planned = tuple[str, Recipe, Plan, dict[str, Any]]
+"""Member's name, its recipe, its plan, its license verdict."""
 
 
-def lines(plan: Plan, recipe: Recipe) -> list[str]:
-    """Return the plan, a line each: components with their parameters and bytes, memory, data, work, time, money."""
+def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any], start: str | None = None) -> list[str]:
+    """Return the plan: components with their parameters and bytes, memory, data, work, time, money, license.
+
+    Args:
+        plan: of `recipe`.
+        recipe: what would be done.
+        verdict: on the tuned model.
+        start: in words, what the run starts from besides the base.
+    """
     part = recipe.train
-    return [
-        f"plan of {recipe.name}: {recipe.model.label}, a dry run",
+    adapted = [f"LoRA on {plan.lora_modules} modules"] if plan.lora_modules else []
+    packed = [f"{plan.quantized_modules} linear layers in 4 bits"] if plan.quantized_modules else []
+    told = [
+        f"plan of {recipe.name} (a plan; nothing is run)",
+        *(f"{role.replace('_', ' ')}: {name}" for role, name in recipe.model.parts.items()),
+        *([f"starts from: {start}"] if start else []),
         *_components(plan),
-        f"LoRA on {plan.lora_modules} modules; {plan.quantized_modules} linear layers in 4 bits",
+        *([f"adapters: {'; '.join([*adapted, *packed])}"] if adapted or packed else []),
         *_memory(plan),
         f"data: {plan.rows:,} rows an epoch from {', '.join(d.path for d in recipe.data)}",
+        f"data licenses: {', '.join(f'{name} ({count:,} rows)' for name, count in plan.licenses.items())}",
         (
             f"steps: {plan.steps:,} of {part.batch_size} x {part.gradient_accumulation} samples, "
             f"learning rate {_rates(recipe)}, {part.schedule}, warm-up {part.warmup:.0%}"
         ),
         f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)",
         *_work(plan, recipe),
+        f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}",
     ]
+    return wrapped(told)
 
 
-def size(count: float) -> str:
-    """Return bytes in words, decimal units."""
-    for unit, step in (("GB", GB), ("MB", 1e6), ("kB", 1e3)):
-        if count >= step:
-            return f"{count / step:.{2 if unit == 'GB' else 1}f} {unit}"
-    return f"{count:.0f} B" if count else "-"
+def wrapped(told: Iterable[str]) -> list[str]:
+    """Return the lines, those wider than `WIDTH` broken between words and gone on with deeper."""
+    found = []
+    for line in told:
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        broken = textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        found += broken if len(line) > WIDTH else [line]
+    return found
+
+
+def reasons(planned: Sequence[Planned]) -> list[str]:
+    """Return what limits the use of the tuned models, each reason once, with the members that it is not of all of."""
+    members: dict[str, list[str]] = {}
+    for name, _, _, verdict in planned:
+        for reason in verdict["reasons"]:
+            members.setdefault(reason, []).append(name)
+    told = [
+        f"  {reason}" + ("" if len(names) == len(planned) else f" (of {', '.join(names)})")
+        for reason, names in members.items()
+    ]
+    return wrapped(["what limits it:", *told]) if told else []
+
+
+def summary(planned: Sequence[Planned], what: str) -> list[str]:
+    """Return a table of the plans of all members, one a line, and what differs between their recipes.
+
+    Args:
+        planned: in order.
+        what: stage or variant.
+    """
+    body = []
+    for name, _, plan, _ in planned:
+        trained = sum(count.trainable for count in plan.census.values())
+        fits = "yes" if plan.fits else "no"
+        body.append([name, f"{trained:,}", size(plan.memory.total), fits, f"{plan.steps:,}"])
+    found = _table([what, "trained", "memory", "fits", "steps"], body)
+    rows = differing([recipe.model_dump(mode="json") for _, recipe, _, _ in planned])
+    names = [name for name, *_ in planned]
+    for path, values in rows.items():
+        each = [f"{name} {'-' if value is None else value}" for name, value in zip(names, values, strict=True)]
+        found.append(f"  {path}: {', '.join(each)}")
+    return wrapped(found)
 
 
 def _rates(recipe: Recipe) -> str:
@@ -50,51 +107,48 @@ def _rates(recipe: Recipe) -> str:
     return " and ".join(f"{rate:g} ({name})" for name, rate in rates.items())
 
 
-def _large(count: float) -> str:
-    """Return bytes in words; those below a megabyte say nothing beside the rest."""
-    return size(count) if count >= 1e6 else "-"
-
-
 def _components(plan: Plan) -> list[str]:
     rows: list[tuple[str, list[int]]] = []
     for name, count in plan.census.items():
         held = plan.memory.components.get(name)
-        amounts = [held.weights, held.trained, held.gradients, held.optimizer] if held else [0] * 4
-        rows.append((name, [count.total, count.trainable, count.quantized, *amounts]))
+        amount = held.weights + held.trained + held.gradients + held.optimizer if held else 0
+        rows.append((name, [count.total, count.trainable, count.quantized, amount]))
     rows.append(("all", [sum(column) for column in zip(*(numbers for _, numbers in rows), strict=True)]))
-    cells = [_HEADINGS, *(_cells(name, numbers) for name, numbers in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(8)]
+    cells = [[name, *(f"{value:,}" for value in numbers[:3]), size(numbers[3])] for name, numbers in rows]
+    return _table(_HEADINGS, cells)
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     return [
         "  "
         + row[0].ljust(widths[0])
         + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in cells
+        for row in (header, *body)
     ]
-
-
-def _cells(name: str, numbers: Sequence[int]) -> tuple[str, ...]:
-    return (name, *(f"{value:,}" for value in numbers[:3]), *(size(value) for value in numbers[3:]))
 
 
 def _memory(plan: Plan) -> list[str]:
     found, batch, device = plan.memory, plan.batch, plan.device
-    first = (
-        f"memory: {size(found.total)} at the peak = weights {size(found.weights)} + trained {size(found.adapters)} "
-        f"+ gradients {size(found.gradients)} + optimizer {size(found.optimizer)} "
-        f"+ activations {size(found.activations)} + logits {_large(found.logits)} + libraries and rounding "
-        f"{size(found.total - found.tensors)}, for {batch.rows} x {batch.length:,} tokens"
-    )
+    items = {
+        "frozen weights": found.weights,
+        "weights in training": found.adapters,
+        "gradients": found.gradients,
+        "optimizer": found.optimizer,
+        "activations": found.activations,
+        "logits": found.logits,
+        "libraries and rounding": found.total - found.tensors,
+    }
+    # Below a megabyte they say nothing beside the rest.
+    shown = [[name, size(count)] for name, count in items.items() if count >= 1e6]
+    free = " free" if device.kind == "cpu" else ""
+    room = f"{device.name} with {size(device.memory)}{free}"
+    first = f"memory: {size(found.total)} at the peak, for {batch.rows:,} x {batch.length:,} tokens"
+    table = _table(shown[0], shown[1:])
     if plan.fits:
-        return [first, f"  fits {device.name}: {size(device.memory)}{_free(plan)}"]
+        return [first, *table, f"  fits {room}"]
     missing = size(found.total - device.memory)
-    return [
-        first,
-        f"  does not fit {device.name} with {size(device.memory)}{_free(plan)}, by {missing}: {plan.smaller}",
-    ]
-
-
-def _free(plan: Plan) -> str:
-    return " free" if plan.device.kind == "cpu" else ""
+    return [first, *table, f"  does not fit {room}, by {missing}:", *(f"    {mend}" for mend in plan.remedies)]
 
 
 def _work(plan: Plan, recipe: Recipe) -> list[str]:

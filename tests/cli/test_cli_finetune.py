@@ -133,16 +133,31 @@ def test_variants_are_runs_of_their_own_and_are_compared(
     assert "Training loss of all runs by step" in page
 
 
-def test_the_plan_of_variants_ends_with_a_table(
+def test_the_plan_of_variants_begins_with_a_table(
     at_shelf: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert medvlm(["finetune", recipe(at_shelf, tiny_folder, variants=VARIANTS), "--dry-run"]) == 0
-    header, proj, lora = capsys.readouterr().out.splitlines()[-3:]
-    assert header.split()[0] == "variant"
-    assert header.split()[-1] == "adapters.language_model.kind"
-    assert (proj.split()[0], proj.split()[-1]) == ("proj", "frozen")
-    assert (lora.split()[0], lora.split()[-1]) == ("lora", "lora")
+    told = capsys.readouterr().out.splitlines()
+    header, proj, lora, differing = told[:4]
+    assert header.split() == ["variant", "trained", "memory", "fits", "steps"]
+    assert (proj.split()[0], lora.split()[0]) == ("proj", "lora")
     assert int(proj.split()[1].replace(",", "")) < int(lora.split()[1].replace(",", ""))
+    assert differing.strip() == "adapters.language_model.kind: proj frozen, lora lora"
+    limits = [line for line in told if line.startswith("  base model ")]
+    assert len(limits) == len(set(limits)) == 1, "a reason is told once a group"
+
+
+def test_the_plan_of_a_later_stage_says_where_it_starts(
+    at_shelf: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(at_shelf, tiny_folder, stages=STAGES)
+    for words in ([], ["--only", "questions"]):
+        assert medvlm(["finetune", path, *words, "--dry-run"]) == 0
+        told = capsys.readouterr().out
+        assert told.count("starts from: ") == 1
+        assert "starts from: stage captions, which goes before" in told.split("plan of ")[-1]
+        assert "data licenses: CC0-1.0 (" in told.split("plan of ")[-1]
+        assert max(map(len, told.splitlines())) <= 80 or str(at_shelf) in told
 
 
 def test_what_cannot_be_is_told_in_one_line(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from medvlm.data.mixture import Mixture
 from medvlm.models.load import planned_config
-from medvlm.recipe.load import check
+from medvlm.recipe.load import check, merge
 from medvlm.recipe.models import Recipe
 from medvlm.train import memory, memory_trace
 from medvlm.train.memory_trace import Shape
 from medvlm.train.plan import ASSUMED_SHARE, Device, Plan, Texts, largest_batch, make_plan
 from medvlm.train.plan_text import lines
+from medvlm.train.remedies import size
 
 H200 = Device("NVIDIA H200", "cpu", 141 * 10**9)
 SMALL = Device("some processor", "cpu", 10**8)
@@ -34,6 +37,13 @@ def plan_of(recipe: Recipe, device: Device) -> Plan:
     return make_plan(recipe, Mixture(recipe.data, "train", recipe.seed), device)
 
 
+def text_of(plan: Plan, recipe: Recipe) -> str:
+    """The plan in one line, as its lines are broken for a terminal; none of them is too wide for it."""
+    told = lines(plan, recipe, {"commercial_use": "yes", "may_share": "yes"})
+    assert max(map(len, told)) <= 80
+    return " ".join(" ".join(told).split())
+
+
 def test_hours_and_money_follow_from_work_and_peak(data_folder: Path) -> None:
     recipe = recipe_of(data_folder, compute={"price_per_hour": 4.0})
     plan = plan_of(recipe, H200)
@@ -43,7 +53,7 @@ def test_hours_and_money_follow_from_work_and_peak(data_folder: Path) -> None:
     assert plan.money is not None
     assert plan.money["amount"] == pytest.approx(4.0 * plan.hours, abs=1e-4)
     assert plan.fits
-    told = "\n".join(lines(plan, recipe))
+    told = text_of(plan, recipe)
     assert "fits NVIDIA H200" in told
     assert "an assumption" in told
 
@@ -53,10 +63,64 @@ def test_a_device_too_small_is_told_by_how_much_and_what_to_set(data_folder: Pat
     plan = plan_of(recipe, SMALL)
     assert not plan.fits
     assert (plan.hours, plan.money) == (None, None)
-    told = "\n".join(lines(plan, recipe))
+    told = text_of(plan, recipe)
     assert "does not fit some processor" in told
-    assert "train.activation_checkpointing=true" in told
+    assert "even train.batch_size=1, train.activation_checkpointing=true and quantization.mode=nf4 would take" in told
     assert "time: unknown for some processor" in told
+
+
+WIDE = {"batch_size": 60, "gradient_accumulation": 2, "loss_chunk": 64}
+
+
+def assignments(mend: str) -> dict[str, Any]:
+    """What a proposal sets, as a recipe holds it."""
+    found: dict[str, Any] = {}
+    for part, key, value in re.findall(r"(\w+)\.(\w+)=(\S+?),?(?= |$)", mend):
+        found.setdefault(part, {})[key] = yaml.safe_load(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("share", "batching"),
+    [
+        (0.5, "shuffled"),
+        *(
+            pytest.param(share, batching, marks=pytest.mark.slow)
+            for share, batching in ((0.9, "shuffled"), (0.2, "shuffled"), (0.9, "packed"), (0.2, "packed"))
+        ),
+    ],
+)
+def test_what_is_proposed_makes_it_fit_and_takes_what_is_said(data_folder: Path, share: float, batching: str) -> None:
+    recipe = recipe_of(data_folder, train={**WIDE, "batching": batching})
+    prepared = memory.prepare(recipe, planned_config(recipe))
+    whole, least = plan_of(recipe, H200).memory, memory.standing(recipe, prepared, "cpu").total
+    device = Device("some processor", "cpu", round(least + share * (whole.total - least)))
+    plan = plan_of(recipe, device)
+    assert not plan.fits
+    assert plan.remedies
+    assert not plan_of(recipe, H200).remedies
+    for mend in plan.remedies:
+        changed = check(merge(recipe.model_dump(), assignments(mend)), "t")
+        again = plan_of(changed, device)
+        assert again.fits, mend
+        assert mend.endswith(f"would take {size(again.memory.total)}")
+    batch = assignments(plan.remedies[0])["train"]
+    assert batch["batch_size"] * batch["gradient_accumulation"] == 120, "the same update"
+
+
+def test_nothing_is_proposed_that_does_not_help(data_folder: Path) -> None:
+    recipe = recipe_of(data_folder, train={"batch_size": 1, "activation_checkpointing": True})
+    device = Device("some processor", "cpu", 10**8)
+    (told,) = plan_of(recipe, device).remedies
+    assert told.startswith("even quantization.mode=nf4 would take")
+    assert told.endswith("take a smaller model or a larger device")
+
+
+def test_a_full_fine_tuning_has_no_adapters_to_tell_of(data_folder: Path) -> None:
+    recipe = recipe_of(data_folder, adapters={"language_model": "full"})
+    told = text_of(plan_of(recipe, H200), recipe)
+    assert "LoRA" not in told
+    assert "4 bits" not in told
 
 
 @pytest.mark.parametrize(
