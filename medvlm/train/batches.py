@@ -83,16 +83,25 @@ def lengths(examples: Examples, backbone: Backbone) -> list[int]:
 
 
 def check_packing(recipe: Recipe, config: Any, image_tokens: int) -> None:
-    """Raise where a PaliGemma 2 example could be longer than a sliding window, which its packed rows do not hold.
+    """Raise where packed rows would not be what the same examples are alone.
+
+    A PaliGemma 2 example could be longer than a sliding window, which its packed rows do not hold; and layers that are
+    no attention, or attend in chunks, take no mask that keeps examples apart.
 
     Raises:
         RecipeError: says what to set.
     """
-    window = getattr(config.get_text_config(), "sliding_window", None)
+    if recipe.train.batching != "packed":
+        return
+    text = config.get_text_config()
+    others = set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if others:
+        problem = f"train.batching: packed: {text.model_type} has layers of {', '.join(sorted(others))}"
+        raise RecipeError("recipe", [f"{problem}, which would see other examples; expected grouped or shuffled"])
+    window = getattr(text, "sliding_window", None)
     # `<bos>` and the line end apart from the budgets.
     longest = image_tokens + recipe.text.max_prefix_tokens + recipe.text.max_suffix_tokens + 2
-    asked = recipe.train.batching == "packed" and recipe.model.backbone == "paligemma"
-    if asked and window is not None and longest > int(window):
+    if recipe.model.backbone == "paligemma" and window is not None and longest > int(window):
         problem = (
             f"train.batching: packed: an example of up to {longest} tokens is longer than the model's attention window "
             f"of {window}; expected grouped or shuffled, or a smaller model.image_size"

@@ -126,3 +126,18 @@ def test_packing_past_the_window_of_sliding_layers_is_refused() -> None:
     check_packing(recipe("shuffled"), config, 4096)
     with pytest.raises(RecipeError, match=r"train\.batching: packed: .* attention window of 4096"):
         check_packing(recipe("packed"), config, 4096)
+
+
+@pytest.mark.parametrize("kind", ["conv", "linear_attention", "chunked_attention"])
+def test_packing_for_layers_that_take_no_mask_is_refused(kind: str) -> None:
+    from transformers import LlamaConfig
+
+    def recipe(batching: str) -> Any:
+        return check({"name": "t", "model": {"id": "x"}, "data": [{"path": "d"}], "train": {"batching": batching}}, "t")
+
+    config = LlamaConfig(num_hidden_layers=2)
+    check_packing(recipe("packed"), config, 16)
+    config.layer_types = ["full_attention", kind]
+    check_packing(recipe("shuffled"), config, 16)
+    with pytest.raises(RecipeError, match=rf"train\.batching: packed: llama has layers of {kind}, .* expected grouped"):
+        check_packing(recipe("packed"), config, 16)
