@@ -103,6 +103,25 @@ def test_loss_and_gradients_are_those_of_the_pictures(how: str, pair: Pair) -> N
     assert calls
 
 
+def test_in_bfloat16_the_loss_is_that_of_the_pictures(pair: Pair) -> None:
+    """As the loop trains: weights in bfloat16, the projector in float32, under autocast."""
+    model, backbone = pair
+    model = model.to(torch.bfloat16).train()
+    projector = model.get_submodule(backbone.components["projector"].removesuffix("."))
+    model.requires_grad_(False)
+    projector.float().requires_grad_(True)
+    inputs = backbone.collate(EXAMPLES)
+    seen = look(tower_of(model, type(backbone)), inputs["pixel_values"], torch.bfloat16)
+    assert seen.dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, expected = gradients(model, inputs)
+        skip_tower(model, type(backbone))
+        ours, found = gradients(model, {**inputs, "pixel_values": seen})
+    assert ours == loss
+    assert expected
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_the_tower_is_not_run_for_features(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     model, backbone = pair
     inputs = backbone.collate(EXAMPLES)
