@@ -72,8 +72,8 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
             line |= {key: found} if found else {}
         if not math.isfinite(line.get("loss", line.get("eval_loss", 0.0))):
             raise InputError(
-                f"step {state.global_step}: the loss is not a number; lower train.learning_rate, or use "
-                f"model.dtype=bfloat16; {checkpoints.last_words(Path(args.output_dir))}"
+                f"step {state.global_step}: the loss is not a number; lower train.learning_rate or the "
+                f"adapters' own, or use model.dtype=bfloat16; {checkpoints.last_words(Path(args.output_dir))}"
             )
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

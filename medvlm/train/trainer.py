@@ -147,8 +147,8 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         if not math.isfinite(loss) or (not self.args.fp16 and not math.isfinite(float(norm))):
             what = "loss" if not math.isfinite(loss) else "gradient"
             raise InputError(
-                f"step {self.state.global_step + 1}: the {what} is not a number; lower train.learning_rate, or use "
-                f"model.dtype=bfloat16; {checkpoints.last_words(Path(self.args.output_dir))}"
+                f"step {self.state.global_step + 1}: the {what} is not a number; lower train.learning_rate or the "
+                f"adapters' own, or use model.dtype=bfloat16; {checkpoints.last_words(Path(self.args.output_dir))}"
             )
         self.parts.fold()
         # The schedule moves on before the step is logged.
