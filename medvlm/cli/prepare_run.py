@@ -129,9 +129,16 @@ def _report_new(outcome: Outcome, out: Path, quiet: bool) -> None:
     for problem in known_problems(outcome.manifest["card"]):
         say(f"note: {problem}", quiet)
     _warn_of_empty_splits(outcome.manifest)
-    recipe = "tiny" if outcome.manifest["synthetic"] else "paligemma448"
-    place = "" if out == Path("data/pmc") else f" data.0.path={shlex.quote(str(out))}"
+    recipe, usual = _recipe_for(outcome.manifest)
+    place = "" if out == Path(usual) else f" data.0.path={shlex.quote(str(out))}"
     say(f"next: medvlm finetune recipes/{recipe}.yaml{place}", quiet)
+
+
+def _recipe_for(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a shipped recipe that takes such data, and the folder where it looks for them."""
+    if manifest["source"] == "vqa-rad":
+        return "paligemma448_vqa", "data/vqa-rad"
+    return "tiny" if manifest["synthetic"] else "paligemma448", "data/pmc"
 
 
 def _warn_of_empty_splits(manifest: Mapping[str, Any]) -> None:

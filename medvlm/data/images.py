@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from medvlm.errors import InputError
 
@@ -24,7 +24,11 @@ def decode(data: bytes, name: str = "image", advice: str = "prepare the data set
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
-        raise InputError(f"{name}: the image cannot be read ({error}); {advice}") from error
+        reason: object = error
+        if isinstance(error, UnidentifiedImageError):
+            # Its own text names an object's address.
+            reason = "not a known picture format" if data else "the file is empty"
+        raise InputError(f"{name}: the image cannot be read ({reason}); {advice}") from error
 
 
 def to_rgb(image: PILImage.Image) -> PILImage.Image:

@@ -21,6 +21,10 @@ _TEXT_COLUMNS = (
 )  # fmt: skip
 
 
+_SOURCES = {"pmc": "pmc", "vqa-rad": "vqa-rad --input VQA_RAD", "phantom-base": "phantom --kind base"}
+"""Folder that the shipped recipes take their data from -> the source of it."""
+
+
 @dataclasses.dataclass(slots=True)
 class DataFolder:
     """What `medvlm prepare` left at `path`."""
@@ -36,7 +40,10 @@ class DataFolder:
             InputError: no folder, no shards, or preparation did not finish.
         """
         folder = Path(path)
-        how = f"run `medvlm prepare pmc --out {path}` (or another source) first"
+        source = _SOURCES.get(Path(path).name)
+        how = f"run `medvlm prepare {source or 'SOURCE'} --out {path}` first" + (
+            "" if source else " (the first line of a recipe names the source)"
+        )
         if not folder.is_dir():
             raise InputError(f"data: {path} does not exist; {how}")
         if not (folder / "manifest.json").is_file():

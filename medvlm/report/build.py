@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from medvlm.licenses import registry
 from medvlm.licenses.listing import short
 from medvlm.report import cost, gallery, plots, results, side_by_side
-from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text, texts
+from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text, texts, words
 from medvlm.report.document import Block, Cases, Caution, Chart, Code, Document, Facts, Section, Table, Text
 
 NOT_CLINICAL = "Not for clinical use: research output, not checked by a physician, no medical device."
@@ -214,7 +214,7 @@ def _training(run: RunContext) -> Iterator[Block]:
         yield Table(header, census, "Parameters", numeric=frozenset({1, 2, 3}))
     model = mapping(run.facts.get("model"))
     if model:
-        yield Facts([(key.replace("_", " "), text(value)) for key, value in model.items() if value is not None])
+        yield Facts([(key.replace("_", " "), words(value)) for key, value in model.items() if value is not None])
 
 
 _MOST_VALIDATIONS = 20
@@ -222,7 +222,9 @@ _MOST_VALIDATIONS = 20
 
 def _validation(run: RunContext, names: Sequence[str]) -> Iterator[Block]:
     """Yield the validation loss against what was spent up to there, which a scaling law is fitted to."""
-    rows = [row for row in run.steps if number(row.get("eval_loss")) is not None]
+    validated = [row for row in run.steps if number(row.get("eval_loss")) is not None]
+    # One at the end of an epoch that is also due by its step is one.
+    rows = list({text(row.get("step")): row for row in validated}.values())
     keys = [key for key in ("samples", "tokens", "flops") if any(number(row.get(key)) is not None for row in rows)]
     if not rows:
         return

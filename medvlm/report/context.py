@@ -172,6 +172,17 @@ def text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else str(value)
 
 
+def words(value: Any) -> str:
+    """Return a JSON value as a reader would write it: lists and maps in one line, "-" for null within them."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{str(key).replace('_', ' ')} {words(item) or '-'}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(words(item) or "-" for item in value)
+    return text(value)
+
+
 def texts(value: Any) -> list[str]:
     """Return a JSON array as texts."""
     return [text(item) for item in listed(value)]
@@ -244,8 +255,6 @@ def _evaluations(path: Path, problems: list[str]) -> list[Evaluation]:
         rows = _json_lines(folder / "predictions.jsonl", own)
         problems.extend(f"eval/{folder.name}: {problem}" for problem in own)
         found.append(Evaluation(folder.name, scores, [_prediction(row) for row in rows if "id" in row]))
-    if not found:
-        problems.append("eval/ is empty: not evaluated yet")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from medvlm.licenses import expressions, registry
 from medvlm.licenses.listing import short
 from medvlm.report import plots
-from medvlm.report.context import Evaluation, RunContext, counts, mapping, number, text
+from medvlm.report.context import Evaluation, RunContext, counts, mapping, number, text, words
 from medvlm.report.document import Block, Caution, Chart, Facts, Table, Text
 
 METRICS = (
@@ -159,7 +159,9 @@ def _what(evaluation: Evaluation) -> str:
         parts.append(f"split hash {split_hash[:12]}")
     decoding = mapping(scores.get("decoding"))
     if decoding:
-        parts.append("decoding " + ", ".join(f"{key} {text(value)}" for key, value in decoding.items()))
+        parts.append(
+            "decoding " + ", ".join(f"{key.replace('_', ' ')} {words(value)}" for key, value in decoding.items())
+        )
     return "; ".join(parts) + ". BLEU, ROUGE and accuracies from 0 to 1, CIDEr from 0 to 10."
 
 

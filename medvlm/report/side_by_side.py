@@ -8,7 +8,7 @@ import yaml
 
 from medvlm.recipe.members import differing
 from medvlm.report import cost, plots, results
-from medvlm.report.context import RunContext, counts, listed, mapping, number, text, texts
+from medvlm.report.context import RunContext, counts, listed, mapping, number, text, texts, words
 from medvlm.report.document import Block, Chart, Section, Table, Text
 
 
@@ -71,10 +71,10 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
         *results.RIGHTS_HEADER,
         "status",
         "trained parameters",
-        "training loss, last",
-        "validation loss, best",
+        "last training loss",
+        "best validation loss",
         "at step",
-        "validation loss, last",
+        "last validation loss",
         *(results.NAMES.get(key, key) for key in keys),
         "samples/s",
         "peak memory",
@@ -139,7 +139,10 @@ def _differences(runs: Sequence[RunContext]) -> Iterator[Block]:
     if not found:
         yield Text("The recipes do not differ.")
         return
-    body = [[path, *("-" if value is None else str(value) for value in values)] for path, values in found.items()]
+    body = [
+        [path, *("-" if value is None else words(value) or "none" for value in values)]
+        for path, values in found.items()
+    ]
     yield Table(("setting", *labels(runs)), body, "What differs between the recipes")
 
 
@@ -217,7 +220,7 @@ def _by_data_set(runs: Sequence[RunContext]) -> Iterator[Block]:
             losses = last_losses(run, name)
             body.append([label, name, *("-" if value is None else f"{value:.4f}" for value in losses)])
     if body:
-        header = ("run", "data set", "training loss, last", "validation loss, last")
+        header = ("run", "data set", "last training loss", "last validation loss")
         yield Table(header, body, "Losses by data set", numeric=frozenset({2, 3}))
 
 

@@ -172,6 +172,7 @@ def test_interrupt_ends_with_130_and_keeps_the_finished_chunks(tmp_path: Path) -
 def test_vqa_rad(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["prepare", "vqa-rad", "--input", str(realdata / "vqa_rad"), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
+    assert f"next: medvlm finetune recipes/paligemma448_vqa.yaml data.0.path={tmp_path / 'out'}" in printed
     assert "3515 samples in 314 groups" in printed
     assert "203" in printed
     sides: dict[str, set[str]] = {}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from medvlm.data.images import decode
-from medvlm.data.mixture import Mixture, _choose
+from medvlm.data.mixture import DataFolder, Mixture, _choose
 from medvlm.data.sample import Image, Sample
 from medvlm.data.schema import SCHEMA, arrays
 from medvlm.errors import InputError
@@ -125,6 +125,9 @@ def test_transparency_lies_on_white() -> None:
 
 def test_a_truncated_picture_is_named() -> None:
     data = png(PILImage.effect_noise((64, 64), 90))
+    for data, said in ((b"", "the file is empty"), (b"no picture", "not a known picture format")):
+        with pytest.raises(InputError, match=rf"^p: the image cannot be read \({said}\); prepare"):
+            decode(data, "p")
     with pytest.raises(InputError, match="row 7: the image cannot be read"):
         decode(data[: len(data) // 2], "row 7")
 
@@ -148,3 +151,15 @@ def test_damaged_folders(tmp_path: Path, damage: str) -> None:
     with pytest.raises(InputError) as raised:
         Mixture([DataPart(path=str(path))], "train", 0)
     assert "\n" not in str(raised.value)
+
+
+def test_missing_data_names_the_command_that_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, source in (
+        ("data/phantom-base", "phantom --kind base"),
+        ("data/vqa-rad", "vqa-rad --input VQA_RAD"),
+        ("data/pmc", "pmc"),
+        ("data/mine", "SOURCE"),
+    ):
+        with pytest.raises(InputError, match=f"run `medvlm prepare {source} --out {path}` first"):
+            DataFolder.open(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,39 @@ def test_half_written_runs_still_give_a_report(tmp_path: Path, name: str, conten
         assert any(section.title == "Incomplete" for section in document.sections)
     assert "Not for clinical use" in page
     assert "Not for clinical use" in text
+
+
+def test_a_run_that_is_not_evaluated_yet_is_not_damaged(tmp_path: Path) -> None:
+    path = make_run(tmp_path, n=6)
+    shutil.rmtree(path / "eval")
+    run = context.read(path)
+    assert run.problems == []
+    page = html(build([run]))
+    assert "Not evaluated yet: run medvlm eval." in page
+    assert "missing or damaged" not in page
+
+
+def test_values_are_told_in_words(tmp_path: Path) -> None:
+    path = make_run(tmp_path, n=6)
+    facts = json.loads((path / "run.json").read_text())
+    facts["model"] |= {"parts": {"vision_tower": "a/b", "language_model": None}, "resampled": True, "sizes": [1, 2]}
+    (path / "run.json").write_text(json.dumps(facts))
+    text = markdown(build([context.read(path)]))
+    for said in ("vision tower a/b, language model -", "yes", "1, 2"):
+        assert said in text
+    assert "{'" not in text
+    assert "True" not in text
+
+
+def test_a_validation_is_told_once(tmp_path: Path) -> None:
+    path = make_run(tmp_path, n=6)
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    last = next(line for line in reversed(lines) if "eval_loss" in line)
+    before = markdown(build([context.read(path)]))
+    (path / "metrics.jsonl").write_text("\n".join([*lines, last]) + "\n")
+    after = markdown(build([context.read(path)]))
+    tables = [part.split("Validation loss and what was spent")[1].split("\n#")[0] for part in (before, after)]
+    assert tables[0] == tables[1]
 
 
 def test_a_data_set_that_has_changed_since_is_not_told_as_the_runs_own(tmp_path: Path) -> None:

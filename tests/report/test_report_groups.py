@@ -37,13 +37,13 @@ def test_variants_stand_side_by_side(tmp_path: Path) -> None:
     rows = found["Outcomes"]
     assert [row["run"] for row in rows] == ["proj", "proj-lora", "proj-vit"], "in the order of the recipe"
     # 1 + place + 2 / 40; the best validation is 1 + place + 2 / 20 at step 20.
-    assert [row["training loss, last"] for row in rows] == ["1.0500", "2.0500", "3.0500"]
-    assert [(row["validation loss, best"], row["at step"]) for row in rows] == [
+    assert [row["last training loss"] for row in rows] == ["1.0500", "2.0500", "3.0500"]
+    assert [(row["best validation loss"], row["at step"]) for row in rows] == [
         ("1.1000", "20"),
         ("2.1000", "20"),
         ("3.1000", "20"),
     ]
-    assert [row["validation loss, last"] for row in rows] == ["1.2500", "2.2500", "3.2500"]
+    assert [row["last validation loss"] for row in rows] == ["1.2500", "2.2500", "3.2500"]
     assert rows[0]["trained parameters"] == "51,000"
     assert (rows[0]["CIDEr"], rows[0]["samples/s"], rows[0]["peak memory"]) == ("2.9000", "27.03", "1.50 GiB")
     assert [row["cost"] for row in rows] == ["unknown", "2.50 EUR", "2.50 EUR"]
@@ -84,8 +84,8 @@ def test_losses_by_data_set(tmp_path: Path) -> None:
     assert rows[0] == {
         "run": "proj",
         "data set": "data/pmc",
-        "training loss, last": "1.5500",
-        "validation loss, last": "1.2500",
+        "last training loss": "1.5500",
+        "last validation loss": "1.2500",
     }
     assert len(rows) == 6
     alone = page(paths[:1], tmp_path)
@@ -163,5 +163,5 @@ def test_damaged_metrics_are_survived(tmp_path: Path) -> None:
     lines = [{"step": "x", "loss": 1}, {"step": 3, "losses": 7, "loss": None}, {"eval_loss": float("nan"), "step": 2}]
     (paths[0] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     row = tables(page(paths, tmp_path))["Outcomes"][0]
-    assert (row["training loss, last"], row["validation loss, best"]) == ("unknown", "-")
+    assert (row["last training loss"], row["best validation loss"]) == ("unknown", "-")
     assert not re.search("NaN", page(paths, tmp_path))
