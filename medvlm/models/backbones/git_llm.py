@@ -14,7 +14,7 @@ import torch
 import medvlm.models.git_llm  # noqa: F401 (so that transformers' Auto classes know it)
 from medvlm.errors import InputError
 from medvlm.models.backbones.base import Example
-from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows
+from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values, texts
 from medvlm.models.git_llm import GitLlmConfig, GitLlmForConditionalGeneration, assemble
 from medvlm.models.git_llm.configuration import has_class_token
 from medvlm.models.positions import resize_embeddings
@@ -133,11 +133,7 @@ class GitLlmBackbone:
 
     def pixels(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return pixel values [B, 3, S, S], normalized as the tower was trained."""
-        if all(example.pixels is not None for example in examples):
-            return torch.stack([example.pixels for example in examples if example.pixels is not None])
-        images = [example.image for example in examples]
-        values: torch.Tensor = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        return values
+        return pixel_values(self.image_processor, examples)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return training inputs, padded on the right.
@@ -168,8 +164,7 @@ class GitLlmBackbone:
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Return the texts of generated tokens [B, T], special tokens and outer blanks removed."""
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [text.strip() for text in texts]
+        return texts(self.tokenizer, tokens)
 
 
 def _saved(path: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:

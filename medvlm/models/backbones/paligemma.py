@@ -14,7 +14,7 @@ import torch
 
 from medvlm.errors import InputError
 from medvlm.models.backbones.base import IGNORED, Example
-from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows
+from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values, texts
 from medvlm.models.positions import image_tokens, resize_embeddings
 
 
@@ -121,11 +121,7 @@ class PaliGemmaBackbone:
 
     def pixels(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return pixel values [B, 3, S, S] in [-1, 1]."""
-        if all(example.pixels is not None for example in examples):
-            return torch.stack([example.pixels for example in examples if example.pixels is not None])
-        images = [example.image for example in examples]
-        values: torch.Tensor = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        return values
+        return pixel_values(self.image_processor, examples)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return training inputs, padded on the right.
@@ -167,5 +163,4 @@ class PaliGemmaBackbone:
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Return the texts of generated tokens [B, T], special tokens and outer blanks removed."""
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [text.strip() for text in texts]
+        return texts(self.tokenizer, tokens)

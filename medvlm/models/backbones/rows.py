@@ -1,13 +1,14 @@
-"""Token lists as a batch: padded rows, or several examples to a row that are blind to each other."""
+"""What every backbone shares: token lists as padded or packed rows, pictures as tensors, tokens as texts."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from medvlm.models.backbones.base import IGNORED
+from medvlm.models.backbones.base import IGNORED, Example
 
 Tokens = Sequence[int]
 
@@ -133,3 +134,18 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
             rows[place].append(number)
             free[place] -= lengths[number]
     return rows
+
+
+def pixel_values(image_processor: Any, examples: Sequence[Example]) -> torch.Tensor:
+    """Return what the model takes of the pictures [B, 3, S, S], or what a cache holds of them."""
+    if all(example.pixels is not None for example in examples):
+        return torch.stack([example.pixels for example in examples if example.pixels is not None])
+    images = [example.image for example in examples]
+    values: torch.Tensor = image_processor(images, return_tensors="pt")["pixel_values"]
+    return values
+
+
+def texts(tokenizer: Any, tokens: torch.Tensor) -> list[str]:
+    """Return the texts of generated tokens [B, T], special tokens and outer blanks removed."""
+    found = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [text.strip() for text in found]
