@@ -152,6 +152,9 @@ def open_run(name: str | Path | None, parent: Path = RUNS) -> Run:
             raise InputError(f"{name}: no such run folder")
     run = Run(path)
     status = run.facts().get("status")
+    if status == FAILED:
+        why = run.facts().get("error") or "it does not say why"
+        raise InputError(f"{path}: this run failed and has no model ({why}); name another run, or train again")
     if status != FINISHED:
         raise InputError(f"{path}: this run is {status}, not finished; go on with `medvlm finetune RECIPE --resume`")
     return run

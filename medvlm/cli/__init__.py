@@ -92,11 +92,7 @@ def run(argv: list[str] | None = None) -> int:
             # Typer has turned Ctrl-C into this code without a word.
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(
-            "interrupted; what is done is kept: prepare, eval and predict --out go on with the same command, finetune "
-            "with --resume",
-            INTERRUPTED,
-        )
+        return _fail(f"interrupted; {_going_on(sys.argv[1:] if argv is None else argv)}", INTERRUPTED)
     except MedvlmError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -113,6 +109,16 @@ def run(argv: list[str] | None = None) -> int:
             return _usage(error, usage())
         return _fail(f"{type(error).__name__}: {error} (a defect in medvlm; --debug shows where)", 1)
     return result if isinstance(result, int) else 0
+
+
+def _going_on(argv: list[str]) -> str:
+    """Return how to go on after Ctrl-C, by the verb."""
+    verb = next((word for word in argv if word in VERBS), "")
+    if verb == "finetune":
+        return "nothing was trained yet" if "--dry-run" in argv else "what is done is kept; --resume goes on from it"
+    if verb in ("prepare", "eval") or (verb == "predict" and "--out" in argv):
+        return "what is done is kept; the same command goes on from it"
+    return "nothing was changed"
 
 
 def _os_error(error: OSError) -> tuple[str, int]:

@@ -44,18 +44,25 @@ def warn(text: str) -> None:
 class Progress(Protocol):
     """Told by long work how far it is."""
 
+    silent: bool
+    """Nothing is shown, and nothing else said meanwhile."""
+
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that `done` of `total` units are done; `note` is a short remark such as a loss."""
         ...
 
 
 class _Silent:
+    silent = True
+
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         return
 
 
 class _Lines:
     """For logs and pipes: a plain line now and then instead of a moving bar."""
+
+    silent = False
 
     def __init__(self, label: str, every: float = 10.0) -> None:
         self.label, self.every, self.last = label, every, time.monotonic()
@@ -98,6 +105,8 @@ def _bar(label: str) -> Iterator[Progress]:
         task = rich.add_task(label, total=None, note="")
 
         class Bar:
+            silent = False
+
             def update(self, done: int, total: int | None = None, note: str = "") -> None:
                 rich.update(task, completed=done, total=total, note=note)
 

@@ -40,14 +40,24 @@ def finetune(
 
     Example: medvlm finetune recipes/paligemma448.yaml train.epochs=1 --dry-run
     """
+    from medvlm.errors import RecipeError
     from medvlm.recipe import load_members
-    from medvlm.train.group import train_members
 
     members = load_members(recipe, overrides or [])
     names = members.selected(only)
-    if dry_run:
-        _print_plans(members, names, quiet)
-        return
+    try:
+        if dry_run:
+            _print_plans(members, names, quiet)
+        else:
+            _train(members, names, resume, quiet)
+    except RecipeError as error:
+        # What only the base or the data show to be wrong is found where the recipe's file is not known.
+        raise (RecipeError(recipe, error.problems) if error.where == "recipe" else error) from error
+
+
+def _train(members: Members, names: list[str], resume: bool, quiet: bool) -> None:
+    from medvlm.train.group import train_members
+
     command = f"medvlm {shlex.join(sys.argv[1:])}"
     run = None
     for run in train_members(members, names, command, lambda name: progress(f"finetune {name}", quiet), resume=resume):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +111,23 @@ def _with(recipe: Recipe, settings: dict[str, Any], max_prefix_tokens: int | Non
     except ValidationError as error:
         first = error.errors()[0]
         where = {"num_beams": "--beams: ", "top_p": "--top-p: "}.get(str((first["loc"] or ("",))[0]), "")
-        raise UsageError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}{_in_flags(said)}") from error
     text = recipe.text
     if max_prefix_tokens is not None:
         text = text.model_copy(update={"max_prefix_tokens": max_prefix_tokens})
     return recipe.model_copy(update={"eval": part, "text": text})
+
+
+def _in_flags(said: str) -> str:
+    """Return what a recipe's check says in terms of the command line."""
+    said = re.sub(r"\b(num_beams|temperature|top_p)=", lambda key: f"{_FLAGS[key[1]]} ", said)
+    return re.sub(r"\b(num_beams|top_p)\b", lambda key: _FLAGS[key[1]], said).replace(
+        "set temperature,", "set --temperature above 0,"
+    )
+
+
+_FLAGS = {"num_beams": "--beams", "temperature": "--temperature", "top_p": "--top-p"}
 
 
 def _asker(job: Any) -> Asker:

@@ -15,9 +15,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from medvlm.cli.common import Progress
-from medvlm.errors import InputError
 from medvlm.io import write_text
-from medvlm.train import checkpoints
+from medvlm.train.failures import diverged
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]
@@ -71,10 +70,7 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
             found = {name.split("/", 1)[1]: value for name, value in logs.items() if name.startswith(prefixes)}
             line |= {key: found} if found else {}
         if not math.isfinite(line.get("loss", line.get("eval_loss", 0.0))):
-            raise InputError(
-                f"step {state.global_step}: the loss is not a number; lower train.learning_rate or the "
-                f"adapters' own, or use model.dtype=bfloat16; {checkpoints.last_words(Path(args.output_dir))}"
-            )
+            raise diverged(state.global_step, "loss", args.fp16, Path(args.output_dir))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -128,10 +124,13 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
     """Ctrl-C, or SIGTERM from a scheduler, ends training after the current step with a checkpoint.
 
     A second Ctrl-C ends it at once.
+
+    Args:
+        quiet: say nothing of it.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, quiet: bool = False) -> None:
+        self.asked, self.quiet = False, quiet
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -151,7 +150,8 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
+        if not self.quiet:
+            print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Ask for a checkpoint and the end."""

@@ -1,12 +1,14 @@
-"""Out of memory in whatever words it is said, and what to set then, in numbers of the run."""
+"""What ends a run early, and what to set then: memory that ran out, in whatever words, and a loss that diverged."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
-from medvlm.errors import ResourceError
+from medvlm.errors import InputError, ResourceError
 from medvlm.recipe.models import Recipe
+from medvlm.train.checkpoints import newest
 
 _WORDS = (
     "can't allocate memory",
@@ -37,6 +39,23 @@ def smaller(recipe: Recipe) -> str:
     now = f" than {recipe.model.image_size}" if recipe.model.image_size else ""
     found.append(f"a smaller model.image_size{now}")
     return "set " + ", ".join(found[:-1]) + (", or " if len(found) > 1 else "") + found[-1]
+
+
+def diverged(step: int, what: str, half: bool, folder: Path) -> InputError:
+    """Return the error of a run whose loss or gradient is no number any more.
+
+    Args:
+        step: at which.
+        what: loss or gradient.
+        half: it is in float16, whose numbers end at 65504.
+        folder: of the run's checkpoints.
+    """
+    wider = ", or use model.dtype=bfloat16" if half else ""
+    kept = f"; its last good checkpoint is {found}" if (found := newest(folder)) else ""
+    return InputError(
+        f"step {step}: the {what} is not a number; lower train.learning_rate or the adapters' own{wider}, and start "
+        f"anew: with the same settings --resume would come to the same end{kept}"
+    )
 
 
 @contextlib.contextmanager

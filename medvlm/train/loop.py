@@ -74,7 +74,7 @@ def _train(job: Job, run: Run, facts: dict[str, Any], show: Progress, resume: bo
         if checkpoint is not None and checkpoints.step_of(checkpoint) < updates(job.recipe, len(job.train)):
             _check_best(checkpoint)
         hint = smaller(job.recipe)
-        with resource_errors(run.path, hint), memory_errors(hint), callbacks.Interrupt() as interrupt:
+        with resource_errors(run.path, hint), memory_errors(hint), callbacks.Interrupt(show.silent) as interrupt:
             loaded, trainer = prepare(job, run, facts, interrupt, show, checkpoint)
             run.record(facts)
             _run_steps(trainer, checkpoint)

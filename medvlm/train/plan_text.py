@@ -18,13 +18,13 @@ Planned = tuple[str, Recipe, Plan, dict[str, Any]]
 """Member's name, its recipe, its plan, its license verdict."""
 
 
-def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any], start: str | None = None) -> list[str]:
+def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any] | None = None, start: str | None = None) -> list[str]:
     """Return the plan: components with their parameters and bytes, memory, data, work, time, money, license.
 
     Args:
         plan: of `recipe`.
         recipe: what would be done.
-        verdict: on the tuned model.
+        verdict: on the tuned model; None leaves it out.
         start: in words, what the run starts from besides the base.
     """
     part = recipe.train
@@ -45,7 +45,7 @@ def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any], start: str | N
         ),
         f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)",
         *_work(plan, recipe),
-        f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}",
+        *([f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}"] if verdict else []),
     ]
     return wrapped(told)
 

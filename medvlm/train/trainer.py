@@ -13,13 +13,13 @@ import torch
 from transformers import Trainer
 
 from medvlm.data.mixture import Mixture
-from medvlm.errors import InputError
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.components import Places
 from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.train import checkpoints
 from medvlm.train.compute import Meter
+from medvlm.train.failures import diverged
 from medvlm.train.loss import forward_loss
 from medvlm.train.mixing import HELD, PartLosses
 from medvlm.train.validation import undisturbed
@@ -146,10 +146,7 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         # A gradient of float16 may be infinite for a step, whose scaler then skips it.
         if not math.isfinite(loss) or (not self.args.fp16 and not math.isfinite(float(norm))):
             what = "loss" if not math.isfinite(loss) else "gradient"
-            raise InputError(
-                f"step {self.state.global_step + 1}: the {what} is not a number; lower train.learning_rate or the "
-                f"adapters' own, or use model.dtype=bfloat16; {checkpoints.last_words(Path(self.args.output_dir))}"
-            )
+            raise diverged(self.state.global_step + 1, what, self.args.fp16, Path(self.args.output_dir))
         self.parts.fold()
         # The schedule moves on before the step is logged.
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]

@@ -115,6 +115,8 @@ def medvlm(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         return model
 
     class Show:
+        silent = True
+
         def update(self, done: int, total: int | None = None, note: str = "") -> None:
             watch.step() if done else watch.start()
 

@@ -292,3 +292,13 @@ def test_the_peak_of_memory_is_of_one_run(at_shelf: Path, tiny_folder: Path) -> 
     with open("/proc/self/status", encoding="ascii") as file:
         now = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
     assert spent["peak_memory_bytes"] < now + 400_000_000
+
+
+def test_what_only_the_base_shows_to_be_wrong_names_the_file(
+    at_shelf: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(at_shelf, tiny_folder)
+    for words in ([], ["--dry-run"]):
+        code, line = fail(capsys, path, "adapters.language_model.modules=[nothing]", *words)
+        assert code == 3
+        assert line.startswith(f"medvlm: error: {path}: 1 problem: adapters.language_model.modules")

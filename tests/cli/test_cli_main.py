@@ -113,3 +113,28 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"medvlm {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetune", "r.yaml", "-q"], "--resume"),
+        (["finetune", "r.yaml", "--dry-run"], "nothing was trained"),
+        (["prepare", "pmc"], "the same command"),
+        (["--debug", "eval"], "the same command"),
+        (["predict", "latest", "a.png", "--out", "b"], "the same command"),
+        (["predict", "latest", "a.png"], "nothing was changed"),
+        (["export", "latest", "--out", "b"], "nothing was changed"),
+    ],
+)
+def test_an_interrupt_tells_how_this_verb_goes_on(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_app", interrupted)
+    assert run(arguments) == 130
+    error = capsys.readouterr().err
+    assert said in error
+    assert ("--resume" in error) == (said == "--resume")

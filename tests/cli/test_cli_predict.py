@@ -211,8 +211,8 @@ def test_reports_are_drafts(asked: Asked, scans: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (["--beams", "2", "--temperature", "0.5"], 2, "set num_beams=1 or temperature=0"),
-        (["--top-p", "0.5"], 2, "set temperature, or top_p=1"),
+        (["--beams", "2", "--temperature", "0.5"], 2, "set --beams 1 or --temperature 0"),
+        (["--top-p", "0.5"], 2, "set --temperature above 0, or --top-p 1"),
         (["--temperature", "1", "--top-p", "1.5"], 2, "--top-p: "),
         (["--task", "tell"], 2, '--task "tell": expected caption, vqa, report'),
         (["--task", "vqa"], 2, "--task vqa needs the question"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,24 @@ def test_the_largest_batch_is_padded_to_the_longest_or_packed_in_fewer_rows(data
     assert (plain.rows, plain.length, plain.labels, plain.images) == (4, 150, 30, 4)
     packed = largest_batch(recipe_of(data_folder, train={"batch_size": 4, "batching": "packed"}), 100, texts)
     assert (packed.rows, packed.length, packed.labels, packed.images) == (2, 300, 60, 4)
+
+
+def test_the_rates_told_are_those_of_what_is_trained(data_folder: Path) -> None:
+    adapters = {"language_model": {"kind": "lora", "learning_rate": 2e-4}, "projector": "full"}
+    train = {"learning_rate": 3e-5, "max_steps": 10}
+    told = {}
+    for name, parts in {"both": adapters, "one": {**adapters, "projector": "frozen"}}.items():
+        recipe = recipe_of(data_folder, adapters=parts, train=train)
+        told[name] = text_of(plan_of(recipe, H200), recipe)
+    assert "learning rate 3e-05 (projector) and 0.0002 (language_model), cosine" in told["both"]
+    assert "learning rate 0.0002, cosine" in told["one"]
+
+
+def test_bytes_of_logits_that_say_nothing_are_left_out(data_folder: Path) -> None:
+    recipe = recipe_of(data_folder)
+    plan = plan_of(recipe, H200)
+    for logits, told in ((4, False), (2_500_000, True)):
+        plan.memory = dataclasses.replace(plan.memory, logits=logits)
+        assert ("logits 2.5 MB" in text_of(plan, recipe)) is told
+        assert ("logits" in text_of(plan, recipe)) is told
+    assert "(a plan; nothing is run)" in text_of(plan, recipe)
