@@ -51,7 +51,7 @@ def diverged(step: int, what: str, half: bool, folder: Path) -> InputError:
         folder: of the run's checkpoints.
     """
     wider = ", or use model.dtype=bfloat16" if half else ""
-    kept = f"; its last good checkpoint is {found}" if (found := newest(folder)) else ""
+    kept = f"; the last good checkpoint is {found}" if (found := newest(folder)) else ""
     return InputError(
         f"step {step}: the {what} is not a number; lower train.learning_rate or the adapters' own{wider}, and start "
         f"anew: with the same settings --resume would come to the same end{kept}"
