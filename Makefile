@@ -30,10 +30,10 @@ demo: setup
 	cd demo && $(MEDVLM) report runs/latest
 
 test: setup
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 -m slow
 
 style: setup
 	$(BIN)/ruff format --check .
