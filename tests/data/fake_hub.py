@@ -43,7 +43,9 @@ class FakeHub:
             return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             return self._create(json.loads(body))
-        found = re.fullmatch(r"/api/(?:datasets|models)/([\w-]+/[\w-]+)(?:/(tree|preupload|commit|revision)/main)?", path)
+        found = re.fullmatch(
+            r"/api/(?:datasets|models)/([\w-]+/[\w-]+)(?:/(tree|preupload|commit|revision)/main)?", path
+        )
         if not found or found[1] not in self.repos:
             return 404, {"error": "Repository not found"}
         return getattr(self, f"_{found[2] or 'info'}")(self.repos[found[1]], found[1], body)
