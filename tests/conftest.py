@@ -12,7 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # As the command line does: other work on the machine then slows the suite by its share only.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# One thread: the tests run in several processes, and a child forked from a process with a pool of threads cannot use it.
+# The tests run in several processes, and a child forked beside a pool of threads cannot use the pool.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
