@@ -7,6 +7,7 @@ once. Caches lie in `.cache/` of the data folder, or in the folder that MEDVLM_C
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -60,16 +61,16 @@ class Caches:
         return self.finish.afresh(mixture.image(place))
 
 
-class Finish:
+class Finish(abc.ABC):
     """The last step from a record to what the model takes."""
 
+    @abc.abstractmethod
     def values(self, record: np.ndarray) -> torch.Tensor:
         """Return a record as a tensor."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def afresh(self, image: Any) -> torch.Tensor:
         """Return what a picture without a record gives."""
-        raise NotImplementedError
 
 
 class Pixels(Finish):

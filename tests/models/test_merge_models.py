@@ -13,6 +13,7 @@ import pytest
 import torch
 from paligemma2_tiny import SOFTCAP, save_paligemma2
 from PIL import Image
+from tiny_ways import NF4, WAYS
 
 from medvlm.errors import InputError
 from medvlm.models import adapters, merge, trained
@@ -24,21 +25,7 @@ from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
 from medvlm.runs import Run
 
-NF4 = {"mode": "nf4", "compute_dtype": "float32"}
-WAYS: dict[str, dict[str, Any]] = {
-    "lora": {"language_model": {"kind": "lora", "r": 4}},
-    "dora": {"language_model": {"kind": "dora", "r": 4}, "projector": "full"},
-    "mixed": {
-        "language_model": {"kind": "rslora", "r": 4, "modules": ["q_proj"]},
-        "vision_tower": {"kind": "lora", "r": 2, "alpha": 3},
-        "projector": "full",
-        "head": "full",
-    },
-    "head_lora": {"language_model": "frozen", "head": {"kind": "lora", "r": 4}, "projector": "full"},
-    "components": {"language_model": "frozen", "projector": "full", "head": "full"},
-    "decoder": {"language_model": "full", "vision_tower": {"kind": "lora", "r": 2}},
-    "whole": {"language_model": "full", "projector": "full"},
-}
+MERGED_WAYS = WAYS | {"components": {"language_model": "frozen", "projector": "full", "head": "full"}}
 UNTIED = {"mixed", "head_lora", "components"}
 
 
@@ -47,7 +34,7 @@ def recipe(folder: Path, way: str, quantized: bool = False, **model: Any) -> Rec
         "name": "t",
         "model": {"id": str(folder), "dtype": "float32", **model},
         "data": [{"path": "d"}],
-        "adapters": WAYS[way],
+        "adapters": MERGED_WAYS[way],
         "quantization": NF4 if quantized else {"mode": "none"},
     }
     return check(raw, "test")
@@ -79,7 +66,7 @@ def logits(loaded: Loaded) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", list(MERGED_WAYS))
 def test_merged_into_the_base_it_was_trained_on(tiny_folder: Path, tmp_path: Path, way: str) -> None:
     made = recipe(tiny_folder, way)
     run, loaded = trained_run(made, tmp_path / "run")

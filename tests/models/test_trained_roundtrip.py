@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_ways import NF4, WAYS
 
 from medvlm.errors import InputError, RecipeError
 from medvlm.models import adapters, trained
@@ -20,22 +21,10 @@ from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import write_resolved
 from medvlm.runs import Run
 
-NF4 = {"mode": "nf4", "compute_dtype": "float32"}
-WAYS: dict[str, dict[str, Any]] = {
-    "lora": {"language_model": {"kind": "lora", "r": 4}},
-    "dora": {"language_model": {"kind": "dora", "r": 4}, "projector": "full"},
-    "mixed": {
-        "language_model": {"kind": "rslora", "r": 4, "modules": ["q_proj"]},
-        "vision_tower": {"kind": "lora", "r": 2, "alpha": 3},
-        "projector": "full",
-        "head": "full",
-    },
+SAVED_WAYS: dict[str, dict[str, Any]] = WAYS | {
     "vision": {"language_model": "frozen", "vision_tower": {"kind": "lora", "r": 2}},
-    "head_lora": {"language_model": "frozen", "head": {"kind": "lora", "r": 4}, "projector": "full"},
     "components": {"language_model": "frozen", "projector": "full", "vision_tower": "full"},
     "head": {"language_model": "frozen", "head": "full"},
-    "decoder": {"language_model": "full", "vision_tower": {"kind": "lora", "r": 2}},
-    "whole": {"language_model": "full", "projector": "full"},
     "whole_untied": {"language_model": "full", "head": "full"},
 }
 
@@ -74,10 +63,10 @@ def saved(loaded: Loaded, made: Recipe, folder: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("way", "quantized"), [*((way, False) for way in WAYS), ("lora", True), ("dora", True), ("mixed", True)]
+    ("way", "quantized"), [*((way, False) for way in SAVED_WAYS), ("lora", True), ("dora", True), ("mixed", True)]
 )
 def test_the_same_logits_from_disk(tiny_folder: Path, tmp_path: Path, way: str, quantized: bool) -> None:
-    made = recipe(tiny_folder, WAYS[way], **({"quantization": NF4} if quantized else {}))
+    made = recipe(tiny_folder, SAVED_WAYS[way], **({"quantization": NF4} if quantized else {}))
     loaded = fresh(made)
     expected = logits(loaded)
     run = saved(loaded, made, tmp_path / "run")
@@ -88,7 +77,7 @@ def test_the_same_logits_from_disk(tiny_folder: Path, tmp_path: Path, way: str, 
 
 @pytest.mark.parametrize("way", ["mixed", "components", "whole", "whole_untied", "decoder"])
 def test_another_run_goes_on_from_it(tiny_folder: Path, tmp_path: Path, way: str) -> None:
-    made = recipe(tiny_folder, WAYS[way])
+    made = recipe(tiny_folder, SAVED_WAYS[way])
     loaded = fresh(made)
     expected = logits(loaded)
     run = saved(loaded, made, tmp_path / "run")
@@ -104,7 +93,7 @@ WHOLE = {"language_model": "full", "projector": "full"}
 
 @pytest.mark.parametrize("way", ["mixed", "components", "whole", "whole_untied", "decoder"])
 def test_in_bfloat16_nothing_that_was_trained_is_rounded(tiny_folder: Path, tmp_path: Path, way: str) -> None:
-    made = recipe(tiny_folder, WAYS[way], model={"id": str(tiny_folder), "dtype": "bfloat16"})
+    made = recipe(tiny_folder, SAVED_WAYS[way], model={"id": str(tiny_folder), "dtype": "bfloat16"})
     loaded = fresh(made)
     run = saved(loaded, made, tmp_path / "run")
     again = fresh(made, shake=False)
@@ -147,7 +136,7 @@ def test_a_head_trained_as_the_embeddings_is_not_lost_beneath_an_adapter(
 def test_another_image_size_is_refused_where_position_embeddings_were_trained(
     tiny_folder: Path, tmp_path: Path, way: str
 ) -> None:
-    made = recipe(tiny_folder, {**WAYS[way], "vision_tower": "full"})
+    made = recipe(tiny_folder, {**SAVED_WAYS[way], "vision_tower": "full"})
     run = saved(fresh(made), made, tmp_path / "run")
     other = recipe(tiny_folder, made.adapters.model_dump(), model={"id": str(tiny_folder), "image_size": 56})
     with pytest.raises(InputError, match=r"expected the run's own model\.image_size") as caught:
@@ -185,7 +174,7 @@ def test_whole_components_go_on_beside_an_adapter(tiny_folder: Path, tmp_path: P
 
 
 def test_what_would_be_lost_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    made = recipe(tiny_folder, WAYS["mixed"])
+    made = recipe(tiny_folder, SAVED_WAYS["mixed"])
     run = saved(fresh(made), made, tmp_path / "run")
     other = recipe(tiny_folder, {"language_model": {"kind": "lora", "r": 4}, "projector": "full", "head": "full"})
     model = fresh(other, shake=False).model
@@ -200,7 +189,7 @@ def test_what_would_be_lost_is_refused(tiny_folder: Path, tmp_path: Path) -> Non
 
 
 def test_weights_that_do_not_fit_or_are_not_there_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    made = recipe(tiny_folder, WAYS["lora"])
+    made = recipe(tiny_folder, SAVED_WAYS["lora"])
     run = saved(fresh(made), made, tmp_path / "run")
     with pytest.raises(InputError, match="do not fit the recipe"):
         trained.load(run, recipe(tiny_folder, {"language_model": {"kind": "lora", "r": 4}, "projector": "full"}))
@@ -218,7 +207,7 @@ def test_weights_that_do_not_fit_or_are_not_there_are_refused(tiny_folder: Path,
 def test_a_killed_save_leaves_the_earlier_one(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = recipe(tiny_folder, WAYS["lora"])
+    made = recipe(tiny_folder, SAVED_WAYS["lora"])
     loaded = fresh(made)
     expected = logits(loaded)
     run = saved(loaded, made, tmp_path / "run")
@@ -235,14 +224,14 @@ def test_a_killed_save_leaves_the_earlier_one(
 
 
 def test_the_name_of_the_base_can_be_recorded(tiny_folder: Path, tmp_path: Path) -> None:
-    made = recipe(tiny_folder, WAYS["lora"])
+    made = recipe(tiny_folder, SAVED_WAYS["lora"])
     loaded = fresh(made)
     trained.save(loaded.model, loaded.processor, tmp_path, base="owner/base")
     assert '"base_model_name_or_path": "owner/base"' in (tmp_path / "adapter" / "adapter_config.json").read_text()
 
 
 def test_trained_parts_come_back_in_float32_beside_a_bfloat16_base(tiny_folder: Path, tmp_path: Path) -> None:
-    made = recipe(tiny_folder, WAYS["mixed"], model={"id": str(tiny_folder), "dtype": "bfloat16"})
+    made = recipe(tiny_folder, SAVED_WAYS["mixed"], model={"id": str(tiny_folder), "dtype": "bfloat16"})
     loaded = fresh(made)
     run = saved(loaded, made, tmp_path / "run")
     again = dict(trained.load(run, made).model.named_parameters())
