@@ -17,7 +17,7 @@ from medvlm.recipe.models import DataPart
 
 _TEXT_COLUMNS = (
     "id", "task", "prompt", "target", "language", "finding", "group", "license", "commercial_use", "modality",
-    "answer_type", "question_type", "source",
+    "answer_type", "question_type", "source", "organ", "choices",
 )  # fmt: skip
 
 

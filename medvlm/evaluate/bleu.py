@@ -6,13 +6,11 @@ which keep an order without a match from being zero: published COCO-style scores
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from medvlm.evaluate.metrics import Options, Segments
 from medvlm.evaluate.ngrams import Corpus, Floats, Ints, group_maximum
 from medvlm.evaluate.signature import references_per_segment, signature
-from medvlm.evaluate.tokenize import CASE
 
 _SMALL = 1e-9
 _TINY = 1e-15
@@ -23,41 +21,34 @@ class Bleu:
 
     name = "bleu"
 
-    def __init__(self, tokenizer: str = "ptb", order: int = 4) -> None:
-        self.order = order
-        self.tokenizers = (tokenizer,)
+    def __init__(self, options: Options | None = None, order: int = 4) -> None:
+        self.options, self.order = options or Options(), order
         self.keys = tuple(f"bleu_{n}" for n in range(1, order + 1))
 
-    def signature(self, corpora: Mapping[str, Corpus]) -> str:
+    def signature(self, segments: Segments) -> str:
         """Return the settings as one string."""
-        (tokenizer,) = self.tokenizers
-        refs = references_per_segment(corpora[tokenizer].references())
-        return signature(f"bleu:{self.order}", tok=tokenizer, case=CASE[tokenizer], refs=refs, smooth="none")
+        options = self.options
+        refs = references_per_segment(segments.corpus(options.tokenizer).references())
+        return signature(f"bleu:{self.order}", tok=options.tokenizer, case=options.case, refs=refs, smooth="none")
 
-    def statistics(self, corpora: Mapping[str, Corpus]) -> Floats:
+    def statistics(self, segments: Segments) -> Floats:
         """Return [n, 2 + 2 * order]: hypothesis length, closest reference length, n-grams guessed, n-grams right."""
-        corpus = corpora[self.tokenizers[0]]
+        corpus = segments.corpus(self.options.tokenizer)
         lengths = corpus.length[corpus.hypothesis]
         guessed = [np.maximum(lengths - n + 1, 0) for n in range(1, self.order + 1)]
         correct = [_matches(corpus, n) for n in range(1, self.order + 1)]
         columns = [lengths, _closest_reference(corpus), *guessed, *correct]
         return np.stack(columns, axis=1).astype(np.float64)
 
-    def aggregate(self, statistics: Floats, indices: Ints | None = None) -> dict[str, float]:
-        """Return corpus BLEU over the rows of `statistics`, or over those that `indices` draws."""
-        rows = statistics if indices is None else statistics[indices]
-        return dict(zip(self.keys, self._bleu(rows.sum(axis=0, keepdims=True))[0].tolist(), strict=True))
+    def of_sums(self, sums: Floats) -> Floats:
+        """Return BLEU [R, order] from summed statistics [R, 2 + 2 * order].
 
-    def segments(self, statistics: Floats) -> dict[str, Floats]:
-        """Return the BLEU [n] of each segment alone (with the same constants, as coco-caption's per-image scores)."""
-        return dict(zip(self.keys, self._bleu(statistics).T, strict=True))
-
-    def _bleu(self, rows: Floats) -> Floats:
-        """Return [N, order] from summed statistics [N, 2 + 2 * order]."""
-        guessed, correct = rows[:, 2 : 2 + self.order], rows[:, 2 + self.order :]
+        Of single segments these are coco-caption's per-image scores, with the same constants.
+        """
+        guessed, correct = sums[:, 2 : 2 + self.order], sums[:, 2 + self.order :]
         products = np.cumprod((correct + _TINY) / (guessed + _SMALL), axis=1)
         means = products ** (1.0 / np.arange(1, self.order + 1))
-        ratio = (rows[:, 0] + _TINY) / (rows[:, 1] + _SMALL)
+        ratio = (sums[:, 0] + _TINY) / (sums[:, 1] + _SMALL)
         penalty = np.exp(np.minimum(0.0, 1.0 - 1.0 / ratio))
         scores: Floats = means * penalty[:, None]
         return scores

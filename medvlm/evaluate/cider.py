@@ -7,13 +7,11 @@ segment scores 0 whatever it says, because the logarithm of one document is 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from medvlm.evaluate.ngrams import Corpus, Floats, Ints
+from medvlm.evaluate.metrics import Options, Segments, means
+from medvlm.evaluate.ngrams import Corpus, Floats
 from medvlm.evaluate.signature import references_per_segment, signature
-from medvlm.evaluate.tokenize import CASE
 
 _ORDERS = 4
 _SCALE = 10.0
@@ -25,27 +23,26 @@ class Cider:
     name = "cider"
     keys = ("cider",)
 
-    def __init__(self, tokenizer: str = "ptb", sigma: float = 6.0) -> None:
-        self.tokenizers = (tokenizer,)
-        self.sigma = sigma
+    def __init__(self, options: Options | None = None, sigma: float = 6.0) -> None:
+        self.options, self.sigma = options or Options(), sigma
 
-    def signature(self, corpora: Mapping[str, Corpus]) -> str:
+    def signature(self, segments: Segments) -> str:
         """Return the settings as one string, the corpus of the document frequencies among them."""
-        (tokenizer,) = self.tokenizers
-        corpus = corpora[tokenizer]
+        options = self.options
+        corpus = segments.corpus(options.tokenizer)
         return signature(
             "cider-d",
             n=_ORDERS,
             sigma=f"{self.sigma:g}",
             idf=f"references(n={corpus.segments})",
-            tok=tokenizer,
-            case=CASE[tokenizer],
+            tok=options.tokenizer,
+            case=options.case,
             refs=references_per_segment(corpus.references()),
         )
 
-    def statistics(self, corpora: Mapping[str, Corpus]) -> Floats:
-        """Return [n, 1]: the CIDEr-D of each segment."""
-        corpus = corpora[self.tokenizers[0]]
+    def statistics(self, segments: Segments) -> Floats:
+        """Return [n, 2]: the CIDEr-D of each segment, and 1."""
+        corpus = segments.corpus(self.options.tokenizer)
         similarity = sum((_similarity(corpus, n) for n in range(1, _ORDERS + 1)), np.zeros(len(corpus.length)))
         # coco-caption measures length in bigrams.
         bigrams = np.maximum(corpus.length - 1, 0)
@@ -53,16 +50,11 @@ class Cider:
         similarity *= np.exp(-(delta**2) / (2 * self.sigma**2))
         total = np.bincount(corpus.segment, similarity, corpus.segments)
         scores: Floats = total / _ORDERS / np.maximum(corpus.references(), 1) * _SCALE
-        return scores[:, None]
+        return np.stack([scores, np.ones(len(scores))], axis=1)
 
-    def aggregate(self, statistics: Floats, indices: Ints | None = None) -> dict[str, float]:
-        """Return the mean over the rows of `statistics`, or over those that `indices` draws; 0 for none."""
-        rows = statistics if indices is None else statistics[indices]
-        return {"cider": float(rows[:, 0].mean()) if len(rows) else 0.0}
-
-    def segments(self, statistics: Floats) -> dict[str, Floats]:
-        """Return the CIDEr-D [n] of each segment."""
-        return {"cider": statistics[:, 0]}
+    def of_sums(self, sums: Floats) -> Floats:
+        """Return the means [R, 1]; NaN of none."""
+        return means(sums)
 
 
 def _similarity(corpus: Corpus, order: int) -> Floats:

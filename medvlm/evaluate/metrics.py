@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from medvlm.errors import InputError, UsageError
 from medvlm.evaluate.ngrams import Corpus, Floats, Ints
@@ -13,24 +15,79 @@ from medvlm.evaluate.tokenize import tokenize
 from medvlm.registry import Registry
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How texts are compared, where a metric leaves the choice. All of it stands in the signatures."""
+
+    tokenizer: str = "ptb"
+    """ptb, 13a, whitespace or none: of BLEU, ROUGE-L (beta 1.2) and CIDEr."""
+    case: str = "lower"
+    """lower, or mixed: as it stands in the text."""
+    stem: bool = False
+    """Porter-stem the words of ROUGE's F1, as rouge_score's use_stemmer."""
+    idf: Path | None = None
+    """File of document frequencies for CIDEr; None takes the references themselves."""
+    idf_references: Sequence[Sequence[str]] | None = None
+    """The texts [N][r] to take CIDEr's document frequencies from, where they are more than those being scored."""
+
+
+@dataclass
+class Segments:
+    """What is scored: predictions [n], their references [n][r], and the other columns of each row [n]."""
+
+    predictions: Sequence[str]
+    references: Sequence[Sequence[str]]
+    rows: Sequence[Mapping[str, Any]] = ()
+    """prompt, answer_type, choices, task, ...; empty where nothing else is known."""
+    case: str = "lower"
+    _corpora: dict[str, Corpus] = field(default_factory=dict, repr=False)
+
+    def corpus(self, tokenizer: str) -> Corpus:
+        """Return the texts as token numbers; tokenized once for all metrics."""
+        if tokenizer not in self._corpora:
+            own = [tokenize(texts, tokenizer, self.case) for texts in self.references]
+            self._corpora[tokenizer] = Corpus.from_tokens(tokenize(self.predictions, tokenizer, self.case), own)
+        return self._corpora[tokenizer]
+
+
 class Metric(Protocol):
-    """The hooks of a metric: statistics of each segment once, then any number of aggregates over them."""
+    """The hooks of a metric: numbers of each segment once, then any number of scores from sums of them.
+
+    A bootstrap sums the rows that it draws, a permutation those that it swaps: no text is read twice.
+    """
 
     name: str
     keys: tuple[str, ...]
-    tokenizers: tuple[str, ...]
 
-    def signature(self, corpora: Mapping[str, Corpus]) -> str:
+    def __init__(self, options: Options) -> None: ...
+
+    def statistics(self, segments: Segments) -> Floats:
+        """Return [n, k]: what of each segment adds up."""
+
+    def of_sums(self, sums: Floats) -> Floats:
+        """Return [R, len(keys)] from sums [R, k] of statistics; NaN where nothing that a key is about was summed."""
+
+    def signature(self, segments: Segments) -> str:
         """Return the settings as one string."""
 
-    def statistics(self, corpora: Mapping[str, Corpus]) -> Floats:
-        """Return [n, k] from the corpora, by tokenizer."""
 
-    def aggregate(self, statistics: Floats, indices: Ints | None = None) -> dict[str, float]:
-        """Return one score for each of `keys`, over all rows or over those that `indices` draws."""
+def aggregate(metric: Metric, statistics: Floats, indices: Ints | None = None) -> dict[str, float]:
+    """Return the scores over all rows of `statistics` [n, k], or over those that `indices` draws; no NaN among them."""
+    rows = statistics if indices is None else statistics[indices]
+    found = metric.of_sums(rows.sum(axis=0, keepdims=True))[0].tolist()
+    return {key: value for key, value in zip(metric.keys, found, strict=True) if value == value}
 
-    def segments(self, statistics: Floats) -> dict[str, Floats]:
-        """Return the scores [n] of each segment, by key."""
+
+def by_segment(metric: Metric, statistics: Floats) -> dict[str, Floats]:
+    """Return the scores [n] of each segment alone, by key."""
+    return dict(zip(metric.keys, metric.of_sums(statistics).T, strict=True))
+
+
+def means(sums: Floats) -> Floats:
+    """Return [R, k - 1]: sums [R, k] divided by their last column, the number of segments; NaN where that is 0."""
+    size = sums[:, -1:]
+    found: Floats = np.divide(sums[:, :-1], size, out=np.full_like(sums[:, :-1], np.nan), where=size > 0)
+    return found
 
 
 METRICS: Registry[type[Metric]] = Registry(
@@ -39,6 +96,11 @@ METRICS: Registry[type[Metric]] = Registry(
         "bleu": "medvlm.evaluate.bleu:Bleu",
         "rouge": "medvlm.evaluate.rouge:Rouge",
         "cider": "medvlm.evaluate.cider:Cider",
+        "vqa": "medvlm.evaluate.vqa:Vqa",
+        "findings": "medvlm.evaluate.findings:Findings",
+        "radgraph": "medvlm.evaluate.adapters:RadGraph",
+        "chexbert": "medvlm.evaluate.adapters:CheXbert",
+        "bertscore": "medvlm.evaluate.adapters:BertScore",
     },
 )
 
@@ -53,7 +115,8 @@ class Scores:
         n: number of segments.
         empty: how many predictions are empty or blank.
         per_segment: [n] by the keys of `values`.
-        statistics: [n, k] by metric, for `Metric.aggregate`.
+        statistics: [n, k] by metric, for `aggregate` and everything that draws.
+        metrics: the metrics by name, as they were set.
     """
 
     values: dict[str, float]
@@ -62,6 +125,7 @@ class Scores:
     empty: int
     per_segment: dict[str, Floats]
     statistics: dict[str, Floats]
+    metrics: dict[str, Metric]
 
 
 def parse_metrics(text: str) -> list[str]:
@@ -78,42 +142,51 @@ def parse_metrics(text: str) -> list[str]:
     return names
 
 
-def score(names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+def score(
+    names: Sequence[str],
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    rows: Sequence[Mapping[str, Any]] = (),
+    options: Options | None = None,
+) -> Scores:
     """Score `predictions` [n] against `references` [n][at least 1] with the metrics `names`.
 
-    The order of `names` does not matter: values come as bleu_1 .. bleu_4, rouge_1, rouge_2, rouge_l, rouge_l_f1, cider.
-    An empty prediction is scored like any other.
+    The order of `names` does not matter: values come in the order of `METRICS`. An empty prediction is scored like any
+    other. A key that no segment says anything about (the closed accuracy of open questions) is left out.
+
+    Args:
+        names: of `METRICS`.
+        predictions: texts.
+        references: texts.
+        rows: [n] the other columns of each, for the metrics that read them (vqa: answer_type, choices); may be empty.
+        options: how texts are compared.
 
     Raises:
         UsageError: an unknown metric.
         InputError: no prediction, as many predictions as references, or a prediction without a reference.
+        MissingExtraError: a metric's own package is not installed.
     """
     for name in names:
         METRICS.get(name)
     _check(predictions, references)
-    metrics = [METRICS.get(name)() for name in METRICS.names() if name in names]
-    corpora = {
-        tokenizer: _corpus(tokenizer, predictions, references)
-        for tokenizer in dict.fromkeys(tokenizer for metric in metrics for tokenizer in metric.tokenizers)
-    }
-    statistics = {metric.name: metric.statistics(corpora) for metric in metrics}
+    options = options or Options()
+    metrics = [METRICS.get(name)(options) for name in METRICS.names() if name in names]
+    segments = Segments(predictions, references, rows, options.case)
+    statistics = {metric.name: metric.statistics(segments) for metric in metrics}
     values: dict[str, float] = {}
     per_segment: dict[str, Floats] = {}
     for metric in metrics:
-        values |= metric.aggregate(statistics[metric.name])
-        per_segment |= metric.segments(statistics[metric.name])
+        values |= aggregate(metric, statistics[metric.name])
+        per_segment |= by_segment(metric, statistics[metric.name])
     return Scores(
         values=values,
-        signatures={metric.name: metric.signature(corpora) for metric in metrics},
+        signatures={metric.name: metric.signature(segments) for metric in metrics},
         n=len(predictions),
         empty=sum(not prediction.strip() for prediction in predictions),
         per_segment=per_segment,
         statistics=statistics,
+        metrics={metric.name: metric for metric in metrics},
     )
-
-
-def _corpus(tokenizer: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Corpus:
-    return Corpus.from_tokens(tokenize(predictions, tokenizer), [tokenize(own, tokenizer) for own in references])
 
 
 def _check(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medvlm.evaluate.ngrams import Corpus, Floats, Ints
+from medvlm.evaluate.metrics import Options, Segments, means
+from medvlm.evaluate.ngrams import Corpus, Floats
 from medvlm.evaluate.signature import references_per_segment, signature
-from medvlm.evaluate.tokenize import CASE
 
 _BETA = 1.2
 
@@ -24,39 +24,34 @@ class Rouge:
     name = "rouge"
     keys = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_f1")
 
-    def __init__(self, tokenizer: str = "ptb") -> None:
-        self.tokenizers = (tokenizer, "rouge")
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
 
-    def signature(self, corpora: Mapping[str, Corpus]) -> str:
+    def signature(self, segments: Segments) -> str:
         """Return the settings as one string."""
-        tokenizer = self.tokenizers[0]
+        options = self.options
         return signature(
             "rouge",
-            l=f"tok={tokenizer},case={CASE[tokenizer]},beta={_BETA},refs=max-precision-and-recall",
+            l=f"tok={options.tokenizer},case={options.case},beta={_BETA},refs=max-precision-and-recall",
             f1="1+2+l,tok=rouge,case=lower,stem=no,refs=best",
-            refs=references_per_segment(corpora["rouge"].references()),
+            refs=references_per_segment(segments.corpus("rouge").references()),
         )
 
-    def statistics(self, corpora: Mapping[str, Corpus]) -> Floats:
-        """Return [n, 4]: rouge_1, rouge_2, rouge_l, rouge_l_f1 of each segment."""
-        words, plain = corpora[self.tokenizers[0]], corpora["rouge"]
+    def statistics(self, segments: Segments) -> Floats:
+        """Return [n, 5]: rouge_1, rouge_2, rouge_l, rouge_l_f1 of each segment, and 1."""
+        words, plain = segments.corpus(self.options.tokenizer), segments.corpus("rouge")
         columns = [
             _best_f1(plain, _shared_ngrams(plain, 1), 1),
             _best_f1(plain, _shared_ngrams(plain, 2), 2),
             _coco_rouge_l(words),
             _best_f1(plain, _common_subsequences(plain), 1),
+            np.ones(words.segments),
         ]
         return np.stack(columns, axis=1)
 
-    def aggregate(self, statistics: Floats, indices: Ints | None = None) -> dict[str, float]:
-        """Return the means over the rows of `statistics`, or over those that `indices` draws; 0 for none."""
-        rows = statistics if indices is None else statistics[indices]
-        means = rows.mean(axis=0) if len(rows) else np.zeros(len(self.keys))
-        return dict(zip(self.keys, means.tolist(), strict=True))
-
-    def segments(self, statistics: Floats) -> dict[str, Floats]:
-        """Return the scores [n] of each segment."""
-        return dict(zip(self.keys, statistics.T, strict=True))
+    def of_sums(self, sums: Floats) -> Floats:
+        """Return the means [R, 4]; NaN of none."""
+        return means(sums)
 
 
 def _shared_ngrams(corpus: Corpus, order: int) -> Floats:

@@ -207,12 +207,13 @@ _TOKENIZERS: Final[dict[str, Callable[[str], list[str]]]] = {"ptb": ptb, "whites
 CASE: Final = {"ptb": "lower", "whitespace": "mixed", "rouge": "lower"}
 
 
-def tokenize(texts: Sequence[str], name: str = "ptb") -> list[list[str]]:
+def tokenize(texts: Sequence[str], name: str = "ptb", case: str = "lower") -> list[list[str]]:
     """Return the tokens of each text.
 
     Args:
         texts: any strings; one that is empty, or only punctuation, gives an empty list.
         name: "ptb", "whitespace" or "rouge".
+        case: "lower", or "mixed": as the text has it.
 
     Raises:
         UsageError: no such tokenizer.
