@@ -1,0 +1,145 @@
+"""Several systems on the same samples: their scores, the paired differences of each two, and how sure those are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medvlm.errors import InputError
+from medvlm.evaluate.metrics import Options, Scores, score
+from medvlm.evaluate.statistics import RESAMPLES, TRIALS, Bootstrap, groups_of, holm, randomization
+
+Row = Mapping[str, Any]
+
+
+def compare(
+    systems: Mapping[str, Sequence[Row]],
+    metrics: Sequence[str],
+    options: Options | None = None,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the scores of at least two systems on the samples that all of them answered, and each two's differences.
+
+    Args:
+        systems: name -> its rows (id, prediction, references, group, and other columns).
+        metrics: names of `METRICS`.
+        options: how texts are compared.
+        resamples: of the intervals; 0 for none.
+        trials: of the tests.
+        seed: of both.
+
+    Returns:
+        schema, runs, n, groups, left_out (name -> how many of its rows others lack); rows and intervals by system;
+        pairs: {a, b, keys: {key: {difference, low, high, p, p_holm}}} (a minus b; p_holm is corrected over the pairs,
+        for each key); signatures; bootstrap, trials.
+
+    Raises:
+        InputError: fewer than two systems, no sample in common, or one id with different references.
+    """
+    if len(systems) < 2:
+        raise InputError("give at least two runs or prediction files to compare")
+    common = _common(systems)
+    names = list(systems)
+    scored = {name: _score(rows, metrics, options) for name, rows in common.items()}
+    groups = groups_of(common[names[0]])
+    bootstrap = Bootstrap(groups, resamples, seed) if resamples else None
+    return {
+        "schema": 2,
+        "runs": names,
+        "n": len(groups),
+        "groups": len(set(groups)),
+        "left_out": {name: len(rows) - len(groups) for name, rows in systems.items()},
+        "rows": {name: found.values for name, found in scored.items()},
+        "intervals": {name: intervals(found, bootstrap) for name, found in scored.items()},
+        "pairs": pairs(scored, list(itertools.combinations(names, 2)), groups, bootstrap, trials, seed),
+        "signatures": scored[names[0]].signatures,
+        "bootstrap": described(bootstrap, groups),
+        "trials": trials,
+    }
+
+
+def intervals(scored: Scores, bootstrap: Bootstrap | None) -> dict[str, list[float]]:
+    """Return key -> [low, high]; nothing without a bootstrap."""
+    found: dict[str, list[float]] = {}
+    for name, metric in scored.metrics.items() if bootstrap else ():
+        assert bootstrap is not None
+        found |= {key: one.as_list() for key, one in bootstrap.intervals(metric, scored.statistics[name]).items()}
+    return found
+
+
+def described(bootstrap: Bootstrap | None, groups: Sequence[str]) -> dict[str, Any] | None:
+    """Return what a table of scores says of its intervals; None without a bootstrap."""
+    if bootstrap is None:
+        return None
+    return {
+        "resamples": bootstrap.resamples,
+        "seed": bootstrap.seed,
+        "confidence": bootstrap.confidence,
+        "groups": len(set(groups)),
+    }
+
+
+def pairs(
+    scored: Mapping[str, Scores],
+    which: Sequence[tuple[str, str]],
+    groups: Sequence[str],
+    bootstrap: Bootstrap | None,
+    trials: int = TRIALS,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return the differences of the pairs `which`, as `compare` describes them.
+
+    Args:
+        scored: system -> its scores, all of the same segments.
+        which: pairs of systems.
+        groups: [n] the cluster of each segment.
+        bootstrap: of these groups; None leaves the intervals out.
+        trials: of the tests.
+        seed: of the tests.
+    """
+    cells = [_differences(scored[a], scored[b], groups, bootstrap, trials, seed) for a, b in which]
+    for key in dict.fromkeys(key for own in cells for key in own):
+        tested = [own[key] for own in cells if key in own]
+        for cell, corrected in zip(tested, holm([cell["p"] for cell in tested]), strict=True):
+            cell["p_holm"] = corrected
+    return [{"a": a, "b": b, "keys": own} for (a, b), own in zip(which, cells, strict=True)]
+
+
+def _differences(
+    a: Scores, b: Scores, groups: Sequence[str], bootstrap: Bootstrap | None, trials: int, seed: int
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for name, metric in a.metrics.items():
+        mine, other = a.statistics[name], b.statistics[name]
+        p = randomization(metric, mine, other, groups, trials, seed)
+        drawn = bootstrap.differences(metric, mine, other) if bootstrap else {}
+        for key in p:
+            found[key] = {"difference": a.values[key] - b.values[key], "p": p[key]}
+            if key in drawn:
+                found[key] |= {"low": drawn[key].low, "high": drawn[key].high}
+    return found
+
+
+def _score(rows: Sequence[Row], metrics: Sequence[str], options: Options | None) -> Scores:
+    predictions, references = [str(row["prediction"]) for row in rows], [list(row["references"]) for row in rows]
+    return score(metrics, predictions, references, rows, options)
+
+
+def _common(systems: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Return the rows of each system that all systems have, in the order of the first."""
+    by_id = {name: {str(row["id"]): row for row in rows} for name, rows in systems.items()}
+    first, *others = by_id.values()
+    ids = [key for key in first if all(key in other for other in others)]
+    if not ids:
+        names = ", ".join(systems)
+        raise InputError(f"{names}: no sample in common; evaluate them on the same split of the same data")
+    for key in ids:
+        for name, rows in by_id.items():
+            if rows[key]["references"] != first[key]["references"]:
+                raise InputError(
+                    f'{name}: "{key}" has other references than in {next(iter(systems))}; compare on one data set'
+                )
+    return {name: [rows[key] for key in ids] for name, rows in by_id.items()}

@@ -1,0 +1,68 @@
+"""Several systems on the samples they share."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from medvlm.errors import InputError
+from medvlm.evaluate.compare import compare
+from medvlm.evaluate.metrics import score
+
+REFERENCES = [f"the {size} nodule lies in the {side} lung" for size in ("small", "large") for side in ("left", "right")]
+
+
+def system(change: str, times: int = 8) -> list[dict]:
+    rows = []
+    for copy in range(times):
+        for place, text in enumerate(REFERENCES):
+            said = text.replace(change, "") if change else text
+            rows.append({"id": f"{copy}/{place}", "group": f"g{copy}", "prediction": said, "references": [text]})
+    return rows
+
+
+def test_each_two_are_compared_on_common_samples():
+    systems = {"good": system(""), "worse": system(" nodule lies")[:-4], "worst": system("the")}
+    found = compare(systems, ["bleu", "rouge"], resamples=100, trials=200)
+    assert found["runs"] == ["good", "worse", "worst"]
+    assert (found["n"], found["groups"]) == (28, 7)
+    assert found["left_out"] == {"good": 4, "worse": 0, "worst": 4}
+    assert [(pair["a"], pair["b"]) for pair in found["pairs"]] == [
+        ("good", "worse"),
+        ("good", "worst"),
+        ("worse", "worst"),
+    ]
+    alone = score(["bleu", "rouge"], *zip(*((r["prediction"], r["references"]) for r in systems["worse"]), strict=True))
+    assert found["rows"]["worse"] == pytest.approx(alone.values)
+    cell = found["pairs"][0]["keys"]["bleu_4"]
+    assert cell["difference"] == pytest.approx(1.0 - alone.values["bleu_4"], abs=1e-6)
+    assert cell["low"] <= cell["difference"] <= cell["high"]
+    # Seven groups can be swapped in 128 ways; two of them leave a difference as large.
+    assert cell["p"] == pytest.approx(2 / 128, abs=0.02)
+    assert all(
+        pair["keys"][key]["p"] <= pair["keys"][key]["p_holm"] <= 1 for pair in found["pairs"] for key in pair["keys"]
+    )
+    low, high = found["intervals"]["worse"]["rouge_l"]
+    assert low <= found["rows"]["worse"]["rouge_l"] <= high
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_without_a_bootstrap_there_are_tests_but_no_intervals():
+    found = compare({"a": system(""), "b": system("the")}, ["bleu"], resamples=0, trials=50)
+    assert found["bootstrap"] is None
+    assert found["intervals"] == {"a": {}, "b": {}}
+    assert set(found["pairs"][0]["keys"]["bleu_1"]) == {"difference", "p", "p_holm"}
+
+
+@pytest.mark.parametrize(
+    ("systems", "message"),
+    [
+        ({"a": system("")}, "at least two"),
+        ({"a": system(""), "b": [dict(row, id="x" + row["id"]) for row in system("")]}, "no sample in common"),
+        ({"a": system(""), "b": [dict(row, references=["other"]) for row in system("")]}, '"0/0" has other references'),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(systems, message):
+    with pytest.raises(InputError, match=message):
+        compare(systems, ["bleu"])
