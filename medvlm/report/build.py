@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from medvlm.licenses import registry
 from medvlm.licenses.listing import short
 from medvlm.report import cost, gallery, plots, results, side_by_side
-from medvlm.report.context import DataSet, Evaluation, RunContext, counts, mapping, number, text, texts, words
+from medvlm.report.context import DataSet, Evaluation, RunContext
 from medvlm.report.document import Block, Cases, Caution, Chart, Code, Document, Facts, Section, Table, Text
+from medvlm.report.values import counts, mapping, number, text, texts, words
 
 NOT_CLINICAL = "Not for clinical use: research output, not checked by a physician, no medical device."
 SYNTHETIC = (

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError
 from medvlm.licenses import policy, registry
+from medvlm.report.scored import Scored
+from medvlm.report.values import counts, listed, mapping, text, texts
 from medvlm.runs import group_of
 
 _MARKS = ("run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval")
@@ -26,9 +27,11 @@ class Prediction:
     references: list[str]
     task: str
     prompt: str
+    row: dict[str, Any] = field(default_factory=dict)
+    """The whole line: group, modality, answer_type, choices, ..., where it has them."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Evaluation:
     """What lies under eval/<split>/."""
 
@@ -36,6 +39,11 @@ class Evaluation:
     scores: dict[str, Any]
     """scores.json; empty where it is missing."""
     predictions: list[Prediction]
+
+    @cached_property
+    def scored(self) -> Scored:
+        """The scores as types."""
+        return Scored(self.scores)
 
 
 @dataclass(slots=True)
@@ -48,6 +56,8 @@ class DataSet:
     manifest: dict[str, Any]
     state: str = "there"
     """Whether the folder is "there", "gone", or "changed": it holds other data than the run was made from."""
+    readme: str = ""
+    """The data set's own card, without its front matter."""
 
     @property
     def card(self) -> dict[str, Any]:
@@ -92,6 +102,11 @@ class RunContext:
     def model_id(self) -> str:
         """What the recipe called the base model."""
         return text(mapping(self.facts.get("model")).get("id"))
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is a model as it was published, which nothing was trained of."""
+        return text(self.facts.get("kind")) == "baseline"
 
     @property
     def parts(self) -> dict[str, registry.Entry | None]:
@@ -150,58 +165,13 @@ def read(path: Path) -> RunContext:
     problems: list[str] = []
     facts = _json(path / "run.json", problems)
     recipe = _text_file(path / "recipe.yaml", problems)
-    steps = _json_lines(path / "metrics.jsonl", problems)
-    compute = _json(path / "compute.json", problems)
+    # What was not trained has neither losses nor costs of training.
+    trained = problems if text(facts.get("kind")) != "baseline" else []
+    steps = _json_lines(path / "metrics.jsonl", trained)
+    compute = _json(path / "compute.json", trained)
     evaluations = _evaluations(path, problems)
     data = [_data_set(path, mapping(part), problems) for part in listed(facts.get("data"))]
     return RunContext(path, facts, recipe, steps, compute, evaluations, data, problems)
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Return `value` if it is a JSON object, else an empty one."""
-    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
-
-
-def listed(value: Any) -> list[Any]:
-    """Return `value` if it is a JSON array, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def text(value: Any) -> str:
-    """Return a JSON scalar as text; nothing for null."""
-    return "" if value is None else value if isinstance(value, str) else str(value)
-
-
-def words(value: Any) -> str:
-    """Return a JSON value as a reader would write it: lists and maps in one line, "-" for null within them."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{str(key).replace('_', ' ')} {words(item) or '-'}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(words(item) or "-" for item in value)
-    return text(value)
-
-
-def texts(value: Any) -> list[str]:
-    """Return a JSON array as texts."""
-    return [text(item) for item in listed(value)]
-
-
-def number(value: Any) -> float | None:
-    """Return a finite JSON number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
-
-
-def counts(value: Any) -> dict[str, int]:
-    """Return the whole numbers of a JSON object."""
-    return {key: item for key, item in mapping(value).items() if isinstance(item, int) and not isinstance(item, bool)}
 
 
 def _text_file(path: Path, problems: list[str]) -> str:
@@ -265,6 +235,7 @@ def _prediction(row: dict[str, Any]) -> Prediction:
         texts(row.get("references")),
         text(row.get("task")),
         text(row.get("prompt")),
+        row,
     )
 
 
@@ -280,8 +251,16 @@ def _data_set(run: Path, facts: dict[str, Any], problems: list[str]) -> DataSet:
             manifest = _json(folder / "manifest.json", [])
             known, found = text(facts.get("fingerprint")), text(manifest.get("fingerprint"))
             if not (known and found) or known == found:
-                return DataSet(path, facts, folder, manifest)
+                return DataSet(path, facts, folder, manifest, readme=_readme(folder))
             state = "changed"
     if state == "changed":
         problems.append(f"the data set at {path} has changed since")
     return DataSet(path, facts, None, {}, state)
+
+
+def _readme(folder: Path) -> str:
+    """Return the card beside the shards, without the YAML block that is for the Hub."""
+    content = _text_file(folder / "README.md", [])
+    if content.startswith("---\n"):
+        _, _, content = content[4:].partition("\n---\n")
+    return content.strip()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from medvlm.report.context import RunContext, mapping, number, text
+from medvlm.report.context import RunContext
+from medvlm.report.values import mapping, number, text
 
 UNKNOWN = "unknown"
 

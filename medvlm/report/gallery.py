@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError
-from medvlm.report.context import DataSet, Evaluation, Prediction, text
+from medvlm.report.context import DataSet, Evaluation, Prediction
 from medvlm.report.document import Case
+from medvlm.report.values import text
 
 KINDS = ("best", "median", "worst")
 _EDGE = 320

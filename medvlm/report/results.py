@@ -8,8 +8,9 @@ from typing import Any
 from medvlm.licenses import expressions, registry
 from medvlm.licenses.listing import short
 from medvlm.report import plots
-from medvlm.report.context import Evaluation, RunContext, counts, mapping, number, text, words
+from medvlm.report.context import Evaluation, RunContext
 from medvlm.report.document import Block, Caution, Chart, Facts, Table, Text
+from medvlm.report.values import counts, mapping, number, text, words
 
 METRICS = (
     "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1", "cider", "finding_accuracy",

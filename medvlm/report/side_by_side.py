@@ -8,8 +8,9 @@ import yaml
 
 from medvlm.recipe.members import differing
 from medvlm.report import cost, plots, results
-from medvlm.report.context import RunContext, counts, listed, mapping, number, text, texts, words
+from medvlm.report.context import RunContext
 from medvlm.report.document import Block, Chart, Section, Table, Text
+from medvlm.report.values import counts, listed, mapping, number, text, texts, words
 
 
 def order(runs: Sequence[RunContext]) -> list[RunContext]:
