@@ -1,8 +1,8 @@
-"""Scores as a report shows them: the table beside its controls, differences with intervals, and warnings in words."""
+"""Scores as a report shows them: beside licenses, with intervals, as differences, by task, with their signatures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medvlm.licenses import expressions, registry
@@ -10,31 +10,9 @@ from medvlm.licenses.listing import short
 from medvlm.report import plots
 from medvlm.report.context import Evaluation, RunContext
 from medvlm.report.document import Block, Caution, Chart, Facts, Table, Text
-from medvlm.report.values import counts, mapping, number, text, words
+from medvlm.report.scored import ROWS, Difference, Scored, Value, columns, name, p_value
+from medvlm.report.values import mapping, number, text, words
 
-METRICS = (
-    "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1", "cider", "finding_accuracy",
-    "exact_match",
-)  # fmt: skip
-NAMES = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_1": "ROUGE-1",
-    "rouge_2": "ROUGE-2",
-    "rouge_l": "ROUGE-L",
-    "rouge_l_f1": "ROUGE-L F1",
-    "cider": "CIDEr",
-    "finding_accuracy": "finding acc.",
-    "exact_match": "exact match",
-}
-ROWS = {
-    "model": "this model",
-    "base": "base model, untuned",
-    "constant": "best constant answer",
-    "blank": "this model, blank images",
-}
 RIGHTS_HEADER = ("commercial use", "may share")
 _LICENSE_FIELDS: tuple[registry.Field, ...] = ("code_license", "weights_license", "data_license")
 LICENSE_HEADER = ("code", "weights", "data license")
@@ -42,46 +20,24 @@ LICENSE_HEADER = ("code", "weights", "data license")
 
 def score_blocks(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
     """Yield what a report says of one evaluation's scores."""
-    rows = {name: mapping(values) for name, values in mapping(evaluation.scores.get("rows")).items()}
-    if not rows:
+    scored = evaluation.scored
+    if not scored.rows:
         yield Text(f"No scores of the {evaluation.split} split: run medvlm eval.")
         return
-    yield Text(_what(evaluation))
-    yield from warnings(evaluation)
-    yield _table(run, rows)
-    yield from _differences(evaluation)
-    by_task = mapping(evaluation.scores.get("by_task"))
-    # With one task the table above is already its own.
-    for task, part in by_task.items() if len(by_task) > 1 else ():
-        found = {name: mapping(values) for name, values in mapping(mapping(part).get("rows")).items()}
-        if found:
-            caption = f"Only task {task}, n = {text(mapping(part).get('n')) or 'not recorded'}"
-            yield scores_only(found, caption)
-    yield from _outputs(evaluation)
-    signatures = mapping(evaluation.scores.get("signatures"))
-    if signatures:
-        yield Text("Two scores compare only where their signatures are equal:")
-        yield Facts([(name, text(value)) for name, value in signatures.items()])
-
-
-def columns(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the metrics that any of the rows has, in the usual order, others behind."""
-    there = {key for values in rows.values() for key in values if number(values[key]) is not None}
-    return [key for key in METRICS if key in there] + sorted(there - set(METRICS))
+    yield Text(what(evaluation))
+    yield from map(Caution, warnings(scored))
+    yield scores_and_licenses(run, scored)
+    if len(scored.keys) > len(scored.main):
+        yield every_score(scored)
+    yield from difference_blocks(scored)
+    yield from _tasks(scored)
+    yield from _constants(scored)
+    yield from signature_blocks(scored)
 
 
 def shown(values: Mapping[str, Any], key: str) -> str:
     """Return a score with four decimals, "-" where there is none."""
-    value = number(values.get(key))
-    return "-" if value is None else f"{value:.4f}"
-
-
-def scores_only(rows: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
-    """Return a table of scores without license columns."""
-    keys = columns(rows)
-    body = [[ROWS.get(name, name), *(shown(values, key) for key in keys)] for name, values in rows.items()]
-    header = ["row", *(NAMES.get(key, key) for key in keys)]
-    return Table(header, body, caption, numeric=frozenset(range(1, len(header))))
+    return str(Value(number(values.get(key))))
 
 
 def rights_cells(run: RunContext, row: str) -> list[str]:
@@ -95,7 +51,10 @@ def rights_cells(run: RunContext, row: str) -> list[str]:
         use = expressions.most_restrictive(entry.commercial_use if entry else "unknown" for entry in entries or [None])
         share = expressions.most_restrictive(entry.may_share if entry else "unknown" for entry in entries or [None])
         return [use, share]
-    return [verdict.commercial_use, verdict.may_share] if row in ("model", "blank") else ["-", "-"]
+    return [verdict.commercial_use, verdict.may_share] if row in _OF_THE_MODEL else ["-", "-"]
+
+
+_OF_THE_MODEL = ("model", "blank", "shuffled")
 
 
 def license_cells(run: RunContext, row: str) -> list[str]:
@@ -105,55 +64,92 @@ def license_cells(run: RunContext, row: str) -> list[str]:
         for field in _LICENSE_FIELDS
     )
     data = ", ".join(f"{license} ({count:,})" for license, count in run.licenses.items()) or "not recorded"
-    if row == "base":
+    if row == "base" or (row in _OF_THE_MODEL and run.baseline):
         return [code, weights, seen]
-    if row in ("model", "blank"):
+    if row in _OF_THE_MODEL:
         # Where there is no license to carry, the reason follows a colon; the Licenses part says it.
         return [code, short(run.verdict().license).split(":")[0], data]
     return ["-", "none", data] if row == "constant" else ["-", "-", "-"]
 
 
-def warnings(evaluation: Evaluation) -> Iterator[Caution]:
-    """Yield a sentence for each control that the model does not beat, and for outputs that are all the same."""
-    rows = {name: mapping(values) for name, values in mapping(evaluation.scores.get("rows")).items()}
-    for name in ("constant", "base", "blank"):
-        if name in rows and (doubt := _not_beaten(evaluation, rows, name)):
-            yield Caution(doubt)
-    n = evaluation.scores.get("n")
-    distinct = counts(evaluation.scores.get("distinct_outputs")).get("model")
-    if distinct == 1 and isinstance(n, int) and n > 1:
-        yield Caution(f"The model gives the same answer to all {n:,} samples: it does not look at the images.")
-    empty = counts(evaluation.scores.get("empty_predictions")).get("model", 0)
-    if empty:
-        yield Caution(f"{empty:,} predictions of the model are empty; they are scored as they are.")
+def scores_and_licenses(run: RunContext, scored: Scored) -> Table:
+    """Return the main scores of each row with their intervals, between rights and licenses."""
+    keys = scored.main
+    header = ["row", *RIGHTS_HEADER, *map(name, keys), *LICENSE_HEADER]
+    body = [
+        [
+            ROWS.get(row, row),
+            *rights_cells(run, row),
+            *(str(scored.value(row, key)) for key in keys),
+            *license_cells(run, row),
+        ]
+        for row in scored.rows
+    ]
+    numeric = frozenset(range(3, 3 + len(keys)))
+    return Table(header, body, "Scores and licenses", numeric, rights=frozenset({1, 2}))
 
 
-def _not_beaten(evaluation: Evaluation, rows: Mapping[str, Mapping[str, Any]], name: str) -> str:
+def every_score(scored: Scored) -> Table:
+    """Return all scores, a metric a line."""
+    rows = list(scored.rows)
+    body = [[name(key), *(str(scored.value(row, key)) for row in rows)] for key in scored.keys]
+    header = ["metric", *(ROWS.get(row, row) for row in rows)]
+    return Table(header, body, "Every score", numeric=frozenset(range(1, len(header))))
+
+
+def scores_only(rows: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
+    """Return a table of scores without licenses and intervals, a metric a line."""
+    header = ["metric", *(ROWS.get(row, row) for row in rows)]
+    body = [[name(key), *(shown(values, key) for values in rows.values())] for key in columns(rows)]
+    return Table(header, body, caption, numeric=frozenset(range(1, len(header))))
+
+
+def warnings(scored: Scored) -> list[str]:
+    """Return the evaluation's own sentences; of scores that hold none, those that follow from them."""
+    if number(scored.raw.get("schema")) != 1 and isinstance(scored.raw.get("warnings"), list):
+        return [_sentence(line) for line in scored.warnings]
+    found = [_not_beaten(scored, row) for row in ("constant", "base", "blank") if row in scored.rows]
+    model = scored.outputs.get("model")
+    if model and model.distinct == 1 and (scored.n or 0) > 1:
+        found.append(f"The model gives the same answer to all {scored.n:,} samples: it does not look at the images.")
+    if model and model.empty:
+        found.append(f"{model.empty:,} predictions of the model are empty; they are scored as they are.")
+    return [line for line in found if line]
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}" + ("" if line.endswith((".", "!", "?")) else ".")
+
+
+def _not_beaten(scored: Scored, row: str) -> str:
     """Return a sentence where the model's paired difference to a row is not clearly above zero, else nothing."""
-    label = ROWS[name]
-    intervals = mapping(mapping(evaluation.scores.get("comparisons")).get(name))
-    for metric, interval in intervals.items():
-        low, high = number(mapping(interval).get("low")), number(mapping(interval).get("high"))
-        if low is not None and high is not None and low <= 0:
-            how = "is worse than" if high < 0 else "does not clearly beat"
+    label = ROWS[row]
+    known = [one for one in scored.differences if one.row == row and one.verdict]
+    for one in known:
+        low, high = one.value.low, one.value.high
+        if one.verdict != "better" and low is not None and high is not None:
+            how = "is worse than" if one.verdict == "worse" else "does not clearly beat"
             return (
-                f"The model {how} the row «{label}»: the 95 % interval of the {NAMES.get(metric, metric)} "
+                f"The model {how} the row «{label}»: the {scored.confidence} interval of the {name(one.key)} "
                 f"difference is {low:+.4f} to {high:+.4f}."
             )
-    if intervals:
+    if known:
         return ""
-    for metric in ("cider", "rouge_l", "bleu_4"):
-        mine, other = number(rows.get("model", {}).get(metric)), number(rows[name].get(metric))
+    for key in ("cider", "rouge_l", "bleu_4"):
+        mine, other = scored.rows.get("model", {}).get(key), scored.rows[row].get(key)
         if mine is not None and other is not None:
-            what = f"The model does not beat the row «{label}» in {NAMES[metric]}: {mine:.4f} against {other:.4f}."
-            return what if mine <= other else ""
+            sentence = f"The model does not beat the row «{label}» in {name(key)}: {mine:.4f} against {other:.4f}."
+            return sentence if mine <= other else ""
     return ""
 
 
-def _what(evaluation: Evaluation) -> str:
-    scores = evaluation.scores
+def what(evaluation: Evaluation) -> str:
+    """Return the split, its size and how the answers were generated, in one sentence."""
+    scores, scored = evaluation.scores, evaluation.scored
     split_hash = text(scores.get("split_hash"))
     parts = [f"Split {evaluation.split}, n = {text(scores.get('n')) or 'not recorded'}"]
+    if scored.groups is not None:
+        parts.append(f"{scored.groups:,} groups (patients, articles or images)")
     if scores.get("limit"):
         parts.append(f"an evenly spread choice of at most {text(scores['limit'])} rows")
     if split_hash:
@@ -163,58 +159,87 @@ def _what(evaluation: Evaluation) -> str:
         parts.append(
             "decoding " + ", ".join(f"{key.replace('_', ' ')} {words(value)}" for key, value in decoding.items())
         )
-    return "; ".join(parts) + ". BLEU, ROUGE and accuracies from 0 to 1, CIDEr from 0 to 10."
+    if scores.get("engine"):
+        parts.append(f"engine {words(scores['engine'])}")
+    return "; ".join(parts) + ". BLEU, ROUGE and accuracies from 0 to 1, CIDEr from 0 to 10." + _intervals(scored)
 
 
-def _table(run: RunContext, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    keys = columns(rows)
-    header = ["row", *RIGHTS_HEADER, *(NAMES.get(key, key) for key in keys), *LICENSE_HEADER]
-    body = [
+def _intervals(scored: Scored) -> str:
+    told = mapping(scored.raw.get("bootstrap"))
+    if not told:
+        return ""
+    resamples, groups = number(told.get("resamples")), number(told.get("groups"))
+    drawn = f" from {resamples:,.0f} bootstrap resamples" if resamples is not None else " from a bootstrap"
+    over = f" of {groups:,.0f} whole groups" if groups is not None else " of whole groups"
+    return f" In brackets: {scored.confidence} intervals{drawn}{over}."
+
+
+def difference_rows(found: Sequence[Difference], label: str) -> list[list[str]]:
+    """Return the cells (difference, metric, value, p, p corrected) of each, with `label` before its row's name."""
+    return [
         [
-            ROWS.get(name, name),
-            *rights_cells(run, name),
-            *(shown(values, key) for key in keys),
-            *license_cells(run, name),
+            f"{label} minus {ROWS.get(one.row, one.row)}",
+            name(one.key),
+            one.value.signed(),
+            p_value(one.p),
+            p_value(one.p_holm),
         ]
-        for name, values in rows.items()
+        for one in found
     ]
-    numeric = frozenset(range(3, 3 + len(keys)))
-    return Table(header, body, "Scores and licenses", numeric, rights=frozenset({1, 2}))
 
 
-def _differences(evaluation: Evaluation) -> Iterator[Block]:
-    found: dict[str, list[plots.Bar]] = {}
-    body = []
-    for name, metrics in mapping(evaluation.scores.get("comparisons")).items():
-        for metric, interval in mapping(metrics).items():
-            values = [number(mapping(interval).get(key)) for key in ("difference", "low", "high")]
-            difference, low, high = values
-            if difference is None or low is None or high is None:
-                continue
-            label = f"minus {ROWS.get(name, name)}"
-            found.setdefault(metric, []).append(plots.Bar(label, difference, low, high))
-            body.append(
-                [f"model {label}", NAMES.get(metric, metric), f"{difference:+.4f}", f"{low:+.4f}", f"{high:+.4f}"]
-            )
-    if not body:
+DIFFERENCE_HEADER = ("difference", "metric", "estimate", "p", "p, Holm")
+
+
+def difference_blocks(scored: Scored) -> Iterator[Block]:
+    """Yield the model's paired differences to the other rows, as a table and as charts of the main metrics."""
+    found = [one for one in scored.differences if one.value.interval or one.p is not None]
+    if not found:
         return
-    header = ("difference", "metric", "estimate", "95 % low", "95 % high")
-    caption = "Paired differences, 95 % intervals from a bootstrap over groups"
-    yield Table(header, body, caption, numeric=frozenset({2, 3, 4}))
-    for metric, bars in found.items():
-        title = f"{NAMES.get(metric, metric)} of the model minus each other row, with 95 % intervals"
-        svg = plots.interval_chart(title, bars, f"{NAMES.get(metric, metric)} difference")
-        if svg:
-            yield Chart(svg, title)
+    caption = f"Paired differences, {scored.confidence} intervals from a bootstrap over groups"
+    yield Table(DIFFERENCE_HEADER, difference_rows(found, "model"), caption, numeric=frozenset({2, 3, 4}))
+    if any(one.p is not None for one in found):
+        yield Text(
+            "p is from a paired randomization test over whole groups: how often chance alone would give a difference "
+            "as large. Holm's correction makes up for testing several differences at once."
+        )
+    main = [key for key in dict.fromkeys(one.key for one in found) if key in scored.main]
+    for key in main or dict.fromkeys(one.key for one in found):
+        bars = [bar(f"minus {ROWS.get(one.row, one.row)}", one.value) for one in found if one.key == key]
+        title = f"{name(key)} of the model minus each other row, with {scored.confidence} intervals"
+        yield from chart(title, bars, f"{name(key)} difference")
 
 
-def _outputs(evaluation: Evaluation) -> Iterator[Block]:
-    distinct = counts(evaluation.scores.get("distinct_outputs"))
-    empty = counts(evaluation.scores.get("empty_predictions"))
-    if distinct:
-        body = [[ROWS.get(name, name), f"{count:,}", f"{empty.get(name, 0):,}"] for name, count in distinct.items()]
-        yield Table(("row", "distinct outputs", "empty outputs"), body, "Outputs", numeric=frozenset({1, 2}))
-    constant = mapping(evaluation.scores.get("constant"))
+def bar(label: str, value: Value | None) -> plots.Bar | None:
+    """Return a bar where there is something to draw; without an interval it is a point."""
+    if value is None or value.value is None:
+        return None
+    low = value.value if value.low is None else value.low
+    high = value.value if value.high is None else value.high
+    return plots.Bar(label, value.value, low, high)
+
+
+def chart(title: str, bars: Sequence[plots.Bar | None], x_label: str) -> Iterator[Chart]:
+    """Yield an interval chart with its numbers in words; nothing where nothing can be drawn."""
+    drawn = [bar for bar in bars if bar is not None]
+    svg = plots.interval_chart(title, drawn, x_label)
+    if svg:
+        said = "; ".join(f"{bar.label} {Value(bar.value, bar.low, bar.high)}" for bar in drawn)
+        yield Chart(svg, f"{title}: {said}")
+
+
+def _tasks(scored: Scored) -> Iterator[Block]:
+    by_task = mapping(scored.raw.get("by_task"))
+    # With one task the tables above are already its own.
+    for task, part in by_task.items() if len(by_task) > 1 else ():
+        found = {row: mapping(values) for row, values in mapping(mapping(part).get("rows")).items()}
+        if found:
+            caption = f"Only task {task}, n = {text(mapping(part).get('n')) or 'not recorded'}"
+            yield scores_only(found, caption)
+
+
+def _constants(scored: Scored) -> Iterator[Block]:
+    constant = mapping(scored.raw.get("constant"))
     if constant:
         yield Facts(
             [
@@ -222,3 +247,10 @@ def _outputs(evaluation: Evaluation) -> Iterator[Block]:
                 for task, said in constant.items()
             ]
         )
+
+
+def signature_blocks(scored: Scored) -> Iterator[Block]:
+    """Yield what each metric was computed with."""
+    if scored.signatures:
+        yield Text("Two scores compare only where their signatures are equal:")
+        yield Facts(list(scored.signatures.items()))

@@ -276,6 +276,12 @@ class Scored:
         """Metric -> what it was computed with."""
         return {key: text(value) for key, value in mapping(self.raw.get("signatures")).items()}
 
+    def setting(self, key: str) -> str:
+        """Return what all signatures that name it say of a setting: "ptb" for "tok"; "" where they differ or do not."""
+        parts = (part.partition(":") for one in self.signatures.values() for part in one.split("|"))
+        found = {value for name, _, value in parts if name == key}
+        return found.pop() if len(found) == 1 else ""
+
 
 def columns(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the metrics that any of the rows has, in the usual order, others behind."""

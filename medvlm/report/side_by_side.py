@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from medvlm.recipe.members import differing
-from medvlm.report import cost, plots, results
+from medvlm.report import by_slice, cost, plots, results
 from medvlm.report.context import RunContext
 from medvlm.report.document import Block, Chart, Section, Table, Text
+from medvlm.report.scored import Value, columns
+from medvlm.report.scored import name as metric_name
 from medvlm.report.values import counts, listed, mapping, number, text, texts, words
 
 
@@ -54,19 +56,20 @@ def section(runs: Sequence[RunContext]) -> Section:
     blocks += _differences(runs)
     blocks += _curves(runs)
     blocks += _by_data_set(runs)
+    blocks += by_slice.side_by_side(labels(runs), runs)
     rows = [[label, *cost.cells(run)] for label, run in zip(labels(runs), runs, strict=True)]
     header = ("run", *cost.HEADER)
     blocks.append(Table(header, rows, "What each run cost", numeric=frozenset({3, 4})))
     return Section("Side by side", blocks)
 
 
-_HEADLINE = ("bleu_4", "rouge_l", "cider", "exact_match", "finding_accuracy")
+_HEADLINE = ("accuracy", "bleu_4", "rouge_l", "cider", "exact_match", "finding_accuracy")
 """The scores beside the losses; the chapter on scores has all."""
 
 
 def _outcomes(runs: Sequence[RunContext]) -> Table:
     scored = {run.name: _scores(run) for run in runs}
-    keys = [key for key in results.columns(scored) if key in _HEADLINE]
+    keys = [key for key in columns(scored) if key in _HEADLINE]
     header = [
         "run",
         *results.RIGHTS_HEADER,
@@ -76,7 +79,7 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
         "best validation loss",
         "at step",
         "last validation loss",
-        *(results.NAMES.get(key, key) for key in keys),
+        *(metric_name(key) for key in keys),
         "samples/s",
         "peak memory",
         "time",
@@ -92,7 +95,7 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
                 text(run.facts.get("status")) or "unknown",
                 f"{trained:,}" if run.facts.get("census") else "unknown",
                 *_losses(run),
-                *(results.shown(scored[run.name], key) for key in keys),
+                *(str(_value(run, key)) for key in keys),
                 cost.rate(run, "samples_per_second"),
                 cost.memory(run),
                 cost.hours(run),
@@ -102,10 +105,13 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
     return Table(header, body, "Outcomes", frozenset(range(4, 10 + len(keys))), frozenset({1, 2}))
 
 
-def _scores(run: RunContext) -> dict[str, object]:
+def _scores(run: RunContext) -> dict[str, float]:
     """Return the tuned model's scores on its first evaluated split."""
-    first = run.evaluations[0].scores if run.evaluations else {}
-    return dict(mapping(mapping(first.get("rows")).get("model")))
+    return run.evaluations[0].scored.rows.get("model", {}) if run.evaluations else {}
+
+
+def _value(run: RunContext, key: str) -> Value:
+    return run.evaluations[0].scored.value("model", key) if run.evaluations else Value(None)
 
 
 def _losses(run: RunContext) -> list[str]:

@@ -1,0 +1,145 @@
+"""Runs against each other on the same samples: every two's difference, with interval and corrected p-value."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from medvlm.errors import InputError, MissingExtraError, UsageError
+from medvlm.evaluate.compare import compare
+from medvlm.evaluate.metrics import Options
+from medvlm.report import results, side_by_side
+from medvlm.report.context import Evaluation, RunContext
+from medvlm.report.document import Block, Section, Table, Text
+from medvlm.report.scored import Difference, Scored, columns, differences, name, numbers, p_value, whole
+from medvlm.report.values import listed, mapping, text
+
+_OFFLINE = ("bleu", "rouge", "cider", "vqa", "findings")
+"""Metrics that need nothing but the texts; others would load models for a report."""
+_MOST = 12
+"""More runs than this give more pairs than anybody reads."""
+
+
+Comparisons = Mapping[str, "dict[str, Any] | str"]
+
+
+def section(comparisons: Comparisons) -> Section:
+    """Return the chapter that compares runs pair by pair on the samples that all of them answered."""
+    blocks: list[Block] = []
+    for split, found in comparisons.items():
+        blocks += [Text(f"{split}: {found}")] if isinstance(found, str) else _blocks(split, found)
+    return Section("Differences between the runs", blocks or [Text("Fewer than two of these runs are evaluated yet.")])
+
+
+def compared(runs: Sequence[RunContext]) -> dict[str, dict[str, Any] | str]:
+    """Return for each split that at least two runs were evaluated on what the comparison found, or why there is none.
+
+    The scores are computed anew from the predictions, with one setting for all runs, so that they compare.
+    """
+    labels = side_by_side.labels(runs)
+    by_split: dict[str, dict[str, Evaluation]] = {}
+    for label, run in zip(labels, runs, strict=True):
+        for evaluation in run.evaluations:
+            by_split.setdefault(evaluation.split, {})[label] = evaluation
+    return {split: _compare(found) for split, found in by_split.items() if len(found) > 1}
+
+
+def _compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any] | str:
+    if len(evaluations) > _MOST:
+        return f"not compared pair by pair: name at most {_MOST} runs."
+    systems = {label: _rows(evaluation) for label, evaluation in evaluations.items()}
+    empty = [label for label, rows in systems.items() if not rows]
+    if empty:
+        return f"not compared pair by pair: no predictions with references were kept of {', '.join(empty)}."
+    names = _metrics(list(evaluations.values()))
+    try:
+        return compare(systems, names, _options(list(evaluations.values())))
+    except (InputError, MissingExtraError, UsageError) as error:
+        return f"not compared pair by pair: {error}."
+
+
+def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {**row.row, "id": row.id, "prediction": row.prediction, "references": row.references}
+        for row in evaluation.predictions
+        if row.references
+    ]
+
+
+def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the metrics that all were scored with, or, where there is none, those that fit any text."""
+    shared = set(_OFFLINE)
+    for evaluation in evaluations:
+        shared &= evaluation.scored.signatures.keys()
+    if "findings" in shared and not _installed("negspacy"):
+        shared.remove("findings")
+    return [metric for metric in _OFFLINE if metric in shared] or list(_OFFLINE[:3])
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _options(evaluations: Sequence[Evaluation]) -> Options:
+    """Return the tokenizer and case that all were scored with, else the usual ones."""
+    usual = Options()
+    tokenizers, cases = ({evaluation.scored.setting(key) for evaluation in evaluations} for key in ("tok", "case"))
+    return Options(
+        tokenizers.pop() or usual.tokenizer if len(tokenizers) == 1 else usual.tokenizer,
+        cases.pop() or usual.case if len(cases) == 1 else usual.case,
+    )
+
+
+def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
+    names = [text(label) for label in listed(found.get("runs"))]
+    yield Text(_what(split, found))
+    yield _scores(found, names)
+    pairs = [mapping(pair) for pair in listed(found.get("pairs"))]
+    values = {label: mapping(part) for label, part in mapping(found.get("rows")).items()}
+    keys = Scored({"rows": values}).main
+    rows = [_cells(pair, one) for pair in pairs for one in differences(text(pair.get("b")), pair.get("keys"))]
+    main = [cells for key, cells in rows if key in keys] or [cells for _, cells in rows]
+    header = ("first run", "second run", "metric", "first minus second", "p", "p, Holm", "in words")
+    yield Table(header, main, f"Paired differences: {split}", numeric=frozenset({3, 4, 5}))
+    for key in keys:
+        bars = [
+            results.bar(f"{text(pair.get('a'))} - {text(pair.get('b'))}", one.value)
+            for pair in pairs
+            for one in differences("", pair.get("keys"))
+            if one.key == key
+        ]
+        yield from results.chart(f"{name(key)} differences between runs: {split}", bars, f"{name(key)} difference")
+    signatures = mapping(found.get("signatures"))
+    yield Text("Computed anew with: " + "; ".join(text(value) for value in signatures.values()) + ".")
+
+
+def _what(split: str, found: Mapping[str, Any]) -> str:
+    n, groups = whole(found.get("n")), whole(found.get("groups"))
+    left = {label: count for label, count in numbers(found.get("left_out")).items() if count}
+    said = "".join(f"; {count:,.0f} samples of {label} left out, which others lack" for label, count in left.items())
+    return (
+        f"Split {split}: {n or 0:,} samples of {groups or 0:,} patients, articles or images that all these runs "
+        f"answered{said}. p is from a paired randomization test over whole groups ({whole(found.get('trials')) or 0:,} "
+        "trials), corrected by Holm over the pairs of each metric."
+    )
+
+
+def _scores(found: Mapping[str, Any], names: Sequence[str]) -> Table:
+    scored = Scored({"rows": found.get("rows"), "intervals": found.get("intervals")})
+    keys = columns(scored.rows)
+    body = [[name(key), *(str(scored.value(label, key)) for label in names)] for key in keys]
+    caption = "Scores on the samples in common"
+    return Table(("metric", *names), body, caption, numeric=frozenset(range(1, 1 + len(names))))
+
+
+def _cells(pair: Mapping[str, Any], one: Difference) -> tuple[str, list[str]]:
+    first, second = text(pair.get("a")), text(pair.get("b"))
+    said = {
+        "better": f"{first} is better",
+        "worse": f"{second} is better",
+        "not clearly different": "not clearly different",
+    }.get(one.verdict, "-")
+    if said.endswith("better") and one.p_holm is not None and one.p_holm > 0.05:
+        said += ", but not after correction"
+    return one.key, [first, second, name(one.key), one.value.signed(), p_value(one.p), p_value(one.p_holm), said]
