@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# Everything a page or a terminal could trip over: control characters and halves of surrogate pairs.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What a page or a terminal could trip over (control characters, halves of surrogate pairs), and what makes a text look
+# like another one: the signs that turn the direction of what follows.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,23 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under a header; `numeric` columns are aligned right, `rights` holds yes/no/conditional/unknown."""
+    """Rows of cells under a header.
+
+    Attributes:
+        numeric: columns aligned right and sorted as numbers: by the first number of a cell, "-" last. An interval behind
+            the number ("0.412 [0.38, 0.44]") is set apart.
+        rights: columns that hold yes, no, conditional or unknown.
+        sortable: a reader may sort it by any column (in HTML, with script).
+        links: columns whose http and https addresses can be followed.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     numeric: frozenset[int] = frozenset()
     rights: frozenset[int] = frozenset()
+    sortable: bool = False
+    links: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +70,37 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text, and how it differs from the text that it is compared with."""
+
+    text: str
+    mark: str = ""
+    """"" (the same in both), "missing" (only in the reference), "extra" (only in the prediction), or "opposite" (both
+    speak of it and contradict each other)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """One predicted sample."""
+    """One predicted sample.
+
+    Attributes:
+        kind: contradiction, best, median or worst.
+        score: what it was ranked by.
+        references: the texts that it was scored against, at most a few of them.
+        prediction: as the model said it.
+        image: a data URI.
+        credit: the image's license and source.
+        measure: the name of the score.
+        right: whether an answer is right, where it is one that is right or wrong.
+        reference_marks: the pieces of each of `references`; empty where nothing was compared.
+        prediction_marks: the pieces of `prediction`.
+        flips: each contradiction in words.
+        size: width and height of the image in pixels.
+        language: BCP 47 tag of the texts; "" for English.
+        more_references: how many further references are not shown.
+    """
 
     kind: str
-    """best, median or worst."""
     score: float
     id: str
     task: str
@@ -71,14 +108,31 @@ class Case:
     references: Sequence[str]
     prediction: str
     image: str | None = None
-    """A data URI."""
     credit: str = ""
-    """The image's license and source."""
+    measure: str = "CIDEr"
+    right: bool | None = None
+    reference_marks: Sequence[Sequence[Piece]] = ()
+    prediction_marks: Sequence[Piece] = ()
+    flips: Sequence[str] = ()
+    size: tuple[int, int] | None = None
+    language: str = ""
+    more_references: int = 0
+
+    @property
+    def told(self) -> str:
+        """The score in words."""
+        verdict = {True: "right, ", False: "wrong, ", None: ""}[self.right]
+        return f"{verdict}{self.measure} {self.score:.3f}"
+
+    def pieces(self) -> tuple[list[Sequence[Piece]], Sequence[Piece]]:
+        """Return the pieces of each reference, and of the prediction; of one piece where nothing is marked."""
+        references = [list(own) for own in self.reference_marks] or [[Piece(text)] for text in self.references]
+        return list(references), self.prediction_marks or ([Piece(self.prediction)] if self.prediction.strip() else [])
 
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """A gallery."""
+    """A gallery; those of one kind stand together, contradictions first."""
 
     cases: Sequence[Case]
 
