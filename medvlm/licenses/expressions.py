@@ -106,6 +106,17 @@ def symbols(license: str | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def fold(
+    license: str | None,
+    leaf: Callable[[str], Any],
+    either: Callable[[list[Any]], Any],
+    both: Callable[[list[Any]], Any],
+) -> Any:
+    """Return an expression's value: an id's by `leaf`, an OR's by `either`, an AND's by `both`; None if malformed."""
+    tree = _parse(license)
+    return None if tree is None else _walk(tree, leaf, either, both)
+
+
 def satisfied(license: str, allowed: Collection[str]) -> bool:
     """Return whether the ids in `allowed` (lower case) suffice for an expression: any of an OR, all of an AND."""
     tree = _parse(license)

@@ -6,10 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import UsageError
-from medvlm.licenses.registry import FIELDS, Entry
+from medvlm.licenses import expressions
+from medvlm.licenses.refs import resolve
+from medvlm.licenses.registry import FIELDS, KINDS, LICENSE_FIELDS, Entry
 from medvlm.registry import nearest
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ COLUMNS = (
     "verified",
     "unverified",
     "evidence",
+    "kind",
 )
 _COLORS = {"yes": "green", "no": "red", "conditional": "yellow", "unknown": "magenta"}
 _NARROW = 110
@@ -39,13 +42,38 @@ _SHOWN = ("name", "code", "weights", "data", "commercial use", "gated", "conflic
 FOOTNOTE = "[unverified]: not checked against its source. `medvlm licenses show NAME` gives evidence and conflicts."
 
 
-def select(entries: Iterable[Entry], names: Sequence[str] = (), commercial: bool = False) -> list[Entry]:
-    """Return the entries whose name or hub id contains every word of `names`, only those free to sell if asked."""
+def select(
+    entries: Iterable[Entry],
+    names: Sequence[str] = (),
+    commercial: bool = False,
+    *,
+    kind: str | None = None,
+    share: bool = False,
+    gated: bool | None = None,
+) -> list[Entry]:
+    """Return the entries that pass every filter, in order.
+
+    Args:
+        entries: of the registry.
+        names: the name or a hub id contains every one of these words.
+        commercial: only those whose commercial use is yes.
+        kind: model, data or method.
+        share: only those whose fine-tune, or copy, may be passed on: yes.
+        gated: True for those that are gated, False for those that are not; what is unknown is neither.
+
+    Raises:
+        UsageError: no such kind.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f'--kind "{kind}" is unknown{nearest(kind, KINDS)}; known: {", ".join(KINDS)}')
     words = [name.lower() for name in names]
     return [
         entry
         for entry in entries
         if (not commercial or entry.commercial_use == "yes")
+        and (not share or entry.may_share == "yes")
+        and (gated is None or entry.gated == ("yes" if gated else "no"))
+        and (kind is None or entry.kind == kind)
         and all(word in " ".join([entry.name, *entry.hub_ids]).lower() for word in words)
     ]
 
@@ -77,10 +105,16 @@ def as_csv(entries: Sequence[Entry]) -> str:
 
 
 def as_json(entries: Sequence[Entry]) -> str:
-    """Return a JSON array of whole entries, columns of the table first."""
-    rows = [entry.model_dump() for entry in entries]
-    ordered = [{column: row[column] for column in COLUMNS} | {"note": row["note"]} for row in rows]
-    return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
+    """Return a JSON array: the columns of the table, original wordings, and every cell with evidence and date."""
+    rows = [
+        {column: getattr(entry, column) for column in COLUMNS} | {"note": entry.note, "cells": _cells(entry)}
+        for entry in entries
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+
+
+def _cells(entry: Entry) -> dict[str, Any]:
+    return {field: {**cell.model_dump(), "evidence": entry.addresses(cell)} for field, cell in entry.each()}
 
 
 def as_markdown(entries: Sequence[Entry]) -> str:
@@ -117,7 +151,7 @@ def _table(entries: Sequence[Entry], console: Console) -> None:
         _stacked(entries, console)
     else:
         _grid(entries, console)
-    console.print(Text(f"{len(entries)} systems. {FOOTNOTE.replace('[unverified]', '?')}"))
+    console.print(Text(f"{len(entries)} entries. {FOOTNOTE.replace('[unverified]', '?')}"))
 
 
 def _grid(entries: Sequence[Entry], console: Console) -> None:
@@ -148,20 +182,33 @@ def _stacked(entries: Sequence[Entry], console: Console) -> None:
 
 
 def show(entry: Entry, console: Console) -> None:
-    """Print every field of one entry with its mark, its original wording and its evidence."""
+    """Print every cell of one entry with its mark, date, original wording and evidence, then what conflicts."""
     from rich.text import Text
 
     def line(label: str, value: str, indent: str = "") -> None:
         console.print(Text(f"{indent}{label:<{18 - len(indent)}}{value}"), soft_wrap=True)
 
-    console.print(Text(entry.name, style="bold"))
+    console.print(Text(f"{entry.name} ({entry.kind})", style="bold"))
+    cells = dict(entry.each())
     for field in FIELDS:
-        value = entry.marked(field)
-        line(field.replace("_", " "), value)
-        if field in entry.note and entry.note[field] != value:
-            line("as found", entry.note[field], indent="  ")
+        if field not in cells:
+            line(field.replace("_", " "), "not recorded")
+            continue
+        cell = cells[field]
+        line(field.replace("_", " "), entry.marked(field))
+        if cell.note not in (None, entry.marked(field)):
+            line("as found", str(cell.note), indent="  ")
+        line("checked" if cell.verified == "yes" else "recorded", cell.date, indent="  ")
+        for address in entry.addresses(cell):
+            line("at" if cell.verified == "yes" else "to check at", address, indent="  ")
+        for key in expressions.symbols(cell.value) if field in LICENSE_FIELDS else ():
+            reference = resolve(key)
+            if reference:
+                line("text", f"{reference.title}: {reference.address}", indent="  ")
     line("checked", entry.note.get("verified", entry.verified))
     for number, address in enumerate(entry.evidence or ["none recorded"]):
         line("" if number else "evidence", address)
     if "evidence" in entry.note:
         line("as found", entry.note["evidence"], indent="  ")
+    if entry.conflict:
+        line("sources conflict", f"{entry.conflict}; reported here, not resolved")

@@ -1,8 +1,9 @@
 """What may be used, sold and shared: the samples a license policy admits, and what follows for a fine-tuned model.
 
 A fine-tune is as free as the least free of its inputs: code, base weights and every data set. Share-alike forces the
-same license; no-derivatives and no-distribution leave private use; a missing license is unknown, never permissive;
-disagreements are reported, not resolved. This is bookkeeping, not legal advice.
+same license; no-derivatives and no-distribution leave private use; a missing license is unknown, never permissive; of a
+dual license (OR) the alternative with most rights counts; disagreements are reported, not resolved. `terms` holds the
+table of rights. This is bookkeeping, not legal advice.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medvlm.errors import UsageError
-from medvlm.licenses import expressions
-from medvlm.licenses.registry import Entry
+from medvlm.licenses import expressions, terms
+from medvlm.licenses.registry import Entry, Field
 
 NOT_LEGAL_ADVICE = "Derived by fixed rules from recorded licenses; not legal advice."
 
@@ -81,6 +82,8 @@ class Verdict:
     reasons: list[str]
     """One line for each input that is not plainly free, those that decide first."""
     notice: str = NOT_LEGAL_ADVICE
+    forbids: list[str] = dataclasses.field(default_factory=list)
+    """The inputs that forbid commercial use or sharing, with what they forbid."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as it is stored in run.json."""
@@ -88,19 +91,11 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Terms:
-    """What a license asks of whoever passes on a work derived from what it covers."""
-
-    share: str
-    obligation: str = ""
-    inherits: bool = False
-    """The derived work stays under this license's own terms."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Input:
+class Input:
     """One thing that goes into a fine-tune."""
 
+    part: str
+    """code, weights, data, or entry: what the registry says of a model taken together."""
     label: str
     license: str
     use: str
@@ -111,54 +106,18 @@ class _Input:
         text = f"{self.label}: {self.license}: commercial use {self.use}, sharing {self.share}"
         return f"{text} ({self.remark})" if self.remark else text
 
+    @property
+    def keys(self) -> list[str]:
+        """The license ids that hold; none where no license is stated."""
+        if self.part == "entry":
+            return []
+        return [key for key in terms.chosen(self.license, self.part) if _is_id(key)]
 
-_NOTICE = "keep the copyright and license notice of {id}"
-_ATTRIBUTE = "name the authors of the {id} material (attribution file)"
-_PRIVATE = _Terms("no", "keep the model private: {id} allows no distribution of what derives from it")
-_RESEARCH = _Terms("conditional", "share for non-commercial use only and pass on the terms of {id}", inherits=True)
-_OWN_TERMS = _Terms("conditional", "pass on the terms of {id} and its use policy", inherits=True)
-
-# Lower case; Creative Commons licenses are read from their ids, everything else is unknown.
-_TERMS: dict[str, _Terms] = {
-    **dict.fromkeys(
-        ["cc0-1.0", "cc-pdm-1.0", "cc-pddc", "pddl-1.0", "unlicense", "licenseref-public-domain", "0bsd", "mit-0"],
-        _Terms("yes"),
-    ),
-    **dict.fromkeys(["odc-by-1.0"], _Terms("yes", _ATTRIBUTE)),
-    **dict.fromkeys(
-        [
-            "licenseref-scancode-gemma-tou-2024-04-01",
-            "licenseref-scancode-llama-2-license-2023",
-            "licenseref-scancode-llama-3.1-license-2024",
-            "licenseref-scancode-llama-3.2-license-2024",
-            "licenseref-scancode-llama-3.3-license-2024",
-            "licenseref-scancode-llama-4-license-2025",
-            "licenseref-scancode-bigscience-open-rail-m",
-            "licenseref-scancode-bigscience-open-rail-m2",
-            "licenseref-scancode-bigcode-open-rail-m-v1",
-            "licenseref-hai-def",
-        ],
-        _OWN_TERMS,
-    ),
-    **dict.fromkeys(
-        ["licenseref-qwen-research", "licenseref-apple-sample-code-1.1", "licenseref-msrla", "licenseref-opt-175b"],
-        _RESEARCH,
-    ),
-    **dict.fromkeys(
-        [
-            "licenseref-all-rights-reserved",
-            "licenseref-pmc-tdm",
-            "licenseref-elsevier-user",
-            "licenseref-elsevier-tdm",
-            "licenseref-wiley-tdm",
-            "licenseref-msr-research",
-            "licenseref-physionet-credentialed",
-            "licenseref-scancode-llama-license-2023",
-        ],
-        _PRIVATE,
-    ),
-}
-_CC_TERMS = re.compile(r"(?:licenseref-)?cc-by(?P<terms>(?:-(?:nc|sa|nd))*)-(?:\d\.\d.*|unversioned)")
+    @property
+    def forbids(self) -> str | None:
+        """What the input forbids, in one line."""
+        what = [word for word, right in (("commercial use", self.use), ("sharing", self.share)) if right == "no"]
+        return f"{self.label}: {self.license}: forbids {' and '.join(what)}" if what else None
 
 
 def verdict(model: Entry | None, data: Mapping[str, int], model_name: str = "") -> Verdict:
@@ -172,67 +131,100 @@ def verdict(model: Entry | None, data: Mapping[str, int], model_name: str = "") 
     return verdict_of_parts({model_name: model}, data)
 
 
-def verdict_of_parts(parts: Mapping[str, Entry | None], data: Mapping[str, int]) -> Verdict:
+def verdict_of_parts(
+    parts: Mapping[str, Entry | None], data: Mapping[str, int] | None, not_prepared: Sequence[str] = ()
+) -> Verdict:
     """Return what follows for a model whose base is made of several: an image tower and a language model, say.
 
     The strictest of all inputs holds.
 
     Args:
         parts: what the recipe calls each -> its registry entry, None where the registry has none.
-        data: as for `verdict`, of all stages of the training.
+        data: as for `verdict`, of all stages of the training; None where nothing is trained at all.
+        not_prepared: data sets that will be trained on, of which nothing is known yet.
     """
-    entries = {entry.name: entry for entry in parts.values() if entry is not None}
-    inputs = [
-        *(item for entry in entries.values() for item in _model_inputs(entry, "")),
-        *(item for name, entry in parts.items() if entry is None for item in _model_inputs(None, name)),
-        *_data_inputs(data),
-    ]
-    use = expressions.most_restrictive(item.use for item in inputs)
-    share = expressions.most_restrictive(item.share for item in inputs)
-    clash = _clash(inputs)
+    items = inputs(parts, data, not_prepared)
+    use = expressions.most_restrictive(item.use for item in items)
+    share = expressions.most_restrictive(item.share for item in items)
+    clash = _clash(items)
     if clash:
         share = expressions.most_restrictive([share, "unknown"])
     rank = expressions.RESTRICTIVENESS.index
     # Stable: the inputs that decide come first, in the order code, weights, data.
     doubtful = sorted(
-        (item for item in inputs if (item.use, item.share) != ("yes", "yes")),
+        (item for item in items if (item.use, item.share) != ("yes", "yes")),
         key=lambda item: min(rank(item.use), rank(item.share)),
     )
+    entries = {entry.name: entry for entry in parts.values() if entry is not None}
     reasons = [*(str(item) for item in doubtful), *clash]
     reasons += [f"sources on {entry.name} conflict: {entry.conflict}" for entry in entries.values() if entry.conflict]
-    return Verdict(use, share, _license_to_carry(inputs, share), _obligations(inputs), reasons)
+    return Verdict(
+        use,
+        share,
+        _license_to_carry(items, share),
+        _obligations(items),
+        reasons,
+        forbids=[item.forbids for item in doubtful if item.forbids],
+    )
 
 
-def _model_inputs(model: Entry | None, name: str) -> Iterator[_Input]:
+def inputs(
+    parts: Mapping[str, Entry | None], data: Mapping[str, int] | None, not_prepared: Sequence[str] = ()
+) -> list[Input]:
+    """Return all that goes into a fine-tune, in the order code, weights, data; arguments as `verdict_of_parts`."""
+    entries = {entry.name: entry for entry in parts.values() if entry is not None}
+    return [
+        *(item for entry in entries.values() for item in _model_inputs(entry, "")),
+        *(item for name, entry in parts.items() if entry is None for item in _model_inputs(None, name)),
+        *(Input("data", f"training data {path}", "not prepared", "unknown", "unknown") for path in not_prepared),
+        *(_data_inputs(data) if data or (data is not None and not not_prepared) else ()),
+    ]
+
+
+def _model_inputs(model: Entry | None, name: str) -> Iterator[Input]:
     if model is None:
-        yield _Input(f"base model {name or '(unnamed)'}", "not in the license registry", "unknown", "unknown")
+        label = f"base model {name or '(unnamed)'}"
+        yield Input("weights", label, "not in the license registry", "unknown", "unknown")
         return
-    for label, field in (("code", "code_license"), ("weights", "weights_license")):
+    for part, field in _PARTS:
         license = getattr(model, field)
-        use, share = expressions.commercial_use(license), _share(license)
+        use, share = expressions.commercial_use(license), _share(license, part)
         if field not in model.unverified:
-            yield _Input(f"{label} of {model.name}", license, use, share)
+            yield Input(part, f"{part} of {model.name}", license, use, share, _alternatives(license, part))
             continue
         # An unverified permission stands under the condition that somebody confirms it.
         doubt = [expressions.most_restrictive([value, "conditional"]) for value in (use, share)]
-        yield _Input(f"{label} of {model.name}", license, doubt[0], doubt[1], "unverified: confirm it at its source")
+        remark = "unverified: confirm it at its source"
+        yield Input(part, f"{part} of {model.name}", license, doubt[0], doubt[1], remark)
     if (model.commercial_use, model.may_share) != ("yes", "yes"):
-        remark = model.note.get("commercial_use", "")
-        yield _Input(f"registry entry {model.name}", "taken together", model.commercial_use, model.may_share, remark)
+        words = model.note.get("commercial_use", "")
+        remark = f"on record: {words}" if words else ""
+        label = f"registry entry {model.name}"
+        yield Input("entry", label, "taken together", model.commercial_use, model.may_share, remark)
 
 
-def _data_inputs(data: Mapping[str, int]) -> Iterator[_Input]:
+_PARTS: tuple[tuple[str, Field], ...] = (("code", "code_license"), ("weights", "weights_license"))
+
+
+def _alternatives(license: str, part: str) -> str:
+    """Return what of a dual license (OR) is counted, in words; empty where there is no choice."""
+    kept = terms.chosen(license, part)
+    return "" if set(kept) == set(expressions.symbols(license)) else f"of the alternatives {' AND '.join(kept)} counts"
+
+
+def _data_inputs(data: Mapping[str, int]) -> Iterator[Input]:
     if not any(data.values()):
-        yield _Input("training data", "licenses not recorded", "unknown", "unknown")
+        yield Input("data", "training data", "licenses not recorded", "unknown", "unknown")
     for license, count in data.items():
         if count:
             label = f"training data, {count:,} sample{'s' if count != 1 else ''}"
-            yield _Input(label, license or "none stated", expressions.commercial_use(license), _share(license))
+            use, share = expressions.commercial_use(license), _share(license, "data")
+            yield Input("data", label, license or "none stated", use, share, _alternatives(license, "data"))
 
 
-def _share(license: str | None) -> str:
-    """Return whether what derives from a license's work may be passed on; an expression counts as all its parts."""
-    return expressions.most_restrictive(_terms(key).share for key in expressions.symbols(license))
+def _share(license: str | None, part: str) -> str:
+    """Return whether what derives from a license's work may be passed on."""
+    return expressions.most_restrictive(terms.of(key, part).share for key in terms.chosen(license, part))
 
 
 def may_pass_on(license: str | None, *, changed: bool) -> str:
@@ -246,79 +238,65 @@ def may_pass_on(license: str | None, *, changed: bool) -> str:
     """
     keys = expressions.symbols(license)
     if changed:
-        return expressions.most_restrictive(_terms(key).share for key in keys)
-    return expressions.most_restrictive("conditional" if _no_derivatives(key) else _terms(key).share for key in keys)
-
-
-def _no_derivatives(key: str) -> bool:
-    found = _CC_TERMS.fullmatch(key.lower())
-    return bool(found and "nd" in found["terms"].split("-"))
-
-
-def _terms(key: str) -> _Terms:
-    known = _TERMS.get(key.lower())
-    if known:
-        return known
-    found = _CC_TERMS.fullmatch(key.lower())
-    if found:
-        return _creative_commons(found["terms"].split("-"))
-    use = expressions.commercial_use(key)
-    if use == "yes":
-        return _Terms("yes", _NOTICE)
-    if use == "conditional":
-        return _Terms("conditional", "offer the source as {id} asks and keep it under {id}", inherits=True)
-    return _Terms("no" if use == "no" else "unknown")
-
-
-def _creative_commons(terms: list[str]) -> _Terms:
-    if "nd" in terms:
-        return _Terms("no", "keep the model private: {id} allows no distribution of adapted material")
-    obligation = _ATTRIBUTE
-    if "nc" in terms:
-        obligation += "; share for non-commercial use only"
-    if "sa" in terms:
-        return _Terms("conditional", obligation + "; share under the same license", inherits=True)
-    return _Terms("conditional" if "nc" in terms else "yes", obligation)
-
-
-def _keys(inputs: list[_Input]) -> list[str]:
-    """Return the license ids that the inputs name, each once, in order."""
-    return list(dict.fromkeys(key for item in inputs for key in expressions.symbols(item.license) if _is_id(key)))
+        return expressions.most_restrictive(terms.of(key).share for key in keys)
+    return expressions.most_restrictive(
+        "conditional" if terms.no_derivatives(key) else terms.of(key).share for key in keys
+    )
 
 
 def _is_id(key: str) -> bool:
     return key not in ("NOASSERTION", "NONE") and expressions.is_license_id(key)
 
 
-def _inherited(inputs: list[_Input]) -> list[str]:
+def _inherited(items: list[Input]) -> list[str]:
     """Return the licenses that the fine-tune must stay under; of one share-alike license only the newest version."""
     newest: dict[str, str] = {}
-    for key in sorted(key for key in _keys(inputs) if _terms(key).inherits):
+    for key in sorted({key for item in items for key in item.keys if terms.of(key, item.part).inherits}):
         # CC BY-SA lets adapted material go under a later version of the same license.
-        newest[re.sub(r"-(?:\d\.\d.*|unversioned)$", "", key) if _CC_TERMS.fullmatch(key.lower()) else key] = key
+        newest[re.sub(r"-(?:\d\.\d.*|unversioned)$", "", key) if terms.is_creative_commons(key) else key] = key
     return list(newest.values())
 
 
-def _clash(inputs: list[_Input]) -> list[str]:
-    """Return a line where two licenses each force their own terms on the fine-tune."""
-    forced = _inherited(inputs)
-    return [f"{' and '.join(forced)} each ask for their own terms: no one license satisfies all"] if forced[1:] else []
+def _clash(items: list[Input]) -> list[str]:
+    """Return a line for each pair of demands that no one license satisfies; they are reported, not resolved."""
+    forced = _inherited(items)
+    lines = []
+    if forced[1:]:
+        lines.append(f"{' and '.join(forced)} each ask for their own terms: no one license satisfies all")
+    # Share-alike and copyleft licenses grant commercial use to everybody; Gemma's and its like allow stricter terms.
+    open_to_all = [key for key in forced if terms.is_creative_commons(key) or _copyleft(key)]
+    open_to_all = [key for key in open_to_all if expressions.commercial_use(key) != "no"]
+    closed = [key for item in items if item.part != "code" for key in item.keys if _noncommercial(key)]
+    if open_to_all and closed:
+        lines.append(
+            f"{open_to_all[0]} lets everybody use what derives from it commercially, {closed[0]} forbids that: "
+            "no one license satisfies both"
+        )
+    return lines
 
 
-def _license_to_carry(inputs: list[_Input], share: str) -> str:
+def _noncommercial(key: str) -> bool:
+    return expressions.commercial_use(key) == "no"
+
+
+def _copyleft(key: str) -> bool:
+    return not key.lower().startswith("licenseref-") and expressions.commercial_use(key) == "conditional"
+
+
+def _license_to_carry(items: list[Input], share: str) -> str:
     if share == "no":
         return "none: private use only"
     if share == "unknown":
         return "none yet: an input's license is unknown or two of them clash"
-    forced = _inherited(inputs)
+    forced = _inherited(items)
     if forced:
         return forced[0]
-    if any(item.use == "no" for item in inputs):
+    if any(item.use == "no" for item in items):
         return "any license for non-commercial use"
-    weights = dict.fromkeys(item.license for item in inputs if item.label.startswith("weights of"))
-    return " AND ".join(weights) or "none yet"
+    weights = dict.fromkeys(item.license for item in items if item.part == "weights")
+    return " AND ".join(weights) or "any: the data ask for no license of their own"
 
 
-def _obligations(inputs: list[_Input]) -> list[str]:
-    lines = (_terms(key).obligation.format(id=key) for key in _keys(inputs))
-    return list(dict.fromkeys(line for line in lines if line))
+def _obligations(items: list[Input]) -> list[str]:
+    lines = (line for item in items for key in item.keys for line in terms.of(key, item.part).of(key))
+    return list(dict.fromkeys(lines))

@@ -29,7 +29,7 @@ def test_table(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["licenses"])
     assert result.exit_code == 0
     assert "PaliGemma-3B pt-448" in result.stdout
-    assert f"{len(load())} systems" in result.stdout
+    assert f"{len(load())} entries" in result.stdout
 
 
 def test_commercial_as_csv(app: typer.Typer) -> None:

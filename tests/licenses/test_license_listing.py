@@ -30,7 +30,13 @@ def test_csv_holds_every_entry_and_begins_as_promised() -> None:
 
 def test_json_is_the_whole_entry() -> None:
     rows = json.loads(printed("json", 80))
-    assert [Entry.model_validate(row) for row in rows] == load()
+    assert [row["name"] for row in rows] == [entry.name for entry in load()]
+    for row, entry in zip(rows, load(), strict=True):
+        for field, cell in entry.each():
+            assert row[field] == row["cells"][field]["value"] == cell.value
+            assert row["cells"][field]["date"] == cell.date
+            assert row["cells"][field]["evidence"] == entry.addresses(cell)
+        assert {field for field, cell in row["cells"].items() if cell["verified"] == "no"} == set(entry.unverified)
 
 
 def test_markdown_has_one_cell_for_each_column() -> None:
@@ -70,6 +76,18 @@ def test_select() -> None:
     assert listing.select(load(), ["no such"]) == []
 
 
+def test_filters_hold_together() -> None:
+    data = listing.select(load(), kind="data", commercial=True, share=True, gated=False)
+    assert [entry.name for entry in data] == ["phantom", "vqa-rad"]
+    gated = listing.select(load(), gated=True)
+    assert {entry.gated for entry in gated} == {"yes"}
+    assert "PaliGemma 2" in {entry.name for entry in gated}
+    assert {entry.gated for entry in listing.select(load(), gated=False)} == {"no"}
+    assert {entry.may_share for entry in listing.select(load(), share=True)} == {"yes"}
+    with pytest.raises(UsageError, match='did you mean "model"'):
+        listing.select(load(), kind="modell")
+
+
 def test_unknown_format() -> None:
     with pytest.raises(UsageError, match='did you mean "csv"'):
         printed("cvs", 80)
@@ -80,6 +98,13 @@ def test_show_gives_wording_conflict_and_every_address() -> None:
     entry = get("CLIP")
     listing.show(entry, Console(file=out, width=60))
     text = out.getvalue()
-    for part in (entry.note["commercial_use"], entry.conflict, *entry.evidence):
+    dates = [cell.date for _, cell in entry.each()]
+    for part in (entry.note["commercial_use"], entry.conflict, *entry.evidence, *dates, "reported here, not resolved"):
         assert part is not None
         assert part in text
+
+
+def test_show_names_the_text_of_a_license_that_spdx_does_not_list() -> None:
+    out = io.StringIO()
+    listing.show(get("OPT"), Console(file=out, width=200))
+    assert "OPT-175B License Agreement: https://github.com/facebookresearch/metaseq/" in out.getvalue()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import license_expression
 import pydantic
 import pytest
+import yaml
 
 from medvlm.errors import UsageError
 from medvlm.licenses import registry
+from medvlm.licenses.refs import resolve
 from medvlm.licenses.registry import Entry, find, get, load
+from medvlm.resources import shipped
 
 FIELD_OF_COLUMN = {
     "params": "parameters",
@@ -38,13 +44,43 @@ def table(realdata: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    return {**get("LXMERT").model_dump(), **changes}
+NAMES = (
+    """
+PaliGemma-3B pt-224|PaliGemma-3B pt-448|PaliGemma-3B pt-896|PaliGemma 2|GIT-base|GIT-large|GIT-OPT (heron)
+GIT-LLaMA2 (heron)|GIT-MPT (heron)|LLaVA-Med v1.0|LLaVA-Med v1.5|Med-Flamingo|OpenFlamingo|Flamingo|IDEFICS
+BLIP (v1, LAVIS)|BLIP-2|InstructBLIP|CoCa|FLAVA|ViLBERT|VisualBERT|LXMERT|UNITER|ViLT|MMBT|PixelBERT|SimVLM|data2vec|4M
+SigLIP|CLIP|BiomedCLIP|PMC-CLIP|PMC-VQA / MedVInT|MedGemma 4B|RadFM|CheXagent-2|MAIRA-2|LLaVA-Rad|Med-PaLM M
+HuatuoGPT-Vision-7B|HuatuoGPT-Vision-34B|Lingshu-7B|Lingshu-32B|RaDialog|R2Gen|R2GenGPT|Qwen2.5-VL-3B|Qwen2.5-VL-7B
+SmolVLM|BiomedGPT|LLaVA-Med 1.0 RRG fine-tune|CXRMate|M2KT|Constant template
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+"""The systems of the table that the registry began with, in its order."""
+
+
+def row(cells: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Return LXMERT's entry with some keys, and some keys of its cells, changed."""
+    found = {**get("LXMERT").model_dump(), **changes}
+    for field, change in (cells or {}).items():
+        found["cells"][field] = {**(found["cells"][field] or NEW), **change}
+    return found
+
+
+NEW = {"verified": "yes", "date": "2026-11-21", "evidence": ["https://example.org/card"]}
+
+
+def test_all_systems_of_the_first_table_are_there_and_more() -> None:
+    names = [entry.name for entry in load()]
+    assert len(NAMES) == 56
+    assert names[:56] == NAMES
+    assert [entry.name for entry in load("data")] == ["embedded sample", "phantom", "pmc", "vqa-rad"]
+    assert [entry.name for entry in load("method")] == ["Constant template"]
+    assert len(load("model")) == len(names) - 5
 
 
 def test_names_and_hub_ids_are_unique() -> None:
     entries = load()
-    assert len(entries) >= 57
     names = [entry.name.lower() for entry in entries]
     assert len(set(names)) == len(names)
     hub_ids = [hub_id.lower() for entry in entries for hub_id in entry.hub_ids]
@@ -55,26 +91,85 @@ def test_names_and_hub_ids_are_unique() -> None:
 @pytest.mark.parametrize("entry", load(), ids=lambda entry: entry.name)
 def test_every_entry_is_well_formed(entry: Entry) -> None:
     known = {key.lower() for key in license_expression.get_spdx_licensing().known_symbols}
-    for license in (entry.code_license, entry.weights_license):
-        for key in license_expression.Licensing().license_keys(license):
-            assert key.lower() in known or key.startswith("LicenseRef-") or key in ("NOASSERTION", "NONE")
+    licenses = [entry.code_license, entry.weights_license]
+    if entry.kind == "data":
+        licenses.append(entry.data_license or "")
+    for license in licenses:
+        keys = license_expression.Licensing().license_keys(license)
+        assert keys
+        for key in keys:
+            assert key.lower() in known or resolve(key) or key in ("NOASSERTION", "NONE")
     for address in entry.evidence:
-        assert address.startswith(("https://github.com/", "https://huggingface.co/")) or entry.repo == "medvlm"
+        assert address.startswith("https://") or (shipped("recipes").parent / address).is_file(), address
         assert " " not in address
-    # A verified row can be looked up; where nothing was checked there may be no address.
-    assert entry.evidence or entry.verified == "no"
-    assert not (entry.commercial_use == "yes" and (entry.conflict or "commercial_use" in entry.unverified))
-    assert not (entry.may_share == "yes" and entry.conflict)
+    used = {key for _, cell in entry.each() for key in cell.evidence}
+    assert set(entry.sources) - used <= {"osf", "paper"} or entry.unverified, "a source that bears on nothing"
+    for field in ("commercial_use", "may_share"):
+        if getattr(entry, field) == "yes":
+            assert not entry.conflict
+            assert not {field, "code_license", "weights_license", "data_license"} & set(entry.unverified)
 
 
-def test_doubt_is_never_permissive_in_the_schema() -> None:
+def test_every_cell_says_when_and_by_what() -> None:
+    today = datetime.date.today().isoformat()
+    for entry in load():
+        for field, cell in entry.each():
+            assert "2026-11" <= cell.date <= max(today, "2026-11-30"), (entry.name, field)
+            if cell.verified == "yes":
+                assert entry.addresses(cell), (entry.name, field)
+            else:
+                # Closed systems have no place where to check.
+                assert cell.evidence or not (entry.hub_ids or entry.repo), (entry.name, field)
+
+
+@pytest.mark.parametrize("field", ["commercial_use", "may_share"])
+def test_doubt_is_never_permissive_in_the_schema(field: str) -> None:
     assert Entry.model_validate(row()).commercial_use == "yes"
-    for doubt in ({"conflict": "card says otherwise"}, {"unverified": ["commercial_use"]}):
-        with pytest.raises(pydantic.ValidationError, match="commercial_use is yes"):
-            Entry.model_validate(row(**doubt))
-    for wrong in ({"commercial_use": "maybe"}, {"extra": 1}, {"unverified": ["nothing"]}, {"gated": True}):
-        with pytest.raises(pydantic.ValidationError):
-            Entry.model_validate(row(**wrong))
+    for cell in (field, "code_license", "weights_license", "data_license"):
+        other = {"may_share" if field == "commercial_use" else "commercial_use": {"value": "conditional"}}
+        doubt = row({**other, cell: {"verified": "no"}})
+        with pytest.raises(pydantic.ValidationError, match=f"{field} is yes although nobody has verified {cell}"):
+            Entry.model_validate(doubt)
+        assert Entry.model_validate(
+            row(
+                {**other, cell: {"verified": "no"}, field: {"value": "conditional"}}
+                if (cell != field)
+                else {**other, field: {"value": "conditional", "verified": "no"}}
+            )
+        )
+    with pytest.raises(pydantic.ValidationError, match="although its sources conflict"):
+        Entry.model_validate(row({"conflict": {"value": "card says otherwise"}}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        row({"commercial_use": {"value": "maybe"}}),
+        row({"gated": {"value": True}}),
+        row({"code_license": {"date": "last week"}}),
+        row({"code_license": {"verified": "partly"}}),
+        row({"code_license": {"evidence": []}}),
+        row({"code_license": {"evidence": ["nowhere"]}}),
+        row({"code_license": {"extra": 1}}),
+        row(extra=1),
+        row(kind="toy"),
+    ],
+)
+def test_the_schema_refuses(wrong: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        Entry.model_validate(wrong)
+
+
+def test_the_schema_beside_the_file_is_the_one_that_is_checked() -> None:
+    assert registry.SCHEMA.read_text(encoding="utf-8") == registry.schema_text()
+    rows = yaml.load(registry.FILE.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    for entry in rows:
+        for cell in entry["cells"].values():
+            cell.setdefault("value", None)
+    validator = jsonschema.Draft202012Validator(json.loads(registry.SCHEMA.read_text(encoding="utf-8")))
+    assert not list(validator.iter_errors(rows))
+    rows[0]["cells"]["gated"]["value"] = "perhaps"
+    assert list(validator.iter_errors(rows))
 
 
 def test_find_by_name_hub_id_and_repository() -> None:
@@ -115,7 +210,7 @@ def test_known_conflicts_are_reported_and_not_resolved() -> None:
 def test_every_system_of_the_table_is_there(table: list[dict[str, str]]) -> None:
     names = [row["system"] for row in table]
     assert len(names) == 56
-    assert [entry.name for entry in load()][:56] == names
+    assert names == NAMES
 
 
 @pytest.mark.realdata
@@ -140,17 +235,22 @@ def test_unverified_cells_keep_their_mark(table: list[dict[str, str]]) -> None:
                 assert field in entry.unverified, (entry.name, column)
         if line["commercial_use"] != "yes" or line["license_conflict"]:
             assert entry.commercial_use != "yes"
+        elif set(entry.unverified) & {"commercial_use", "code_license", "weights_license", "data_license"}:
+            assert entry.commercial_use == "conditional"
+            assert entry.note["commercial_use"] == "yes"
         else:
             assert entry.commercial_use == "yes"
 
 
 def test_a_broken_file_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "baselines.yaml"
-    path.write_text("- name: x\n")
+    path.write_text("- name: x\n  kind: model\n  checked: no\n  cells: {code_license: {verified: no, date: 2026-11}}\n")
     monkeypatch.setattr(registry, "FILE", path)
     registry._entries.cache_clear()
     try:
-        with pytest.raises(Exception, match=r"baselines.yaml: Entry hub_ids: Field required"):
+        with pytest.raises(
+            Exception, match=r"baselines.yaml: x: cells.code_license.value: Input should be a valid string"
+        ):
             load()
     finally:
         monkeypatch.undo()
