@@ -39,7 +39,7 @@ def best_constants(
 
     Returns:
         Task -> Constant. Captions and reports are compared by CIDEr, as `medvlm eval` scores them; answers to questions
-        by how often they are right.
+        by how often they are right, compared as the metric vqa compares words.
     """
     constants = {}
     for task in sorted({str(row["task"]) for row in train}):
@@ -67,8 +67,10 @@ def _candidates(ranked: list[str], chance: random.Random) -> list[str]:
 
 
 def _most_right(candidates: Sequence[str], references: Sequence[str]) -> str:
-    counts = Counter(text.strip().lower() for text in references)
-    return max(candidates, key=lambda text: counts[text.strip().lower()])
+    from medvlm.evaluate.vqa import words
+
+    counts = Counter(tuple(words(text)) for text in references)
+    return max(candidates, key=lambda text: counts[tuple(words(text))])
 
 
 def _best_cider(candidates: Sequence[str], references: Sequence[str]) -> str:

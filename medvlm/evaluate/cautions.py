@@ -1,0 +1,121 @@
+"""What a reader of scores must be told in words: a constant answer as good, pictures not looked at, leakage, few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NAMES = {"cider": "CIDEr", "accuracy": "accuracy"}
+ROWS = {"constant": "the best constant answer", "base": "its untuned base"}
+
+KEPT = 0.8
+"""From this share of a score on, that blank pictures keep, it is said; the share that VQA-RAD's answers keep
+(arXiv:2603.03437)."""
+
+FEW, FEW_GROUPS = 100, 30
+"""Fewer samples, or groups, than these are called few."""
+
+LENGTHS = (0.5, 2.0)
+"""Answers shorter or longer than the references by these factors are named."""
+
+_ALIKE = 0.1
+"""Distinct answers by distinct references below which they are called alike."""
+
+
+def judged(table: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that a model is judged by in words: CIDEr, accuracy, or else the first there is.
+
+    Answers to questions alone are judged by accuracy alone: they are too short for CIDEr.
+    """
+    keys = list(table["rows"]["model"])
+    if table["tasks"] == ["vqa"] and "accuracy" in keys:
+        return ["accuracy"]
+    return [key for key in NAMES if key in keys] or keys[:1]
+
+
+def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:
+    """Return one sentence for each thing that limits what the scores say.
+
+    Args:
+        table: the content of scores.json without its warnings.
+        train_known: False for a model whose training data is not known.
+    """
+    found = [*_against_rows(table), *_texts(table), *_pictures(table), *_leakage(table, train_known), *_few(table)]
+    if table["bootstrap"] is None:
+        found.append("no intervals were computed (--bootstrap 0), so how sure the scores are is not known")
+    return found
+
+
+def _against_rows(table: Mapping[str, Any]) -> Iterator[str]:
+    for row, label in ROWS.items():
+        cells = table["comparisons"].get(row, {})
+        for key in judged(table):
+            cell = cells.get(key)
+            if cell is None or "low" not in cell or cell["low"] > 0:
+                continue
+            words = "scores lower than" if cell["high"] < 0 else "does not clearly beat"
+            yield (
+                f"the model {words} {label} in {NAMES.get(key, key)}: difference {cell['difference']:+.3f} "
+                f"[{cell['low']:+.3f}, {cell['high']:+.3f}]"
+            )
+
+
+def _texts(table: Mapping[str, Any]) -> Iterator[str]:
+    own = table["outputs"]["model"]
+    if own["n"] > 1 and own["distinct"] == 1:
+        yield f"all {own['n']} answers of the model are the same text"
+    elif own["distinct"] < _ALIKE * table["references"].get("distinct", 0):
+        yield (
+            f"the model gave {own['distinct']} distinct answers to {own['n']} samples, whose references are "
+            f"{table['references']['distinct']} distinct texts"
+        )
+    for name, listed in table["outputs"].items():
+        if listed["empty"]:
+            label = {"model": "the model", **ROWS}.get(name, name)
+            yield f"{listed['empty']} of {listed['n']} answers of {label} are empty; they are scored as they are"
+    words, expected = own["mean_words"], table["references"]["mean_words"]
+    if expected and not LENGTHS[0] <= words / expected <= LENGTHS[1]:
+        much = "shorter" if words < expected else "longer"
+        yield f"the model's answers are much {much} than the references: {words:.1f} words against {expected:.1f}"
+
+
+def _pictures(table: Mapping[str, Any]) -> Iterator[str]:
+    if "controls" not in table:
+        return
+    controls = table["controls"]
+    if controls is None:
+        yield (
+            "blank and shuffled pictures were left out (--controls none), so these scores do not show that the model "
+            "looks at the picture"
+        )
+        return
+    for key in judged(table):
+        name = NAMES.get(key, key)
+        share = controls["kept_without_image"].get(key)
+        if share is not None and share >= KEPT:
+            yield f"with blank pictures the model keeps {share:.0%} of its {name}: the prompts may tell the answers"
+        cell = controls["visual_reliance"].get(key)
+        if cell and "low" in cell and cell["low"] <= 0:
+            yield (
+                f"another sample's picture does the model as well as the right one in {name}: difference "
+                f"{cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}] on {controls['n']} samples"
+            )
+
+
+def _leakage(table: Mapping[str, Any], train_known: bool) -> Iterator[str]:
+    if not train_known:
+        yield "what this model was trained on is not known, so whether it has seen these samples is not known either"
+    leakage = table.get("leakage")
+    if leakage and leakage["leaked"]:
+        out = "with_leaked" in table
+        yield (
+            f"{leakage['leaked']} of {leakage['n']} samples are in the training data too, as pictures or as texts"
+            + ("; they are left out" if out else "; --exclude-leaked scores without them")
+        )
+
+
+def _few(table: Mapping[str, Any]) -> Iterator[str]:
+    if table["n"] < FEW:
+        yield f"{table['n']} samples are few: read the intervals, not the scores"
+    elif table["groups"] < FEW_GROUPS:
+        yield f"the {table['n']} samples come from {table['groups']} groups only (patients, articles or images)"

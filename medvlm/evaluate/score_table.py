@@ -1,0 +1,179 @@
+"""Rows of predictions in, a table of scores out: values, intervals, differences, slices, and what the texts are like.
+
+The form is the one of scores.json, schema 2 (`medvlm.evaluate.evaluation` says all of its keys).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medvlm.errors import InputError
+from medvlm.evaluate.compare import described, intervals, pairs
+from medvlm.evaluate.metrics import Options, Scores, score
+from medvlm.evaluate.slices import slices, with_normal
+from medvlm.evaluate.statistics import RESAMPLES, Bootstrap, groups_of
+
+SCHEMA = 2
+
+CONTROLS = 200
+"""So many samples are shown with other pictures, unless more are asked for."""
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(slots=True)
+class Settings:
+    """What `medvlm eval` is asked for, beside what the recipe says itself."""
+
+    metrics: list[str] | None = None
+    """Names; None takes what fits the rows (see `automatic`)."""
+    split: str | None = None
+    limit: int | None = None
+    batch_size: int | None = None
+    options: Options = dataclasses.field(default_factory=Options)
+    bootstrap: int = RESAMPLES
+    """Resamples of the intervals; 0 computes none."""
+    controls: int | None = CONTROLS
+    """At most so many samples with blank and with shuffled pictures; None is all, 0 none."""
+    engine: str = "transformers"
+    exclude_leaked: bool = False
+    base: bool = True
+    """Score the untuned base too."""
+    group_by: str = "group"
+    """The column that says which rows belong to one patient, article or image."""
+    seed: int = 0
+    """Of the resamples, the trials, and the choice of controls."""
+
+
+def automatic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the metrics that fit the rows.
+
+    BLEU, ROUGE and CIDEr always; vqa where there are questions; findings where there are captions or reports of chest
+    radiographs, or such that say their finding.
+    """
+    names = ["bleu", "rouge", "cider"]
+    if any(row.get("task") == "vqa" for row in rows):
+        names.append("vqa")
+    if any(row.get("task") != "vqa" and (row.get("finding") or _chest_radiograph(row)) for row in rows):
+        names.append("findings")
+    return names
+
+
+def _chest_radiograph(row: Mapping[str, Any]) -> bool:
+    made, of = str(row.get("modality") or "").lower(), str(row.get("organ") or "").lower()
+    radiograph = any(word in made for word in ("radiograph", "x-ray", "xray")) or made in ("cxr", "cr", "dx")
+    return radiograph and (made == "cxr" or any(word in f"{made} {of}" for word in ("chest", "lung", "thorax")))
+
+
+def grouped_by(rows: Sequence[Row], column: str) -> list[Row]:
+    """Return the rows with what `column` says as their group; a row where it says nothing is a group of its own.
+
+    Raises:
+        InputError: no row has the column.
+    """
+    if column == "group":
+        return list(rows)
+    if all(row.get(column) is None for row in rows):
+        known = sorted({key for row in rows[:1000] for key, value in row.items() if isinstance(value, str | int)})
+        raise InputError(f'--groups "{column}": no row has this column; there are {", ".join(known)}')
+    return [row | {"group": row.get(column)} for row in rows]
+
+
+def scored(rows: Sequence[Row], names: Sequence[str], options: Options) -> Scores:
+    """Score rows of predictions, each with prediction and references."""
+    return score(names, [row["prediction"] for row in rows], [row["references"] for row in rows], rows, options)
+
+
+def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, Any]:
+    """Score every row of the table on the same references.
+
+    Args:
+        rows: name -> predictions in one order, each with id, prediction, references, and further columns; the first is
+            the one that the others are compared with.
+        settings: metrics and how they are computed.
+
+    Returns:
+        schema, n, groups, tasks, rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references,
+        slices, slices_left_out.
+    """
+    main, *others = rows
+    names = settings.metrics or automatic(rows[main])
+    groups = groups_of(rows[main])
+    found = {name: scored(listed, names, settings.options) for name, listed in rows.items()}
+    bootstrap = bootstrap_of(groups, settings)
+    differences = pairs(found, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
+    kept, small = slices(with_normal(rows[main]), groups, found, settings.bootstrap, settings.seed)
+    return {
+        "schema": SCHEMA,
+        "n": len(groups),
+        "groups": len(set(groups)),
+        "tasks": tasks_of(rows[main]),
+        "rows": {name: found[name].values | finding_accuracy(listed) for name, listed in rows.items()},
+        "intervals": {name: intervals(scores, bootstrap) for name, scores in found.items()},
+        "bootstrap": described(bootstrap, groups),
+        "signatures": found[main].signatures,
+        "comparisons": {pair["b"]: pair["keys"] for pair in differences},
+        "by_task": _by_task(rows, names, settings.options),
+        "outputs": {name: outputs(listed) for name, listed in rows.items()},
+        "references": _references(rows[main]),
+        "slices": kept,
+        "slices_left_out": small,
+    }
+
+
+def bootstrap_of(groups: Sequence[str], settings: Settings) -> Bootstrap | None:
+    """Return the draws of these groups; None where no intervals are asked for."""
+    return Bootstrap(groups, settings.bootstrap, settings.seed) if settings.bootstrap else None
+
+
+def tasks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the tasks that the rows name, sorted."""
+    return sorted({str(row["task"]) for row in rows if row.get("task")})
+
+
+def _by_task(rows: Mapping[str, Sequence[Row]], names: Sequence[str], options: Options) -> dict[str, Any]:
+    """Return the scores of each task by itself, where there are several."""
+    tasks = tasks_of(next(iter(rows.values())))
+    if len(tasks) < 2:
+        return {}
+    tables = {}
+    for task in tasks:
+        chosen = {name: [row for row in listed if row.get("task") == task] for name, listed in rows.items()}
+        values = {
+            name: scored(listed, names, options).values | finding_accuracy(listed) for name, listed in chosen.items()
+        }
+        tables[task] = {"n": len(next(iter(chosen.values()))), "rows": values}
+    return tables
+
+
+def finding_accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the share of texts that name just the known finding, where findings are known."""
+    known = [row for row in rows if row.get("finding") and row.get("task") in ("caption", "report")]
+    if not known:
+        return {}
+    from medvlm.evaluate import findings
+
+    accuracy = findings.finding_accuracy([row["prediction"] for row in known], [row["finding"] for row in known])
+    return {"finding_accuracy": accuracy}
+
+
+def outputs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the predictions are like as texts: how many, distinct, empty, and their mean length in words."""
+    texts = [str(row["prediction"]) for row in rows]
+    return {
+        "n": len(texts),
+        "distinct": len(set(texts)),
+        "empty": sum(not text.strip() for text in texts),
+        "mean_words": _mean_words(texts),
+    }
+
+
+def _references(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    texts = [text for row in rows for text in row["references"]]
+    return {"n": len(texts), "distinct": len(set(texts)), "mean_words": _mean_words(texts)}
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return sum(len(text.split()) for text in texts) / len(texts) if texts else 0.0

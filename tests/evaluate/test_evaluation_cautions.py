@@ -1,0 +1,78 @@
+"""Each thing that limits what scores say has its sentence, and nothing else has."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from medvlm.evaluate.cautions import cautions, judged
+
+FINE: dict[str, Any] = {
+    "n": 400,
+    "groups": 200,
+    "tasks": ["caption"],
+    "bootstrap": {"resamples": 1000},
+    "rows": {"model": {"bleu_4": 0.2, "cider": 1.0}},
+    "comparisons": {"constant": {"cider": {"difference": 0.5, "low": 0.2, "high": 0.8}}},
+    "outputs": {"model": {"n": 400, "distinct": 300, "empty": 0, "mean_words": 11.0}},
+    "references": {"n": 400, "distinct": 390, "mean_words": 10.0},
+    "controls": {
+        "n": 200,
+        "kept_without_image": {"cider": 0.3},
+        "visual_reliance": {"cider": {"difference": 0.4, "low": 0.1, "high": 0.7}},
+    },
+    "leakage": {"n": 400, "leaked": 0},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    table = copy.deepcopy(FINE)
+    *keys, last = path.split(".")
+    part = table
+    for key in keys:
+        part = part[key]
+    part[last] = value
+    return table
+
+
+def test_good_scores_are_said_nothing_against() -> None:
+    assert cautions(FINE) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("comparisons.constant.cider.low", -0.1, "does not clearly beat the best constant answer in CIDEr"),
+        ("comparisons.constant.cider", {"difference": -0.5, "low": -0.8, "high": -0.2}, "scores lower than the best"),
+        ("outputs.model.distinct", 1, "all 400 answers of the model are the same text"),
+        ("outputs.model.distinct", 20, "20 distinct answers to 400 samples, whose references are 390"),
+        ("outputs.model.empty", 3, "3 of 400 answers of the model are empty"),
+        ("outputs.model.mean_words", 4.0, "much shorter than the references: 4.0 words against 10.0"),
+        ("outputs.model.mean_words", 40.0, "much longer"),
+        ("controls.kept_without_image.cider", 0.81, "keeps 81% of its CIDEr"),
+        ("controls.visual_reliance.cider.low", -0.1, "another sample's picture does the model as well"),
+        ("controls", None, "left out (--controls none)"),
+        ("leakage.leaked", 7, "7 of 400 samples are in the training data too"),
+        ("n", 99, "99 samples are few"),
+        ("groups", 29, "come from 29 groups only"),
+        ("bootstrap", None, "no intervals were computed (--bootstrap 0)"),
+    ],
+)
+def test_each_has_one_sentence(path: str, value: Any, said: str) -> None:
+    (sentence,) = cautions(changed(path, value))
+    assert said in sentence
+    assert "\n" not in sentence
+
+
+def test_an_unknown_training_set_is_said() -> None:
+    (sentence,) = cautions(changed("leakage", None), train_known=False)
+    assert "is not known" in sentence
+
+
+def test_answers_to_questions_are_judged_by_accuracy() -> None:
+    rows = {"model": {"cider": 1.0, "accuracy": 0.5}}
+    assert judged({"tasks": ["vqa"], "rows": rows}) == ["accuracy"]
+    assert judged({"tasks": ["caption", "vqa"], "rows": rows}) == ["cider", "accuracy"]
+    assert judged({"tasks": [], "rows": {"model": {"bleu_1": 0.5, "bleu_2": 0.1}}}) == ["bleu_1"]
