@@ -1,17 +1,31 @@
-"""Predictions on disk: one JSON object a line, `{"id", "prediction", "references": [...]}`, ours or anybody's."""
+"""Predictions on disk, ours or anybody's: read from several forms, written as JSON lines.
+
+One JSON object a line, `{"id", "prediction", "references": [...]}`, is what we write. Read are, besides, a JSON list of
+such objects; a table (CSV, TSV) with the columns id, prediction and reference, reference_1, ... or references; results
+of COCO captions (`[{"image_id", "caption"}]`) and of VQA (`[{"question_id", "answer"}]`), whose references come from a
+file of their own; and the tables of VLMEvalKit (index, question, answer, prediction, A, B, ..., category, split).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import re
+import string
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError
+from medvlm.evaluate.prediction_records import kind, load, records
 from medvlm.io import atomic_write
 
 _OPTIONAL = ("group", "task", "finding")
+_IDS = ("id", "index", "question_id", "image_id")
+_RESULTS = (("image_id", "caption"), ("question_id", "answer"), ("question_id", "text"))
+_REFERENCES = ("references", "reference", "answer")
+_LETTER = re.compile(r"\W*([A-Za-z])\W*")
 
 
 @dataclass(slots=True)
@@ -42,21 +56,62 @@ class PredictionRow:
         return {"id": self.id, "prediction": self.prediction, "references": self.references, **optional, **self.extra}
 
 
-def read(path: Path | str) -> list[PredictionRow]:
+def read(path: Path | str, references: Path | str | None = None) -> list[PredictionRow]:
     """Return the rows of a predictions file in its order; blank lines are skipped.
 
-    A number as `id` becomes its text; one string as `references` becomes a list of one.
+    Numbers and true or false become their text (4.0 that of 4), one string as `references` a list of one. A letter as
+    `answer` beside the choices A, B, ... becomes the text of that choice; the choices stay in `extra`.
+
+    Args:
+        path: in any of the forms that this module's first lines name; the content tells which.
+        references: file that has the references instead: COCO's captions (`{"annotations": [{"image_id", "caption"}]}`)
+            or any of the same forms with id and references. References that nothing was predicted for are warned of.
 
     Raises:
-        InputError: not a readable UTF-8 file, no row in it, or a bad line. One line says file, line number and what is
-            wrong with the first bad line, and how many more there are.
+        InputError: not a readable text file, no row in it, a bad line, or no references for an id. One line says file,
+            line number and what is wrong with the first bad line, and how many more there are.
     """
+    path = Path(path)
+    rows = _rows(path, load(path), references is not None)
+    if references is None:
+        return rows
+    known = _known(Path(references))
+    missing = [row.id for row in rows if row.id not in known]
+    if missing:
+        raise InputError(
+            f"{references}: no references for id {_shown(missing[0])} of {path}"
+            + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+        )
+    for row in rows:
+        other = known[row.id]
+        row.references = other.references
+        row.group, row.task, row.finding = (
+            row.group or other.group,
+            row.task or other.task,
+            row.finding or other.finding,
+        )
+        row.extra = other.extra | row.extra
+    _tell_of_gaps(path, len(known) - len(rows), len(known))
+    return rows
+
+
+def _tell_of_gaps(path: Path, absent: int, of: int) -> None:
+    from medvlm.cli.common import warn
+
+    if absent > 0:
+        warn(f"{path}: {absent} of {of} references have no prediction there; the scores are of the others only")
+
+
+def _rows(path: Path, text: str, elsewhere: bool) -> list[PredictionRow]:
+    """Return the rows of a file; their references may be empty where they are `elsewhere`."""
     rows: list[PredictionRow] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
-    for number, line in _lines(Path(path)):
+    for number, record in records(path, text):
         try:
-            row = _row(line)
+            if isinstance(record, ValueError):
+                raise record
+            row = _row(record, elsewhere)
             if row.id in seen:
                 raise ValueError(f"id {_shown(row.id)} was used in line {seen[row.id]} already; ids must be unique")
         except ValueError as error:
@@ -65,14 +120,56 @@ def read(path: Path | str) -> list[PredictionRow]:
         seen[row.id] = number
         rows.append(row)
     if problems:
-        more = len(problems) - 1
-        rest = f" (and {more} more {'line is' if more == 1 else 'lines are'} wrong)" if more else ""
-        raise InputError(problems[0] + rest)
+        raise InputError(_first(problems))
     if not rows:
         raise InputError(
             f'{path}: no predictions; each line must be {{"id": ..., "prediction": ..., "references": [...]}}'
         )
     return rows
+
+
+def _first(problems: Sequence[str]) -> str:
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more} more {'line is' if more == 1 else 'lines are'} wrong)" if more else "")
+
+
+def _known(path: Path) -> dict[str, PredictionRow]:
+    """Return what a file of references says of each id."""
+    text = load(path)
+    if text.lstrip().startswith("{"):
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError):
+            whole = None
+        if isinstance(whole, dict) and isinstance(whole.get("annotations"), list):
+            return _captions(path, whole["annotations"])
+    found: dict[str, PredictionRow] = {}
+    for number, record in records(path, text):
+        try:
+            if isinstance(record, ValueError):
+                raise record
+            row = _row({"prediction": "", **record}, False)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
+        if row.id in found:
+            raise InputError(f"{path}:{number}: id {_shown(row.id)} was used before; ids must be unique")
+        found[row.id] = row
+    return found
+
+
+def _captions(path: Path, annotations: Sequence[object]) -> dict[str, PredictionRow]:
+    """Return the captions of COCO's annotations as the references of each image."""
+    found: dict[str, PredictionRow] = {}
+    for number, annotation in enumerate(annotations, start=1):
+        try:
+            if not isinstance(annotation, dict) or not {"image_id", "caption"} <= annotation.keys():
+                raise ValueError('needs "image_id" and "caption"')
+            name = _id(annotation["image_id"], "image_id")
+            caption = _text(annotation["caption"], "caption")
+        except ValueError as error:
+            raise InputError(f"{path}: annotation {number}: {error}") from None
+        found.setdefault(name, PredictionRow(name, "", [])).references.append(caption)
+    return found
 
 
 def write(path: Path | str, rows: Iterable[PredictionRow]) -> None:
@@ -96,52 +193,95 @@ def groups(rows: Sequence[PredictionRow]) -> list[str]:
     return [row.group if row.group is not None else row.id for row in rows]
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers from 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+def columns(row: PredictionRow) -> dict[str, Any]:
+    """Return what else is known of a row, as metrics and slices read it: task, prompt, answer_type, choices, ...
+
+    A `question` is the prompt, a `category` the question type; choices come as a list of texts, and a row that has them
+    or a question is of the task vqa where it names none.
+    """
+    found = {key: value for key, value in row.extra.items() if value is not None}
+    choices = found.pop("choices", None)
+    if isinstance(choices, dict):
+        choices = list(choices.values())
+    if isinstance(choices, list) and choices:
+        found["choices"] = [_clean(str(choice)) for choice in choices]
+    for name, other in (("prompt", "question"), ("question_type", "category")):
+        if other in found:
+            found.setdefault(name, found[other])
+    task = row.task or ("vqa" if "choices" in found or "question" in found else None)
+    return found | {key: value for key, value in (("task", task), ("finding", row.finding)) if value is not None}
 
 
-def _row(line: str) -> PredictionRow:
-    """Return the row that a line holds; ValueError says what is wrong with it."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
-    except RecursionError:
-        raise ValueError("not JSON that can be read (nested too deep)") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, found {_kind(value)}")
-    for key in ("id", "prediction", "references"):
-        if key not in value:
-            raise ValueError(f'no "{key}"; a line needs "id", "prediction" and "references"')
-    name = value.pop("id")
-    if isinstance(name, bool) or not isinstance(name, str | int):
-        raise ValueError(f'"id" must be text, found {_kind(name)}')
-    prediction = value.pop("prediction")
-    if not isinstance(prediction, str):
-        raise ValueError(f'"prediction" must be text (it may be empty), found {_kind(prediction)}')
-    references = _references(value.pop("references"))
+def _row(value: dict[str, Any], elsewhere: bool) -> PredictionRow:
+    """Return the row that a record holds; ValueError says what is wrong with it."""
+    value = dict(value)
+    pair = next((pair for pair in _RESULTS if "prediction" not in value and value.keys() >= set(pair)), None)
+    if pair is not None:
+        value["prediction"] = value.pop(pair[1])
+    key = next((key for key in _IDS if key in value), None)
+    known = next((key for key in _REFERENCES if key in value), None)
+    for wanted, there in (("id", key), ("prediction", "prediction" in value), ("references", known or elsewhere)):
+        if not there:
+            raise ValueError(
+                f'no "{wanted}"; a line needs "id", "prediction" and "references"'
+                + (" (or name a file with --references)" if wanted == "references" else "")
+            )
+    name = _id(value.pop(str(key)), str(key))
+    prediction = _text(value.pop("prediction"), "prediction")
+    choices = list(_choices(value))
+    references = _references(value.pop(known)) if known else []
     optional = {key: _optional(key, value.pop(key)) for key in _OPTIONAL if key in value}
-    return PredictionRow(_clean(str(name)), _clean(prediction), references, **optional, extra=value)
+    if choices:
+        value["choices"] = choices
+        references = [_chosen(reference, choices) for reference in references]
+    return PredictionRow(name, prediction, references, **optional, extra=value)
+
+
+def _choices(value: dict[str, Any]) -> Iterator[str]:
+    """Take the columns A, B, C, ... out of a record, where it has at least A and B, and yield their texts."""
+    if "choices" in value or not {"A", "B"} <= value.keys():
+        return
+    for letter in string.ascii_uppercase:
+        if letter not in value:
+            return
+        yield _text(value.pop(letter), letter)
+
+
+def _chosen(answer: str, choices: Sequence[str]) -> str:
+    """Return the choice that a letter names, or the answer as it is."""
+    match = _LETTER.fullmatch(answer)
+    place = string.ascii_lowercase.index(match[1].lower()) if match else len(choices)
+    return choices[place] if place < len(choices) and answer not in choices else answer
+
+
+def _id(value: object, key: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f'"{key}" must be text, found {kind(value)}')
+    return _clean(str(value))
+
+
+def _text(value: object, key: str) -> str:
+    """Return a text, or a number or a truth value as its text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else str(value)
+    if not isinstance(value, str | int):
+        raise ValueError(f'"{key}" must be text (it may be empty), found {kind(value)}')
+    return _clean(str(value))
 
 
 def _references(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [_clean(value)]
     if not isinstance(value, list):
-        raise ValueError(f'"references" must be a list of texts, found {_kind(value)}')
+        if value is None or isinstance(value, dict):
+            raise ValueError(f'"references" must be a list of texts, found {kind(value)}')
+        return [_text(value, "references")]
     if not value:
         raise ValueError('"references" is empty; give at least one reference text')
     for item in value:
-        if not isinstance(item, str):
-            raise ValueError(f'"references" must hold texts only, found {_kind(item)}')
-    return [_clean(item) for item in value]
+        if item is None or isinstance(item, list | dict):
+            raise ValueError(f'"references" must hold texts only, found {kind(item)}')
+    return [_text(item, "references") for item in value]
 
 
 def _optional(key: str, value: object) -> str | None:
@@ -149,22 +289,12 @@ def _optional(key: str, value: object) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f'"{key}" must be text, found {_kind(value)}')
+    raise ValueError(f'"{key}" must be text, found {kind(value)}')
 
 
 def _clean(text: str) -> str:
     """Return `text` with lone surrogates, which JSON can spell but no file can hold, as U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _kind(value: object) -> str:
-    """Return the JSON name of a value's type."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return names[type(value)]
 
 
 def _shown(text: str) -> str:
