@@ -6,13 +6,13 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from medvlm.data import credits
 from medvlm.errors import InputError, LicenseError
-from medvlm.licenses import registry
+from medvlm.licenses import expressions, registry
 from medvlm.licenses.registry import Entry
 from medvlm.models.locate import locate
 from medvlm.runs import Run, open_run
@@ -82,8 +82,13 @@ class Rights:
 
     def notices(self) -> list[str]:
         """Return the notices that the licenses of base and data ask for."""
-        names = [entry.weights_license for entry in self.bases.values() if entry] + list(self.licenses)
-        return list(dict.fromkeys(_NOTICES[name.lower()] for name in names if name.lower() in _NOTICES))
+        return notices([*(entry.weights_license for entry in self.bases.values() if entry), *self.licenses])
+
+
+def notices(licenses: Iterable[str]) -> list[str]:
+    """Return what licenses want to stand in a notice file, each text once; an expression counts as all its parts."""
+    keys = (key.lower() for license in licenses for key in expressions.symbols(license))
+    return list(dict.fromkeys(_NOTICES[key] for key in keys if key in _NOTICES))
 
 
 _WORDS = {"no": "forbidden", "unknown": "not known to be allowed"}

@@ -143,7 +143,22 @@ def verdict_of_parts(
         data: as for `verdict`, of all stages of the training; None where nothing is trained at all.
         not_prepared: data sets that will be trained on, of which nothing is known yet.
     """
-    items = inputs(parts, data, not_prepared)
+    return decide(inputs(parts, data, not_prepared), conflicts(parts))
+
+
+def conflicts(parts: Mapping[str, Entry | None]) -> list[str]:
+    """Return a line for each system whose sources disagree."""
+    entries = {entry.name: entry for entry in parts.values() if entry is not None}
+    return [f"sources on {entry.name} conflict: {entry.conflict}" for entry in entries.values() if entry.conflict]
+
+
+def decide(items: Sequence[Input], conflicts: Sequence[str] = ()) -> Verdict:
+    """Return the verdict that follows from all inputs: the strictest holds.
+
+    Args:
+        items: in the order code, weights, data.
+        conflicts: lines on sources that disagree; they are told, and change nothing by themselves.
+    """
     use = expressions.most_restrictive(item.use for item in items)
     share = expressions.most_restrictive(item.share for item in items)
     clash = _clash(items)
@@ -155,17 +170,9 @@ def verdict_of_parts(
         (item for item in items if (item.use, item.share) != ("yes", "yes")),
         key=lambda item: min(rank(item.use), rank(item.share)),
     )
-    entries = {entry.name: entry for entry in parts.values() if entry is not None}
-    reasons = [*(str(item) for item in doubtful), *clash]
-    reasons += [f"sources on {entry.name} conflict: {entry.conflict}" for entry in entries.values() if entry.conflict]
-    return Verdict(
-        use,
-        share,
-        _license_to_carry(items, share),
-        _obligations(items),
-        reasons,
-        forbids=[item.forbids for item in doubtful if item.forbids],
-    )
+    reasons = [*(str(item) for item in doubtful), *clash, *conflicts]
+    forbids = [item.forbids for item in doubtful if item.forbids]
+    return Verdict(use, share, _license_to_carry(items, share), _obligations(items), reasons, forbids=forbids)
 
 
 def inputs(
@@ -248,7 +255,7 @@ def _is_id(key: str) -> bool:
     return key not in ("NOASSERTION", "NONE") and expressions.is_license_id(key)
 
 
-def _inherited(items: list[Input]) -> list[str]:
+def _inherited(items: Sequence[Input]) -> list[str]:
     """Return the licenses that the fine-tune must stay under; of one share-alike license only the newest version."""
     newest: dict[str, str] = {}
     for key in sorted({key for item in items for key in item.keys if terms.of(key, item.part).inherits}):
@@ -257,7 +264,7 @@ def _inherited(items: list[Input]) -> list[str]:
     return list(newest.values())
 
 
-def _clash(items: list[Input]) -> list[str]:
+def _clash(items: Sequence[Input]) -> list[str]:
     """Return a line for each pair of demands that no one license satisfies; they are reported, not resolved."""
     forced = _inherited(items)
     lines = []
@@ -283,7 +290,7 @@ def _copyleft(key: str) -> bool:
     return not key.lower().startswith("licenseref-") and expressions.commercial_use(key) == "conditional"
 
 
-def _license_to_carry(items: list[Input], share: str) -> str:
+def _license_to_carry(items: Sequence[Input], share: str) -> str:
     if share == "no":
         return "none: private use only"
     if share == "unknown":
@@ -297,6 +304,6 @@ def _license_to_carry(items: list[Input], share: str) -> str:
     return " AND ".join(weights) or "any: the data ask for no license of their own"
 
 
-def _obligations(items: list[Input]) -> list[str]:
+def _obligations(items: Sequence[Input]) -> list[str]:
     lines = (line for item in items for key in item.keys for line in terms.of(key, item.part).of(key))
     return list(dict.fromkeys(lines))

@@ -1,0 +1,281 @@
+"""`medvlm licenses check`: what follows for a run's model, a recipe's, a model trained on a data set, or a system.
+
+The rules are `policy`'s, the facts those of the registry and of the prepared data today. A data set that is not
+prepared yet is unknown, and so is a run that is gone. Bookkeeping, not legal advice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvlm.errors import InputError, LicenseError, UsageError
+from medvlm.licenses import expressions, policy, registry, terms
+from medvlm.licenses.policy import Input, Verdict
+from medvlm.licenses.refs import resolve
+from medvlm.registry import nearest
+from medvlm.runs import RUNS, Run, open_run
+
+if TYPE_CHECKING:
+    from medvlm.recipe.models import Recipe
+
+REQUIREMENTS = {"commercial": "commercial_use", "share": "may_share"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """What follows for one model."""
+
+    name: str
+    what: str
+    """The model in words."""
+    verdict: Verdict
+    inputs: list[Input]
+    notices: list[str]
+    """Texts that a notice file must hold."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """What follows for a target."""
+
+    target: str
+    kind: str
+    """run, recipe, data set or system."""
+    findings: list[Finding]
+    """One; of a recipe with stages or variants one each, in order."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "target": self.target,
+            "kind": self.kind,
+            "notice": policy.NOT_LEGAL_ADVICE,
+            "findings": [
+                {
+                    "name": finding.name,
+                    "what": finding.what,
+                    **finding.verdict.as_dict(),
+                    "notices": finding.notices,
+                    "inputs": [dataclasses.asdict(item) for item in finding.inputs],
+                    "texts": texts(finding),
+                }
+                for finding in self.findings
+            ],
+        }
+
+
+def check(target: str) -> Check:
+    """Return what follows for a target.
+
+    Args:
+        target: the folder of a run or of a prepared data set, a recipe's file or name, a run's name under `runs/`, or
+            a name or hub id of the license registry.
+
+    Raises:
+        InputError: a run or data set is damaged or unfinished.
+        RecipeError: the recipe is wrong.
+        UsageError: nothing has that name.
+    """
+    path = Path(target)
+    if (path / "run.json").is_file():
+        return Check(target, "run", [_of_run(open_run(target))])
+    if (path / "manifest.json").is_file():
+        return Check(target, "data set", [_of_data(path)])
+    if path.is_dir():
+        raise InputError(f"{target}: neither a run (no run.json) nor a prepared data set (no manifest.json)")
+    if path.suffix in (".yaml", ".yml") or target in _recipes():
+        return Check(target, "recipe", list(_of_recipe(target)))
+    if (RUNS / target).is_dir():
+        return Check(target, "run", [_of_run(open_run(target))])
+    entry = registry.find(target)
+    if entry is None:
+        known = [*_recipes(), *(e.name for e in registry.load()), *(id for e in registry.load() for id in e.hub_ids)]
+        raise UsageError(
+            f'"{target}" is no run, recipe, data set or system of the registry{nearest(target, known)}; '
+            "name a folder, a recipe, or what `medvlm licenses` lists"
+        )
+    return Check(target, "system", [_of_entry(entry)])
+
+
+def require(found: Check, need: str, accept_conditions: bool = False) -> None:
+    """Make sure that every model of a check may be used commercially, or shared.
+
+    Args:
+        found: what was checked.
+        need: "commercial" or "share".
+        accept_conditions: "conditional" is enough.
+
+    Raises:
+        LicenseError: one may not; the message names the input that decides.
+        UsageError: no such need.
+    """
+    if need not in REQUIREMENTS:
+        known = ", ".join(REQUIREMENTS)
+        raise UsageError(f'--require "{need}" is unknown{nearest(need, REQUIREMENTS)}; known: {known}')
+    enough = ("yes", "conditional") if accept_conditions else ("yes",)
+    for finding in found.findings:
+        answer = getattr(finding.verdict, REQUIREMENTS[need])
+        if answer not in enough:
+            why = [*finding.verdict.forbids, *finding.verdict.reasons, finding.verdict.license][0]
+            more = "; --accept-conditions takes conditional for enough" if answer == "conditional" else ""
+            words = {"commercial": "commercial use", "share": "sharing"}[need]
+            raise LicenseError(f"{finding.name}: {words} is {answer}: {why}{more}")
+
+
+def texts(finding: Finding) -> dict[str, str]:
+    """Return license id -> title and address of its text, for the ids that SPDX does not list."""
+    found = (resolve(key) for item in finding.inputs for key in item.keys)
+    return {one.id: f"{one.title}, {one.address}" for one in found if one is not None}
+
+
+def lines(found: Check) -> Iterator[str]:
+    """Yield the check in words, a line each."""
+    for finding in found.findings:
+        verdict = finding.verdict
+        yield f"{finding.name}: {finding.what}"
+        yield f"  commercial use  {verdict.commercial_use}"
+        yield f"  may be shared   {verdict.may_share}"
+        yield f"  license         {verdict.license}"
+        yield from _listed("forbidden by", verdict.forbids or ["nothing on record"])
+        yield from _listed("obligations", verdict.obligations or ["none on record"])
+        yield from _listed("to stand in NOTICE", finding.notices)
+        yield from _listed("why, and what is open", verdict.reasons)
+        yield from _listed("license texts", [f"{id}: {text}" for id, text in texts(finding).items()])
+    yield policy.NOT_LEGAL_ADVICE
+
+
+def _listed(title: str, items: list[str]) -> Iterator[str]:
+    if items:
+        yield f"  {title}"
+        yield from (f"    - {item}" for item in items)
+
+
+def _recipes() -> list[str]:
+    from medvlm.resources import shipped
+
+    return [path.stem for path in sorted(shipped("recipes").glob("*.yaml"))]
+
+
+def _finding(name: str, what: str, items: list[Input], conflicts: list[str], licenses: Iterable[str]) -> Finding:
+    from medvlm.export.rights import notices
+
+    return Finding(name, what, policy.decide(items, conflicts), items, notices(licenses))
+
+
+def _of_parts(
+    name: str,
+    names: Iterable[str],
+    data: Mapping[str, int] | None,
+    not_prepared: list[str],
+    gone: Iterable[str] = (),
+) -> Finding:
+    """Return what follows for the model made of the named parts and trained on the data."""
+    parts = {part: registry.find(part) for part in names}
+    lost = [Input("weights", f"run {run} that it starts from", "gone", "unknown", "unknown") for run in gone]
+    items = [*lost, *policy.inputs(parts, data, not_prepared)]
+    what = ("the model as it is: " if data is None else "a model fine-tuned from ") + " + ".join(parts)
+    licenses = [*(entry.weights_license for entry in parts.values() if entry), *(data or {})]
+    return _finding(name, what, items, policy.conflicts(parts), licenses)
+
+
+def _of_run(run: Run) -> Finding:
+    from medvlm.export.rights import stages
+
+    facts = run.facts()
+    if facts.get("kind") == "baseline":
+        named = facts.get("model", {}).get("parts") or run.recipe().model.parts
+        return _of_parts(str(run.path), named.values(), None, [])
+    found = stages(run)
+    names = dict.fromkeys(name for stage in found for name in stage.recipe().model.parts.values())
+    data = {part["fingerprint"]: part for stage in found for part in stage.facts()["data"]}
+    counts: Counter[str] = Counter()
+    for part in data.values():
+        counts.update(part.get("licenses", {}))
+    # The last that is there still names one: that run is gone.
+    start = found[-1].recipe().model.start
+    return _of_parts(str(run.path), names, counts, [], [start] if start else [])
+
+
+def _of_recipe(target: str) -> Iterator[Finding]:
+    from medvlm.recipe import load_members
+
+    members = load_members(target)
+    names: dict[str, None] = {}
+    counts: Counter[str] = Counter()
+    missing: dict[str, None] = {}
+    for name, recipe in members.members:
+        if members.kind != "stages":
+            names, counts, missing = {}, Counter(), {}
+        names |= dict.fromkeys(recipe.model.parts.values())
+        prepared, absent = _data_of(recipe)
+        counts += prepared
+        missing |= dict.fromkeys(absent)
+        gone = []
+        if recipe.model.start is not None:
+            gone = _add_start(recipe.model.start, names, counts)
+        yield _of_parts(name, list(names), counts, list(missing), gone)
+
+
+def _add_start(start: str, names: dict[str, None], counts: Counter[str]) -> list[str]:
+    """Add the bases and data of the run that a recipe starts from; return its name where it is not there."""
+    from medvlm.export.rights import stages
+
+    try:
+        found = stages(open_run(start))
+    except InputError:
+        return [start]
+    for stage in found:
+        names |= dict.fromkeys(stage.recipe().model.parts.values())
+        for part in stage.facts()["data"]:
+            counts.update(part.get("licenses", {}))
+    return []
+
+
+def _data_of(recipe: Recipe) -> tuple[Counter[str], list[str]]:
+    """Return the training rows by license of what is prepared, and the paths of what is not."""
+    from medvlm.data.mixture import Mixture
+
+    counts: Counter[str] = Counter()
+    missing = []
+    for part in recipe.data:
+        if (Path(part.path) / "manifest.json").is_file():
+            counts += Mixture([part], "train", recipe.seed).licenses()
+        else:
+            missing.append(part.path)
+    return counts, missing
+
+
+def _of_data(path: Path) -> Finding:
+    """Return what follows for a model trained on a prepared data set, whatever its base."""
+    from medvlm.data.mixture import DataFolder, Rows
+
+    folder = DataFolder.open(str(path))
+    counts: Counter[str] = Counter()
+    for split in ("train", "validation", "test"):
+        counts += Rows(folder, split).licenses()
+    items = [
+        dataclasses.replace(item, label=item.label.removeprefix("training ")) for item in policy.inputs({}, counts)
+    ]
+    what = f"a model trained on it, as far as its data decide ({sum(counts.values()):,} rows)"
+    return _finding(str(path), what, items, [], counts)
+
+
+def _of_entry(entry: registry.Entry) -> Finding:
+    if entry.kind != "data":
+        return _of_parts(entry.name, [entry.name], None, [])
+    license = entry.data_license or ""
+    share = expressions.most_restrictive(terms.of(key, "data").share for key in terms.chosen(license, "data"))
+    items = [Input("data", f"data set {entry.name}", license, expressions.commercial_use(license), share)]
+    if (entry.commercial_use, entry.may_share) != ("yes", "yes"):
+        remark = entry.note.get("data_license", "")
+        items.append(
+            Input(
+                "entry", f"registry entry {entry.name}", "taken together", entry.commercial_use, entry.may_share, remark
+            )
+        )
+    what = "a model trained on it, as far as its data decide; `check` of the prepared folder counts its rows"
+    return _finding(entry.name, what, items, policy.conflicts({entry.name: entry}), [license])
