@@ -24,7 +24,7 @@ from medvlm.report.write import write
 
 
 def pages(root: Path) -> tuple[str, str]:
-    html, text = write([root])
+    html, text, _ = write([root])
     return html.read_text(encoding="utf-8"), text.read_text(encoding="utf-8")
 
 
@@ -214,7 +214,7 @@ def test_a_broken_image_leaves_the_case(tmp_path: Path) -> None:
 def test_several_runs_are_compared(tmp_path: Path) -> None:
     first, second = make_run(tmp_path), make_run(tmp_path, "20260102-130000-second", seed=5)
     edit(second / "eval" / "test" / "scores.json", split_hash="00" * 32)
-    html, text = write([first, second], tmp_path / "out")
+    html, text, _ = write([first, second], tmp_path / "out")
     assert html.parent == tmp_path / "out"
     page = html.read_text(encoding="utf-8")
     header, *body = cells(page, "The tuned models, with what their licenses allow")
@@ -253,7 +253,7 @@ def chromium(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_browser_shows_the_page(tmp_path: Path) -> None:
-    html, _ = write([hostile_run(tmp_path)])
+    html, *_ = write([hostile_run(tmp_path)])
     profile = tmp_path / "profile"
     found = chromium("--enable-logging=stderr", f"--user-data-dir={profile}", "--dump-dom", html.resolve().as_uri())
     tree = lxml.html.fromstring(found.stdout)
