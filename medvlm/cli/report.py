@@ -1,4 +1,4 @@
-"""`medvlm report`: one HTML page and one Markdown file on a run, or on several side by side."""
+"""`medvlm report`: a page, a Markdown file and a JSON file on a run, or on several side by side."""
 
 from __future__ import annotations
 
@@ -29,10 +29,16 @@ def report(
         Path | None,
         typer.Option("--out", help="Folder to write into; the run's own, or one beside several runs."),
     ] = None,
+    forms: Annotated[str, typer.Option("--format", help="Any of html, md, json, comma between.")] = "html,md,json",
+    cases: Annotated[
+        int, typer.Option("--cases", min=1, help="Best, median and worst cases in the gallery, so many of each.")
+    ] = 4,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write report.html and report.md: scores beside controls and licenses, curves, cases, costs, how to reproduce.
+    """Write report.html, report.md and report.json: scores beside controls and licenses, curves, cases, costs.
+
+    The page asks for nothing from the network; everything it shows is inside.
 
     Example: medvlm report runs/latest
 
@@ -43,6 +49,7 @@ def report(
     from medvlm.report.write import folders, write
 
     with progress("report", quiet):
-        paths = write(folders(runs or ["latest"], siblings=group), out)
+        names = [form.strip().lower() for form in forms.split(",") if form.strip()]
+        paths = write(folders(runs or ["latest"], siblings=group), out, names, cases)
     for path in paths:
         say(str(path))

@@ -49,7 +49,8 @@ def build(runs: Sequence[RunContext], each: int = CASES, comparisons: pairs.Comp
     comparisons = pairs.compared(runs) if comparisons is None else comparisons
     sections = [side_by_side.section(runs), _comparison(runs), pairs.section(comparisons)]
     for run in runs:
-        blocks: list[Block] = [*(Text(line) for line in _cautions(run)), *overview.in_short(run)]
+        lines = [overview.summary(run), *_cautions(run)]
+        blocks: list[Block] = [*map(Text, lines), *overview.in_short(run)]
         sections.append(Section(run.name, blocks))
         sections.extend(_sections(run, 3, each))
     sections.append(licensing.published())

@@ -67,7 +67,7 @@ def _leading(scored: Scored, parts: Sequence[Slice]) -> str:
 
 def words_of(column: str) -> str:
     """Return a column's name as a reader would write it."""
-    return column.replace("_", " ")
+    return "normal or not" if column == "normal" else column.replace("_", " ")
 
 
 def _size(one: Slice) -> str:
@@ -77,10 +77,10 @@ def _size(one: Slice) -> str:
 def _left_out(scored: Scored) -> Iterator[Block]:
     if scored.left_out:
         parts = [
-            f"{words_of(column)} {value} ({'-' if n is None else f'{n:,}'})" for column, value, n in scored.left_out
+            f"{words_of(column)}: {value} ({'-' if n is None else f'{n:,}'})" for column, value, n in scored.left_out
         ]
         more = f", and {len(parts) - 40} more" if len(parts) > 40 else ""
-        yield Text(f"Too few samples or groups to score by themselves (n): {', '.join(parts[:40])}{more}.")
+        yield Text(f"Too few samples or groups to score by themselves (n): {'; '.join(parts[:40])}{more}.")
 
 
 def side_by_side(labels: Sequence[str], runs: Sequence[RunContext]) -> Iterator[Block]:

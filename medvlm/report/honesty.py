@@ -42,9 +42,8 @@ def control_blocks(scored: Scored) -> Iterator[Block]:
         )
     else:
         yield Text(_which(scored))
-        yield from _shares(scored)
-        if controls.rows:
-            yield _control_scores(scored)
+        yield from _sensitivity(scored)
+        yield from _control_scores(scored)
     yield from output_blocks(scored)
 
 
@@ -58,33 +57,43 @@ def _which(scored: Scored) -> str:
     )
 
 
-def _shares(scored: Scored) -> Iterator[Block]:
-    controls = scored.controls
-    rows = [
-        (f"image sensitivity, {_PICTURES.get(row, row)}", percent(share)) for row, share in controls.sensitivity.items()
-    ]
-    if rows:
-        yield Facts(rows)
+_PICTURES = {"blank": "picture blank", "shuffled": "another's picture"}
+
+
+def _sensitivity(scored: Scored) -> Iterator[Block]:
+    shares = scored.controls.sensitivity.items()
+    if shares:
+        yield Facts([(f"answers that change, {_PICTURES.get(row, row)}", percent(share)) for row, share in shares])
         yield Text(SENSITIVITY)
-    if controls.reliance:
-        body = [[name(one.key), one.value.signed(), one.verdict or "-"] for one in controls.reliance]
-        header = ("metric", "with its own picture minus with another's", "its own picture is")
-        yield Table(header, body, "Visual reliance", numeric=frozenset({1}))
+
+
+def _control_scores(scored: Scored) -> Iterator[Block]:
+    controls = scored.controls
+    reliance = {one.key: one for one in controls.reliance}
+    there = columns({**controls.rows, "reliance": dict.fromkeys(reliance, 0.0), "kept": controls.kept})
+    keys = [key for key in there if key in scored.main] or there
+    if not keys:
+        return
+    body = []
+    for key in keys:
+        own = [str(Value(controls.rows.get(row, {}).get(key))) for row in ("model", "blank", "shuffled")]
+        found, kept = reliance.get(key), controls.kept.get(key)
+        difference = [found.value.signed(), found.verdict or "-"] if found else ["-", "-"]
+        body.append([name(key), *own, *difference, "-" if kept is None else percent(kept)])
+    header = (
+        "metric",
+        "its own picture",
+        "a blank picture",
+        "another's picture",
+        "visual reliance",
+        "its own picture is",
+        "kept without image",
+    )
+    yield Table(header, body, "Scores by the picture shown", numeric=frozenset({1, 2, 3, 4, 6}))
+    if reliance:
         yield Text(RELIANCE)
     if controls.kept:
-        yield Facts([(f"{name(key)} kept without image", percent(share)) for key, share in controls.kept.items()])
         yield Text(KEPT)
-
-
-_PICTURES = {"blank": "picture blank", "shuffled": "another's picture"}
-_CONTROL_ROWS = {"model": "its own picture", "blank": "a blank picture", "shuffled": "another's picture"}
-
-
-def _control_scores(scored: Scored) -> Table:
-    rows = scored.controls.rows
-    header = ["metric", *(_CONTROL_ROWS.get(row, row) for row in rows)]
-    body = [[name(key), *(str(Value(values.get(key))) for values in rows.values())] for key in columns(rows)]
-    return Table(header, body, "Scores by the picture shown", numeric=frozenset(range(1, len(header))))
 
 
 def output_blocks(scored: Scored) -> Iterator[Block]:

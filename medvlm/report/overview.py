@@ -18,28 +18,29 @@ def in_short(run: RunContext) -> Iterator[Block]:
     """Yield the answers to a reader's first questions, then every warning of every evaluation."""
     yield Facts(questions(run))
     for evaluation in run.evaluations:
+        split = f"{evaluation.split}: " if len(run.evaluations) > 1 else ""
         for line in warnings(evaluation.scored):
-            yield Caution(line)
+            yield Caution(f"{split}{line}")
     if not run.evaluations:
         yield Text("Not evaluated yet: run medvlm eval.")
 
 
 def questions(run: RunContext) -> list[tuple[str, str]]:
-    """Return questions with their answers; those on scores are of the first evaluated split."""
-    rows = [("What is it?", summary(run))]
+    """Return what a reader asks first, with the answers; those on scores are of the first evaluated split."""
+    rows = []
     evaluation = next((one for one in run.evaluations if one.scored.rows), None)
     if evaluation is not None:
         rows += [
-            ("How well does it do?", how_well(evaluation)),
-            ("Is it better than one fixed answer to everything?", against(evaluation.scored, "constant")),
-            ("Does it look at the image?", looks(evaluation.scored)),
-            ("Had it seen the test samples?", seen(evaluation.scored)),
+            ("how well it does", how_well(evaluation)),
+            ("better than one fixed answer", against(evaluation.scored, "constant")),
+            ("looks at the image", looks(evaluation.scored)),
+            ("test samples seen in training", seen(evaluation.scored)),
         ]
     verdict = run.verdict()
     return [
         *rows,
-        ("May it be used commercially?", _right(verdict.commercial_use, verdict.reasons)),
-        ("May it be shared?", _right(verdict.may_share, [f"license to carry: {verdict.license}"])),
+        ("commercial use", _right(verdict.commercial_use, verdict.reasons)),
+        ("may be shared", _right(verdict.may_share, [f"license to carry: {verdict.license}"])),
     ]
 
 

@@ -9,7 +9,7 @@ from medvlm.licenses import expressions, registry
 from medvlm.licenses.listing import short
 from medvlm.report import plots
 from medvlm.report.context import Evaluation, RunContext
-from medvlm.report.document import Block, Caution, Chart, Facts, Table, Text
+from medvlm.report.document import Block, Chart, Facts, Table, Text
 from medvlm.report.scored import ROWS, Difference, Scored, Value, columns, name, p_value
 from medvlm.report.values import mapping, number, text, words
 
@@ -25,7 +25,6 @@ def score_blocks(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
         yield Text(f"No scores of the {evaluation.split} split: run medvlm eval.")
         return
     yield Text(what(evaluation))
-    yield from map(Caution, warnings(scored))
     yield scores_and_licenses(run, scored)
     if len(scored.keys) > len(scored.main):
         yield every_score(scored)
@@ -196,16 +195,18 @@ def difference_blocks(scored: Scored) -> Iterator[Block]:
     found = [one for one in scored.differences if one.value.interval or one.p is not None]
     if not found:
         return
+    main = [one for one in found if one.key in scored.main] or found
     caption = f"Paired differences, {scored.confidence} intervals from a bootstrap over groups"
-    yield Table(DIFFERENCE_HEADER, difference_rows(found, "model"), caption, numeric=frozenset({2, 3, 4}))
+    yield Table(DIFFERENCE_HEADER, difference_rows(main, "model"), caption, numeric=frozenset({2, 3, 4}))
+    if len(main) < len(found):
+        yield Text("The differences in every other metric stand in report.json.")
     if any(one.p is not None for one in found):
         yield Text(
             "p is from a paired randomization test over whole groups: how often chance alone would give a difference "
             "as large. Holm's correction makes up for testing several differences at once."
         )
-    main = [key for key in dict.fromkeys(one.key for one in found) if key in scored.main]
-    for key in main or dict.fromkeys(one.key for one in found):
-        bars = [bar(f"minus {ROWS.get(one.row, one.row)}", one.value) for one in found if one.key == key]
+    for key in dict.fromkeys(one.key for one in main):
+        bars = [bar(f"minus {ROWS.get(one.row, one.row)}", one.value) for one in main if one.key == key]
         title = f"{name(key)} of the model minus each other row, with {scored.confidence} intervals"
         yield from chart(title, bars, f"{name(key)} difference")
 

@@ -1,4 +1,4 @@
-"""From run folders to report.html and report.md."""
+"""From run folders to report.html, report.md and report.json."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medvlm.errors import UsageError
-from medvlm.io import stable_hash, write_text
-from medvlm.report import html, markdown
-from medvlm.report.build import build
+from medvlm.io import stable_hash, write_json, write_text
+from medvlm.registry import nearest
+from medvlm.report import as_json, html, markdown, pairs, side_by_side
+from medvlm.report.build import CASES, NOT_CLINICAL, build
 from medvlm.report.context import RunContext, read
-from medvlm.report.side_by_side import one_group
 from medvlm.runs import RUNS, Run, group_of, groups
+
+FORMS = ("html", "md", "json")
 
 
 def folders(names: Sequence[str], siblings: bool = False) -> list[Path]:
@@ -38,24 +40,35 @@ def folders(names: Sequence[str], siblings: bool = False) -> list[Path]:
     return list(found)
 
 
-def write(runs: Sequence[Path], out: Path | None = None) -> list[Path]:
-    """Write the report on one run or the comparison of several, and return the paths of the two files.
+def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = FORMS, each: int = CASES) -> list[Path]:
+    """Write the report on one run or the comparison of several, and return the paths of the files.
 
     Args:
         runs: run folders.
         out: the folder to write into; by default the run's own, or one beside the runs for several.
+        forms: of `FORMS`.
+        each: how many best, median and worst cases are shown.
 
     Raises:
         InputError: one of them is no run.
+        UsageError: an unknown form.
     """
+    for form in forms:
+        if form not in FORMS:
+            raise UsageError(f'--format "{form}" is unknown{nearest(form, FORMS)}; known: {", ".join(FORMS)}')
     # The same run under two names (runs/latest) is one run.
     distinct = {path.resolve(): path for path in runs}
-    contexts = [read(path) for path in distinct.values()]
-    document = build(contexts)
+    contexts = side_by_side.order([read(path) for path in distinct.values()])
+    comparisons = pairs.compared(contexts) if len(contexts) > 1 else {}
+    document = build(contexts, each, comparisons)
     folder = out or _folder(contexts)
-    paths = [folder / "report.html", folder / "report.md"]
-    for path, text in zip(paths, (html.render(document), markdown.render(document)), strict=True):
-        write_text(path, text)
+    paths = []
+    for form in dict.fromkeys(forms):
+        paths.append(folder / f"report.{form}")
+        if form == "json":
+            write_json(paths[-1], as_json.content(document, contexts, comparisons, NOT_CLINICAL))
+        else:
+            write_text(paths[-1], (html if form == "html" else markdown).render(document))
     return paths
 
 
@@ -64,7 +77,7 @@ def _folder(runs: Sequence[RunContext]) -> Path:
     if len(runs) == 1:
         return runs[0].path
     parent = RUNS if RUNS.is_dir() else runs[0].path.parent
-    if one_group(runs):
+    if side_by_side.one_group(runs):
         return parent / f"{runs[0].group['id']}-report"
     # The names of many runs would not fit in one.
     return parent / f"comparison-{stable_hash(sorted(str(run.path.resolve()) for run in runs))[:8]}-report"

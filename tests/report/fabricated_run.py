@@ -81,6 +81,31 @@ def rows(n: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
+def questions(n: int, seed: int) -> list[dict[str, Any]]:
+    """Return answered questions, two thirds closed; of three answers one is wrong."""
+    chance = random.Random(seed)
+    found = []
+    for number in range(n):
+        finding, side = chance.choice(FINDINGS[:4]), chance.choice(("left", "right"))
+        closed = number % 3 != 0
+        right = chance.choice(("yes", "no")) if closed else f"the {side} side"
+        wrong = {"yes": "no", "no": "yes"}.get(right, "the left side" if side == "right" else "the right side")
+        found.append(
+            {
+                "id": f"VQA{number:05d}",
+                "prediction": right if chance.random() < 0.67 else wrong,
+                "references": [right],
+                "group": f"patient{number // 2:05d}",
+                "task": "vqa",
+                "prompt": f"Is there a {finding}?" if closed else f"Where is the {finding}?",
+                "answer_type": "closed" if closed else "open",
+                "question_type": "presence" if closed else "position",
+                "modality": "xray" if number % 2 else "ct",
+            }
+        )
+    return found
+
+
 def scores(n: int) -> dict[str, Any]:
     def values(bleu: float, cider: float, finding: float) -> dict[str, float]:
         keys = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1")
@@ -110,6 +135,106 @@ def scores(n: int) -> dict[str, Any]:
         "decoding": {"max_new_tokens": 64, "do_sample": False, "num_beams": 1},
         "split_hash": "9f" * 32,
         "limit": None,
+    }
+
+
+CAPTION_KEYS = (
+    "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1", "cider", "cider_unclipped",
+    "findings_micro_f1", "findings_macro_f1", "findings_five_f1", "findings_five_macro_f1", "findings_sides",
+)  # fmt: skip
+VQA_KEYS = ("accuracy", "closed_accuracy", "open_accuracy", "open_f1", "open_recall")
+SIGNATURES = {
+    "bleu": "bleu:4|tok:ptb|case:lower|refs:1|smooth:none|medvlm:0.1.0",
+    "rouge": "rouge|l:tok=ptb,case=lower,beta=1.2|refs:1|medvlm:0.1.0",
+    "cider": "cider-d|n:4|sigma:6|idf:references(n=60)|tok:ptb|case:lower|refs:1|medvlm:0.1.0",
+}
+
+
+def scores_of_two(n: int, task: str = "caption") -> dict[str, Any]:
+    """Return scores.json of schema 2, whose numbers are chosen, not measured.
+
+    Args:
+        n: number of samples; 0 for an evaluation of nothing.
+        task: caption or vqa.
+    """
+    keys = CAPTION_KEYS if task == "caption" else VQA_KEYS
+    levels = {"model": 0.61, "base": 0.22, "constant": 0.41}
+
+    def values(level: float) -> dict[str, float]:
+        found = {key: round(level - 0.01 * place, 4) for place, key in enumerate(keys)}
+        return {key: 5 * value if key.startswith("cider") else value for key, value in found.items()}
+
+    def around(value: float) -> list[float]:
+        return [round(value - 0.04, 4), round(value + 0.05, 4)]
+
+    def minus(row: str) -> dict[str, Any]:
+        mine, other = values(levels["model"]), values(levels[row])
+        return {
+            key: {
+                "difference": mine[key] - other[key],
+                "low": mine[key] - other[key] - 0.06,
+                "high": mine[key] - other[key] + 0.07,
+                "p": 0.0001,
+                "p_holm": 0.0002,
+            }
+            for key in keys
+        }
+
+    table = {row: values(level) for row, level in levels.items()}
+    shown = {"model": values(0.6), "blank": values(0.3), "shuffled": values(0.24)}
+    size = min(n, 200)
+    parts = [("modality", "xray", n // 2), ("modality", "ct", n - n // 2), ("normal", "abnormal", n - n // 5)]
+    return {
+        "schema": 2,
+        "n": n,
+        "groups": -(-n // 2),
+        "split": "test",
+        "split_hash": "9f" * 32,
+        "limit": None,
+        "engine": "transformers",
+        "decoding": {"max_new_tokens": 64, "do_sample": False, "num_beams": 1},
+        "constant": {task: "There is a nodule on the left side." if task == "caption" else "yes"},
+        "constant_search": {task: {"tried": 40, "distinct": 40}},
+        "rows": table,
+        "intervals": {row: {key: around(value) for key, value in own.items()} for row, own in table.items()},
+        "bootstrap": {"resamples": 1000, "seed": 0, "confidence": 0.95, "groups": -(-n // 2)},
+        "signatures": SIGNATURES if task == "caption" else {"vqa": "vqa|norm:vqa|medvlm:0.1.0"},
+        "comparisons": {"base": minus("base"), "constant": minus("constant")},
+        "by_task": {},
+        "controls": {
+            "n": size,
+            "of": n,
+            "seed": 0,
+            "rows": shown,
+            "image_sensitivity": {"blank": 0.84, "shuffled": 0.91},
+            "visual_reliance": {
+                key: {"difference": shown["model"][key] - shown["shuffled"][key], "low": 0.06, "high": 2.1, "p": 0.001}
+                for key in keys
+            },
+            "kept_without_image": dict.fromkeys(keys, 0.5),
+        },
+        "outputs": {
+            "model": {"n": n, "distinct": min(n, 31), "empty": 0, "mean_words": 7.6},
+            "base": {"n": n, "distinct": min(n, 9), "empty": min(n, 4), "mean_words": 3.2},
+            "constant": {"n": n, "distinct": min(n, 1), "empty": 0, "mean_words": 8.0},
+        },
+        "references": {"n": n, "distinct": min(n, 9), "mean_words": 7.3},
+        "slices": [
+            {
+                "column": column,
+                "value": value,
+                "n": count,
+                "groups": -(-count // 2),
+                "rows": {
+                    row: {key: [own - 0.02 * place, own - 0.05 - place, own + 0.05] for key, own in values_of.items()}
+                    for row, values_of in table.items()
+                },
+            }
+            for place, (column, value, count) in enumerate(parts)
+        ],
+        "slices_left_out": [{"column": "normal", "value": "normal", "n": n // 5}],
+        "leakage": {"n": n, "images_same": 1, "images_near": 2, "texts_same": 3, "groups_shared": 0, "leaked": 4},
+        "warnings": [f"4 of {n} samples are in the training data too, as pictures or as texts"],
     }
 
 
@@ -145,11 +270,33 @@ def facts(name: str, data: Path) -> dict[str, Any]:
     }
 
 
-def make_run(root: Path, name: str = "20260101-120000-tiny", n: int = 60, seed: int = 0) -> Path:
-    """Write `root`/runs/`name` and `root`/data/`name`; return the run's folder."""
+def make_run(
+    root: Path,
+    name: str = "20260101-120000-tiny",
+    n: int = 60,
+    seed: int = 0,
+    schema: int = 1,
+    task: str = "caption",
+    same_samples: bool = False,
+) -> Path:
+    """Write `root`/runs/`name` and `root`/data/`name`; return the run's folder.
+
+    Args:
+        root: folder to write into.
+        name: of the run.
+        n: number of predictions, each with an image.
+        seed: of predictions and losses.
+        schema: of scores.json.
+        task: caption, or vqa (schema 2).
+        same_samples: only the predictions differ between seeds, so that runs answer the same samples.
+    """
     run, data = root / "runs" / name, root / "data" / name
     (run / "eval" / "test").mkdir(parents=True)
-    predictions = rows(n, seed)
+    make = rows if task == "caption" else questions
+    predictions = make(n, seed)
+    if same_samples:
+        given = [row["prediction"] for row in predictions]
+        predictions = [row | {"prediction": said} for row, said in zip(make(n, 0), given, strict=True)]
     write_data(data, "test", [row["id"] for row in predictions])
     (run / "run.json").write_text(json.dumps(facts(name, data)))
     (run / "recipe.yaml").write_text("name: tiny\nmodel:\n  id: medvlm/tiny-base\ntrain:\n  learning_rate: 0.001\n")
@@ -173,8 +320,28 @@ def make_run(root: Path, name: str = "20260101-120000-tiny", n: int = 60, seed: 
         "steps": 200,
     }
     (run / "compute.json").write_text(json.dumps(compute))
-    (run / "eval" / "test" / "scores.json").write_text(json.dumps(scores(n)))
+    told = scores(n) if schema == 1 else scores_of_two(n, task)
+    (run / "eval" / "test" / "scores.json").write_text(json.dumps(told))
     write_predictions(run, predictions)
+    return run
+
+
+def make_baseline(root: Path, name: str = "20260103-120000-published", n: int = 60, seed: int = 3) -> Path:
+    """Write the run of a model as it was published: evaluated, but nothing trained."""
+    run = make_run(root, name, n, seed, schema=2, same_samples=True)
+    told = json.loads((run / "run.json").read_text())
+    for key in ("census", "result", "seed"):
+        del told[key]
+    told |= {"kind": "baseline", "command": "medvlm eval --model google/paligemma-3b-pt-224"}
+    told["model"] = {"id": "google/paligemma-3b-pt-224", "revision": None}
+    told["data"][0] |= {"rows": 0, "licenses": {}}
+    (run / "run.json").write_text(json.dumps(told))
+    for file in ("metrics.jsonl", "compute.json"):
+        (run / file).unlink()
+    table = json.loads((run / "eval" / "test" / "scores.json").read_text())
+    del table["rows"]["base"], table["comparisons"]["base"], table["outputs"]["base"], table["leakage"]
+    table["warnings"] = ["what this model was trained on is not known"]
+    (run / "eval" / "test" / "scores.json").write_text(json.dumps(table))
     return run
 
 
