@@ -1,0 +1,21 @@
+"""Which findings a text asserts, read by rule: the metric, its labels, and the contradictions between two texts."""
+
+from medvlm.evaluate.findings.labels import ENGINES, Flip, flips, is_normal, labels
+from medvlm.evaluate.findings.metric import Findings
+from medvlm.evaluate.findings.phantom import FINDINGS, expected_findings, finding_accuracy, named_findings
+from medvlm.evaluate.findings.phrases import FIVE, OBSERVATIONS
+
+__all__ = [
+    "ENGINES",
+    "FINDINGS",
+    "FIVE",
+    "OBSERVATIONS",
+    "Findings",
+    "Flip",
+    "expected_findings",
+    "finding_accuracy",
+    "flips",
+    "is_normal",
+    "labels",
+    "named_findings",
+]

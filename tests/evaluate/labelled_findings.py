@@ -1,0 +1,86 @@
+"""The hand-labelled sentences, and how far the rules agree with them; read by the tests and the benchmark."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from medvlm.evaluate.findings.labels import reading
+
+TABLE = Path(__file__).with_name("labelled_sentences.tsv")
+
+
+class Labelled(NamedTuple):
+    """One sentence with what its author read in it."""
+
+    id: str
+    half: str
+    sentence: str
+    labels: dict[str, str]
+    sides: dict[str, frozenset[str]]
+
+
+class Agreement(NamedTuple):
+    """How far an engine agrees with the hand-labelled sentences."""
+
+    n: int
+    mentions: int
+    mention_f1: float
+    positive_f1: float
+    exact: float
+    sides: float
+    by_observation: dict[str, tuple[int, float]]
+    wrong: list[tuple[Labelled, dict[str, str]]]
+
+
+def labelled(half: str) -> list[Labelled]:
+    """Return the sentences of one half, "tune" or "held_out"."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row["half"] == half]
+    return [
+        Labelled(
+            row["id"],
+            row["half"],
+            row["sentence"],
+            {name: state for state in ("positive", "negative", "uncertain") for name in _items(row[state])},
+            {name: frozenset(sides.split("+")) for name, sides in (each.split("=") for each in _items(row["sides"]))},
+        )
+        for row in rows
+    ]
+
+
+def _items(cell: str) -> list[str]:
+    return cell.split("; ") if cell else []
+
+
+def agreement(rows: list[Labelled], negation: str) -> Agreement:
+    """Compare the labels of `negation` with those of `rows`; a mention is an observation with its state."""
+    truth, said = set(), set()
+    wrong, sides = [], []
+    for row in rows:
+        found = reading(row.sentence, negation)
+        truth |= {(row.id, *item) for item in row.labels.items()}
+        said |= {(row.id, *item) for item in found.labels.items()}
+        if found.labels != row.labels:
+            wrong.append((row, found.labels))
+        sides += [found.sides.get(name) == own for name, own in row.sides.items()]
+        sides += [False for name in found.sides.keys() - row.sides.keys()]
+    names = sorted({item[1] for item in truth | said})
+    each = {name: ({i for i in truth if i[1] == name}, {i for i in said if i[1] == name}) for name in names}
+    asserted = [{item[:2] for item in items if item[2] != "negative"} for items in (truth, said)]
+    return Agreement(
+        n=len(rows),
+        mentions=len(truth),
+        mention_f1=f1(truth, said),
+        positive_f1=f1(*asserted),
+        exact=1 - len(wrong) / len(rows),
+        sides=sum(sides) / len(sides),
+        by_observation={name: (len(known), f1(known, own)) for name, (known, own) in each.items()},
+        wrong=wrong,
+    )
+
+
+def f1(truth: set[tuple[str, ...]], said: set[tuple[str, ...]]) -> float:
+    """Return F1 of two sets."""
+    return 2 * len(truth & said) / (len(truth) + len(said)) if truth or said else 1.0
