@@ -7,6 +7,7 @@ NegEx (Chapman et al. 2001, J Biomed Inform 34:301) and of the labeler of CheXpe
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -23,7 +24,8 @@ _EXCEPTION = re.compile(r"\b(?:except|aside from|apart from|other than|otherwise
 _OR = re.compile(r"\b(?:or|nor)\b")
 _LIST = re.compile(r"\b(?:and|or|nor)\b")
 _NEW_SUBJECT = re.compile(
-    r",\s*(?:(?:but|however|there|an?|the|with|on|left|right|small|mild|stable|persistent|new|moderate|bilateral)\b|and (?:an?|the|there)\b)"
+    r",\s*(?:(?:but|however|there|an?|the|with|on|left|right|bilateral|small|mild|moderate|stable|persistent|new)\b"
+    r"|and (?:an?|the|there)\b)"
 )
 _QUESTIONED = re.compile(r"\?(?=\w)")
 _SAME_PLACE = re.compile(r" *(?:/|or|versus|vs\.?) *")
@@ -32,7 +34,8 @@ _MIDLINE = {"Cardiomegaly", "Enlarged Cardiomediastinum"}
 _VERB = re.compile(r"\b(?:is|are|was|were|lies|shows?|remains?)\b")
 _SIDE = re.compile(
     r"\b(?:(left|lt|lll|lul|lingular?)|(right|rt|rll|rul|rml)"
-    r"|(both|bilateral(?:ly)?|bilat|bibasilar|bibasal|biapical|either))\b(?! (?:atrium|ventric\w+|heart|pulmonary artery))"
+    r"|(both|bilateral(?:ly)?|bilat|bibasilar|bibasal|biapical|either))\b"
+    r"(?! (?:atrium|ventric\w+|heart|pulmonary artery))"
 )
 _SIDES = (frozenset({"left"}), frozenset({"right"}), frozenset({"left", "right"}))
 
@@ -111,18 +114,9 @@ def read(sentence: str, negation: Negation) -> Sentence:
     text = _BLANK.sub(" ", _lower(sentence))
     compiled = phrases()
     found = [(start, end, compiled.meanings[number]) for start, end, number in compiled.mentions.find(text)]
-    if not found:
+    if not found or _NOT_TODAY.match(text):
         return Sentence((), False, False)
-    if _NOT_TODAY.match(text):
-        return Sentence((), False, False)
-    inside = [(start, end) for start, end, _ in found]
-    cues = [
-        Cue(compiled.kinds[number], start, end)
-        for start, end, number in compiled.cues.find(text)
-        if not any(low <= start < high for low, high in inside)
-    ]
-    cues += [Cue("hedge_before", *mark.span()) for mark in _QUESTIONED.finditer(text)]
-    cues.sort(key=lambda cue: cue.start)
+    cues = _cues(text, [(start, end) for start, end, _ in found])
     excepted = bool(_EXCEPTION.search(text))
     named = [(start, end, what) for start, end, what in found if what.observations]
     if excepted:
@@ -136,6 +130,14 @@ def read(sentence: str, negation: Negation) -> Sentence:
     )
     overall = {what.state for _, _, what in found if not what.observations}
     return Sentence(mentions, "normal" in overall and not excepted, "abnormal" in overall)
+
+
+def _cues(text: str, taken: Sequence[tuple[int, int]]) -> list[Cue]:
+    """Return the cues from left to right, without those that begin within characters `taken` by a phrase."""
+    compiled = phrases()
+    cues = [Cue(compiled.kinds[number], start, end) for start, end, number in compiled.cues.find(text)]
+    cues += [Cue("hedge_before", *mark.span()) for mark in _QUESTIONED.finditer(text)]
+    return sorted((cue for cue in cues if not _within(cue.start, taken)), key=lambda cue: cue.start)
 
 
 def _lower(text: str) -> str:
@@ -195,7 +197,7 @@ def _reach(text: str, start: int, stop: int) -> int:
 
 
 def _reach_back(text: str, start: int, cue: Cue) -> int:
-    """Return where the hold of a cue begins: behind a verb that is not its own, a comma (save in a list), or `start`."""
+    """Return where the hold of a cue begins: behind another's verb, at a comma (save in a list), or at `start`."""
     verbs = [verb.end() for verb in _VERB.finditer(text, start, cue.end)]
     if len(verbs) > 1:
         start = verbs[-2]
@@ -210,7 +212,7 @@ def _alternatives(text: str, spans: Sequence[tuple[int, int]], cues: Sequence[Cu
             before = [span for span in spans if span[1] <= cue.start]
             after = [span for span in spans if span[0] >= cue.end]
             yield from before[-1:] + after[:1]
-    for (start, end), (other, stop) in zip(spans, spans[1:], strict=False):
+    for (start, end), (other, stop) in itertools.pairwise(spans):
         if re.fullmatch(r" +or(?: [a-z]+)? +", text[end:other]):
             yield start, stop
 
