@@ -125,7 +125,8 @@ def _print(
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=escape(title), title_justify="left")
+    say(title)
+    shown = Table()
     cells = {
         escape(name): [cell(values.get(key), own.get(key)) for key in keys]
         for (name, values), own in zip(rows.items(), intervals, strict=True)

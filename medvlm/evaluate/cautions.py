@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-NAMES = {"cider": "CIDEr", "accuracy": "accuracy"}
+NAMES = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4"}
 ROWS = {"constant": "the best constant answer", "base": "its untuned base"}
 
 KEPT = 0.8
@@ -23,14 +23,17 @@ _ALIKE = 0.1
 
 
 def judged(table: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that a model is judged by in words: CIDEr, accuracy, or else the first there is.
+    """Return the metrics that a model is judged by in words: CIDEr and accuracy, or else one other.
 
     Answers to questions alone are judged by accuracy alone: they are too short for CIDEr.
     """
     keys = list(table["rows"]["model"])
     if table["tasks"] == ["vqa"] and "accuracy" in keys:
         return ["accuracy"]
-    return [key for key in NAMES if key in keys] or keys[:1]
+    return [key for key in ("cider", "accuracy") if key in keys] or [
+        *(key for key in ("rouge_l", "bleu_4") if key in keys),
+        *keys,
+    ][:1]
 
 
 def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:

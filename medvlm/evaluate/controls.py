@@ -20,6 +20,9 @@ from medvlm.evaluate.statistics import groups_of
 
 PICTURES = ("blank", "shuffled")
 
+LEAST = 0.01
+"""Of a lower score no share is taken: a share of nearly nothing is any number."""
+
 
 def choose(places: Sequence[int], most: int | None, seed: int) -> list[int]:
     """Return at most `most` of the places, evenly spread from a seeded start; all where `most` is None."""
@@ -69,5 +72,5 @@ def changed(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
 
 
 def kept(own: Mapping[str, float], blank: Mapping[str, float]) -> dict[str, float]:
-    """Return by metric the blank pictures' score over the right ones'; without what the right ones score 0 in."""
-    return {key: blank[key] / value for key, value in own.items() if value > 0 and key in blank}
+    """Return by metric the blank pictures' score over the right ones', where those score at least `LEAST`."""
+    return {key: blank[key] / value for key, value in own.items() if value >= LEAST and key in blank}

@@ -72,6 +72,6 @@ def test_scores_of_some_samples_compare_with_those_of_the_split() -> None:
     assert (found["n"], found["of"]) == (8, 40)
 
 
-def test_what_the_right_pictures_score_nothing_in_is_no_share() -> None:
-    assert controls.kept({"a": 0.0, "b": 0.5, "c": 0.2}, {"a": 0.1, "b": 0.4}) == {"b": 0.8}
+def test_what_the_right_pictures_score_nothing_in_has_no_share() -> None:
+    assert controls.kept({"a": 0.0, "b": 0.5, "c": 0.2, "d": 0.001}, {"a": 0.1, "b": 0.4, "d": 0.1}) == {"b": 0.8}
     assert controls.changed([row(0, " yes\n")], [row(0, "yes")]) == 0.0

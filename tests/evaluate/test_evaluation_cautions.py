@@ -75,4 +75,5 @@ def test_answers_to_questions_are_judged_by_accuracy() -> None:
     rows = {"model": {"cider": 1.0, "accuracy": 0.5}}
     assert judged({"tasks": ["vqa"], "rows": rows}) == ["accuracy"]
     assert judged({"tasks": ["caption", "vqa"], "rows": rows}) == ["cider", "accuracy"]
-    assert judged({"tasks": [], "rows": {"model": {"bleu_1": 0.5, "bleu_2": 0.1}}}) == ["bleu_1"]
+    assert judged({"tasks": [], "rows": {"model": {"bleu_1": 0.5, "bleu_4": 0.1}}}) == ["bleu_4"]
+    assert judged({"tasks": [], "rows": {"model": {"closed_accuracy": 0.5}}}) == ["closed_accuracy"]
