@@ -37,8 +37,8 @@ class Table:
     """Rows of cells under a header.
 
     Attributes:
-        numeric: columns aligned right and sorted as numbers: by the first number of a cell, "-" last. An interval behind
-            the number ("0.412 [0.38, 0.44]") is set apart.
+        numeric: columns aligned right and sorted by the first number of a cell, "-" last. An interval behind the number
+            ("0.412 [0.38, 0.44]") is set apart.
         rights: columns that hold yes, no, conditional or unknown.
         sortable: a reader may sort it by any column (in HTML, with script).
         links: columns whose http and https addresses can be followed.
@@ -135,6 +135,26 @@ class Cases:
     """A gallery; those of one kind stand together, contradictions first."""
 
     cases: Sequence[Case]
+
+
+_CONTRADICTIONS = (
+    "Found by rule: one denies what the other states, or left and right are exchanged. The highest scores come first, "
+    "because there the score tells least."
+)
+GROUPS = {
+    "contradiction": ("Contradictions", _CONTRADICTIONS),
+    "best": ("Best", ""),
+    "median": ("Median", ""),
+    "worst": ("Worst", ""),
+}
+"""Kinds of cases in their order, with a title and a remark."""
+
+
+def groups(cases: Sequence[Case]) -> list[tuple[str, str, str, list[Case]]]:
+    """Return (kind, title, remark, cases) of each kind that has cases, contradictions first."""
+    kinds = [*GROUPS, *dict.fromkeys(case.kind for case in cases if case.kind not in GROUPS)]
+    found = [(kind, *GROUPS.get(kind, (kind, "")), [case for case in cases if case.kind == kind]) for kind in kinds]
+    return [group for group in found if group[3]]
 
 
 Block = Text | Caution | Facts | Table | Code | Chart | Cases

@@ -1,123 +1,206 @@
-"""The best, median and worst predictions of an evaluation, with their images from the data set."""
+"""Contradictions, then the best, median and worst predictions of an evaluation, with images from the data set."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvlm.errors import InputError
+from medvlm.report import marks
 from medvlm.report.context import DataSet, Evaluation, Prediction
 from medvlm.report.document import Case
+from medvlm.report.thumbnails import Thumbnails
 from medvlm.report.values import text
 
-KINDS = ("best", "median", "worst")
-_EDGE = 320
-_QUALITY = 80
-_CREDIT = ("license", "license_evidence", "doi", "source")
+KINDS = ("contradiction", "best", "median", "worst")
+CREDIT = ("license", "license_evidence", "doi", "source")
+_RANKED = KINDS[1:]
+_MOST_REFERENCES = 5
 
 
-def choose(predictions: Sequence[Prediction], each: int = 4) -> list[tuple[str, float, Prediction]]:
-    """Return up to `each` best, median and worst predictions by the CIDEr of each, as (kind, score, prediction).
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A prediction with what it is ranked by.
 
-    No prediction is taken twice; ties go by id.
+    Attributes:
+        measure: name of the score: CIDEr, and for answers the F1 of the words, or the accuracy of closed ones.
+        right: whether an answer is right; None for captions and reports.
+        flips: how it contradicts a reference: (place of the reference, `medvlm.evaluate.findings.Flip`).
     """
-    scored = [row for row in predictions if row.references]
-    if not scored:
-        return []
-    ranked = sorted(zip(cider(scored), scored, strict=True), key=lambda pair: (-pair[0], pair[1].id))
-    each = min(each, -(-len(ranked) // len(KINDS)))
-    middle = max(each, (len(ranked) - each) // 2)
-    places = {
-        "best": range(each),
-        "median": range(middle, middle + each),
-        "worst": range(len(ranked) - 1, len(ranked) - 1 - each, -1),
-    }
-    seen: set[int] = set()
-    chosen = []
-    for kind in ("best", "worst", "median"):
-        for place in places[kind]:
-            if 0 <= place < len(ranked) and place not in seen:
-                seen.add(place)
-                chosen.append((kind, *ranked[place]))
-    return sorted(chosen, key=lambda case: KINDS.index(case[0]))
 
-
-def cider(predictions: Sequence[Prediction]) -> list[float]:
-    """Return the CIDEr of each prediction; document frequencies are those of all references together."""
-    from medvlm.evaluate.metrics import score
-
-    found = score(["cider"], [row.prediction for row in predictions], [row.references for row in predictions])
-    return [float(value) for value in found.per_segment["cider"]]
+    row: Prediction
+    score: float
+    measure: str
+    right: bool | None = None
+    flips: Sequence[tuple[int, Any]] = ()
 
 
 def cases(evaluation: Evaluation, data: Iterable[DataSet], each: int = 4) -> list[Case]:
-    """Return the gallery of an evaluation; a case whose image is gone has none."""
+    """Return the gallery of an evaluation; a case whose image is gone has none.
+
+    Args:
+        evaluation: its predictions are ranked, each task for itself.
+        data: where the images are.
+        each: how many of each kind and task.
+    """
     chosen = choose(evaluation.predictions, each)
     folders = [part.folder for part in data if part.folder is not None]
-    rows = find_rows(folders, evaluation.split, {row.id for _, _, row in chosen})
-    return [_case(kind, score, row, rows.get(row.id, {})) for kind, score, row in chosen]
+    make = Thumbnails(len(chosen))
+    images: dict[str, tuple[str | None, tuple[int, int] | None, str]] = {}
+    for name, row in find_rows(folders, evaluation.split, {one.row.id for _, one in chosen}):
+        image = row.get("image")
+        found = make(image["bytes"]) if isinstance(image, Mapping) and image.get("bytes") else None
+        credit = ", ".join(dict.fromkeys(text(row[column]) for column in CREDIT if row.get(column)))
+        images[name] = (*(found or (None, None)), credit)
+    return [_case(kind, one, *images.get(one.row.id, (None, None, ""))) for kind, one in chosen]
 
 
-def find_rows(folders: Iterable[Path], split: str, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """Return image and credit columns of the rows with these ids; only row groups that hold one are read in full."""
-    found: dict[str, dict[str, Any]] = {}
+def choose(predictions: Sequence[Prediction], each: int = 4) -> list[tuple[str, Ranked]]:
+    """Return up to `each` contradictions, best, median and worst predictions of each task, by kind.
+
+    No prediction is taken twice. Contradictions with the highest scores come first: there the score hides most. Ties go
+    by id.
+    """
+    chosen = [pair for ranked in rank(predictions).values() for pair in _choose(ranked, each)]
+    return sorted(chosen, key=lambda pair: KINDS.index(pair[0]))
+
+
+def _choose(ranked: Sequence[Ranked], each: int) -> list[tuple[str, Ranked]]:
+    """Choose among the predictions of one task, the best first."""
+    opposite = [one for one in ranked if one.flips][:each]
+    taken = {id(one) for one in opposite}
+    rest = [one for one in ranked if id(one) not in taken]
+    each = min(each, -(-len(rest) // len(_RANKED)))
+    middle = max(each, (len(rest) - each) // 2)
+    places = {
+        "best": range(each),
+        "worst": range(len(rest) - 1, len(rest) - 1 - each, -1),
+        "median": range(middle, middle + each),
+    }
+    seen: set[int] = set()
+    chosen = [("contradiction", one) for one in opposite]
+    for kind, wanted in places.items():
+        for place in wanted:
+            if 0 <= place < len(rest) and place not in seen:
+                seen.add(place)
+                chosen.append((kind, rest[place]))
+    return chosen
+
+
+def rank(predictions: Sequence[Prediction]) -> dict[str, list[Ranked]]:
+    """Return the predictions of each task, the best first; those without a reference are left out."""
+    tasks: dict[str, list[Prediction]] = {}
+    for row in predictions:
+        if row.references:
+            tasks.setdefault(row.task, []).append(row)
+    return {
+        task: sorted(_answers(rows) if task == "vqa" else _texts(rows), key=lambda one: (-one.score, one.row.id))
+        for task, rows in tasks.items()
+    }
+
+
+def _texts(rows: Sequence[Prediction]) -> list[Ranked]:
+    """Rank by the CIDEr of each; document frequencies are those of all references together."""
+    values = _score("cider", rows)["cider"]
+    return [Ranked(row, value, "CIDEr", None, _flips(row)) for row, value in zip(rows, values, strict=True)]
+
+
+def _answers(rows: Sequence[Prediction]) -> list[Ranked]:
+    """Rank answers by the F1 of their words, those to closed and multiple-choice questions by right or wrong."""
+    found = _score("vqa", rows)
+    ranked = []
+    for row, right, overlap in zip(rows, found["accuracy"], found["open_f1"], strict=True):
+        correct = None if math.isnan(right) else right > 0
+        known = math.isnan(overlap)
+        score = right if known else overlap
+        measure = "accuracy" if known else "token F1"
+        ranked.append(Ranked(row, 0.0 if math.isnan(score) else score, measure, correct, _flips(row)))
+    return ranked
+
+
+def _score(metric: str, rows: Sequence[Prediction]) -> dict[str, list[float]]:
+    from medvlm.evaluate.metrics import score
+
+    found = score(
+        [metric], [row.prediction for row in rows], [row.references for row in rows], [row.row for row in rows]
+    )
+    return {key: values.tolist() for key, values in found.per_segment.items()}
+
+
+def _flips(row: Prediction) -> list[tuple[int, Any]]:
+    """Return where a prediction says the opposite of its nearest reference."""
+    from medvlm.evaluate.findings import flips
+
+    place = marks.nearest(row.references, row.prediction)
+    return [(place, flip) for flip in flips(row.references[place], row.prediction)]
+
+
+def find_rows(folders: Iterable[Path], split: str, ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield id, and image and credit columns, of the rows with these ids, one at a time.
+
+    Only row groups that hold one of them are read beyond their ids, a few rows at once.
+    """
+    missing = set(ids)
     for folder in folders:
         for shard in sorted((folder / "data").glob(f"{split}-*.parquet")):
-            missing = ids - found.keys()
-            if missing:
-                found |= _shard_rows(shard, missing)
-    return found
+            if not missing:
+                return
+            for name, row in _shard_rows(shard, missing):
+                missing.discard(name)
+                yield name, row
 
 
-def _shard_rows(shard: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
+def _shard_rows(shard: Path, ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    found: dict[str, dict[str, Any]] = {}
+    wanted = pa.array(sorted(ids))
     try:
-        with pq.ParquetFile(shard) as file:
-            columns = [name for name in ("image", *_CREDIT) if name in file.schema_arrow.names]
+        with pq.ParquetFile(shard, memory_map=True) as file:
+            columns = ["id", *(name for name in ("image", *CREDIT) if name in file.schema_arrow.names)]
             for group in range(file.num_row_groups):
-                names = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
-                places = [place for place, name in enumerate(names) if name in ids]
-                if places:
-                    table = file.read_row_group(group, columns=columns).take(places)
-                    found.update(zip([names[place] for place in places], table.to_pylist(), strict=True))
+                if not pc.any(pc.is_in(file.read_row_group(group, columns=["id"])["id"], wanted)).as_py():
+                    continue
+                for batch in file.iter_batches(16, row_groups=[group], columns=columns, use_threads=False):
+                    for row in batch.filter(pc.is_in(batch["id"], wanted)).to_pylist():
+                        yield row["id"], row
     except (OSError, KeyError, pa.ArrowException):
         # A damaged or foreign shard has no images for us; the gallery says that they are missing.
-        return found
-    return found
+        return
 
 
-def _case(kind: str, score: float, row: Prediction, found: Mapping[str, Any]) -> Case:
-    image = found.get("image")
-    data = image.get("bytes") if isinstance(image, Mapping) else None
-    credit = ", ".join(dict.fromkeys(text(found[name]) for name in _CREDIT if found.get(name)))
+def _case(kind: str, one: Ranked, image: str | None, size: tuple[int, int] | None, credit: str) -> Case:
+    row = one.row
+    compared = marks.nearest(row.references, row.prediction)
+    opposite = [(flip.reference, flip.prediction) for place, flip in one.flips if place == compared]
+    own, said = marks.compare(row.references[compared], row.prediction, opposite)
+    others = [text for text in dict.fromkeys(row.references) if text != row.references[compared]]
+    shown = [row.references[compared], *others[: _MOST_REFERENCES - 1]]
     return Case(
         kind=kind,
-        score=score,
+        score=one.score,
         id=row.id,
         task=row.task,
         prompt=row.prompt,
-        references=row.references,
+        references=shown,
         prediction=row.prediction,
-        image=thumbnail(data) if data else None,
+        image=image,
         credit=credit,
+        measure=one.measure,
+        right=one.right,
+        reference_marks=[marks.shortened(own), *(marks.shortened(marks.plain(text)) for text in shown[1:])],
+        prediction_marks=marks.shortened(said),
+        flips=list(dict.fromkeys(_in_words(flip) for _, flip in one.flips)),
+        size=size,
+        language=text(row.row.get("language")),
+        more_references=len(others) - len(shown[1:]),
     )
 
 
-def thumbnail(data: bytes) -> str | None:
-    """Return a picture as a JPEG data URI of at most 320 pixels an edge, or None where it cannot be read."""
-    from medvlm.data.images import decode
-
-    try:
-        picture = decode(data)
-    except InputError:
-        return None
-    picture.thumbnail((_EDGE, _EDGE))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+def _in_words(flip: Any) -> str:
+    if flip.kind == "side":
+        return f"{flip.observation}: left and right are exchanged"
+    return f"{flip.observation}: one says that it is there, the other that it is not"

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from medvlm.report.document import Block, Case, Cases, Caution, Chart, Code, Document, Facts, Table, Text, printable
+from medvlm.report.document import (
+    Block,
+    Case,
+    Cases,
+    Caution,
+    Chart,
+    Code,
+    Document,
+    Facts,
+    Piece,
+    Table,
+    Text,
+    groups,
+    printable,
+)
 
 # Every ASCII punctuation mark that can mean something inside a line; a backslash before it takes that away.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#$!])")
@@ -69,15 +83,48 @@ def _block(block: Block) -> Iterator[str]:
     elif isinstance(block, Chart):
         yield paragraph(block.words)
     elif isinstance(block, Cases):
-        yield from map(_case, block.cases)
+        yield from _cases(block.cases)
+
+
+_LEGEND = (
+    "Against the nearest reference: ~~struck out~~ only in the reference, **bold** only in the prediction, "
+    "***bold and slanted*** they contradict each other."
+)
+_MARKS = {"": "", "missing": "~~", "extra": "**", "opposite": "***"}
+
+
+def _cases(cases: Sequence[Case]) -> Iterator[str]:
+    if cases:
+        yield _LEGEND
+    for _, title, remark, own in groups(cases):
+        yield f"**{escape(title)}**"
+        if remark:
+            yield paragraph(remark)
+        yield from map(_case, own)
 
 
 def _case(case: Case) -> str:
-    lines = [f"- **{case.kind}, CIDEr {case.score:.3f}**, {escape(case.task)} {escape(case.id)}"]
+    references, prediction = case.pieces()
+    lines = [f"- **{escape(case.kind)}: {escape(case.told)}**, {escape(case.task)} {escape(case.id)}"]
+    lines.extend(f"  - contradiction: {escape(flip)}" for flip in case.flips)
     if case.prompt:
         lines.append(f"  - question: {escape(case.prompt)}")
-    lines.extend(f"  - reference: {escape(reference)}" for reference in case.references)
-    lines.append(f"  - prediction: {escape(case.prediction) or '(empty)'}")
+    lines.extend(f"  - reference: {marked(reference)}" for reference in references)
+    if case.more_references:
+        lines.append(f"  - and {case.more_references} more references")
+    lines.append(f"  - prediction: {marked(prediction) or '(empty)'}")
     if case.credit:
         lines.append(f"  - image: {escape(case.credit)}")
     return "\n".join(lines)
+
+
+def marked(pieces: Sequence[Piece]) -> str:
+    """Return the pieces on one line; marks hug the words, since beside a blank they would be none."""
+    parts = []
+    for piece in pieces:
+        inner = escape(piece.text)
+        sign = _MARKS[piece.mark] if inner else ""
+        before = " " if piece.text[:1].isspace() else ""
+        after = " " if inner and piece.text[-1:].isspace() else ""
+        parts.append(f"{before}{sign}{inner}{sign}{after}")
+    return "".join(parts).strip()

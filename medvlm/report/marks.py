@@ -13,7 +13,7 @@ from medvlm.report.document import Piece
 Span = tuple[int, int]
 
 _WORD = re.compile(r"\w+(?:[-'’./]\w+)*")
-_MOST_PAIRS = 1_000_000
+_MOST_PAIRS = 250_000
 """Words of one text times words of the other, above which places are not compared: that takes their square."""
 _LONGEST = 4000
 """Characters of a text that a page shows."""
@@ -24,7 +24,8 @@ def compare(
 ) -> tuple[list[Piece], list[Piece]]:
     """Return both texts in pieces: words that only one of them has are marked "missing" or "extra".
 
-    Case and punctuation do not count. A text that is empty, or too long for a page, is compared and cut as it is.
+    Case and punctuation do not count. Of two very long texts only words that the other lacks entirely
+    are marked.
 
     Args:
         reference: what should have been said.
@@ -50,6 +51,11 @@ def nearest(references: Sequence[str], prediction: str) -> int:
 
     found = [shared(reference) for reference in references]
     return found.index(max(found))
+
+
+def plain(text: str) -> list[Piece]:
+    """Return a text that is compared with nothing."""
+    return [Piece(text)] if text else []
 
 
 def shortened(pieces: Sequence[Piece], longest: int = _LONGEST) -> list[Piece]:

@@ -12,7 +12,11 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 42
 _MOST_POINTS = 400
-_COLORS = 8
+_COLORS, _DASHES = 8, 4
+_MARKED, _MARKS = 40, 12
+"""A line of so many points has a mark at each; a longer one so many along it."""
+_SIDE = 230
+"""Where the axis of intervals begins, right of the names."""
 _SHORT, _LABEL = 17, 26
 """Letters of a name that fit above the chart, and below it."""
 _ABOVE = 3
@@ -31,19 +35,22 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A value with its interval."""
+    """A value with its interval; bars of one `group` stand under its name, each `series` has a shape of its own."""
 
     label: str
     value: float
     low: float
     high: float
+    group: str = ""
+    n: int | None = None
+    series: str = ""
 
 
 def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
     """Return an SVG of lines; points that are not finite, or beyond 1e150, are left out.
 
-    Long lines are drawn as means of equal pieces, at most 400 points each. A line keeps its color whatever others are
-    empty; from the ninth on lines are dashed. Returns "" where nothing can be drawn.
+    Long lines are drawn as means of equal pieces, at most 400 points each. A line keeps its color, dashes and marks
+    whatever others are empty; they repeat together only after 32 lines. Returns "" where nothing can be drawn.
     """
     thin = [Series(one.label, _thin(sorted(filter(_finite, one.points)))) for one in series]
     lines = [(number, one) for number, one in enumerate(thin) if one.points]
@@ -59,35 +66,79 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_label, "middle"))
     parts.append(_text(8, 14, y_label, "start"))
     for number, one in lines:
-        parts.append(_line([(x_of(x), y_of(y)) for x, y in one.points], _color(number)))
-    if len(lines) == 1:
-        return _svg(title, _HEIGHT, parts)
-    if len(lines) <= _ABOVE and all(len(one.label) <= _SHORT for _, one in lines):
-        parts += [_legend(200 + 150 * place, 10, number, one.label) for place, (number, one) in enumerate(lines)]
-        return _svg(title, _HEIGHT, parts)
-    for place, (number, one) in enumerate(lines):
-        row, column = divmod(place, _ABOVE)
-        parts.append(_legend(_LEFT + 195 * column, _HEIGHT + 14 + 20 * row, number, one.label))
-    return _svg(title, _HEIGHT + 10 + 20 * -(-len(lines) // _ABOVE), parts)
+        parts.append(_line([(x_of(x), y_of(y)) for x, y in one.points], number))
+    height = _HEIGHT
+    if len(lines) > 1:
+        legend, height = _legends([(number, one.label) for number, one in lines])
+        parts += legend
+    said = "; ".join(f"{one.label}: {_ends(one.points)}" for _, one in lines)
+    return _svg(title, f"{y_label} by {x_label}. {said}.", height, parts)
 
 
-def interval_chart(title: str, bars: Sequence[Bar], x_label: str) -> str:
-    """Return an SVG with one point and its interval a line, against a rule at zero; "" where nothing can be drawn."""
+def interval_chart(title: str, bars: Sequence[Bar], x_label: str, whole: float | None = None) -> str:
+    """Return an SVG with one point and its interval a line, against a rule at zero; "" where nothing can be drawn.
+
+    Args:
+        title: said by screen readers.
+        bars: in their order; those of one `group` under its name, with several `series` in shapes of their own.
+        x_label: under the axis.
+        whole: where a dashed rule stands, for the score of all samples together.
+    """
     bars = [bar for bar in bars if all(abs(value) < LARGEST for value in (bar.value, bar.low, bar.high))]
     if not bars:
         return ""
-    left, height = 210, 56 + 30 * len(bars)
-    marks = ticks(min(0.0, *(bar.low for bar in bars)), max(0.0, *(bar.high for bar in bars)))
-    x_of = _scale(marks[0], marks[-1], left, _WIDTH - 24)
-    parts = [f'<line class="zero" x1="{x_of(0):.1f}" y1="8" x2="{x_of(0):.1f}" y2="{height - 42}"/>']
+    names = list(dict.fromkeys(bar.series for bar in bars))
+    places, bottom = _places(bars)
+    height = bottom + 44
+    rules = [] if whole is None or not abs(whole) < LARGEST else [whole]
+    marks = ticks(min(0.0, *rules, *(bar.low for bar in bars)), max(0.0, *rules, *(bar.high for bar in bars)))
+    x_of = _scale(marks[0], marks[-1], _SIDE, _WIDTH - 24)
+    parts = [_rule("grid", x_of(mark), bottom) for mark in marks]
+    parts += [_rule("zero", x_of(0), bottom), *(_rule("whole", x_of(value), bottom) for value in rules)]
     parts += [_text(x_of(mark), height - 24, _number(mark), "middle") for mark in marks]
-    parts.append(_text((left + _WIDTH) / 2, height - 6, x_label, "middle"))
-    for number, bar in enumerate(bars):
-        y = 24 + 30 * number
-        parts.append(_text(left - 14, y + 4, bar.label, "end"))
-        parts.append(f'<line class="l1" x1="{x_of(bar.low):.1f}" y1="{y}" x2="{x_of(bar.high):.1f}" y2="{y}"/>')
-        parts.append(f'<circle class="f1" cx="{x_of(bar.value):.1f}" cy="{y}" r="5"/>')
-    return _svg(title, height, parts)
+    parts.append(_text((_SIDE + _WIDTH) / 2, height - 6, x_label, "middle"))
+    for y, group in places[0]:
+        parts.append(_text(8, y + 4, _cut(group, _LABEL), "start", "group"))
+    for y, bar in zip(places[1], bars, strict=True):
+        number = names.index(bar.series)
+        ends = f'x1="{x_of(bar.low):.1f}" y1="{y}" x2="{x_of(bar.high):.1f}" y2="{y}"'
+        parts.append(_text(_SIDE - 14, y + 4, _label(bar), "end"))
+        parts.append(f'<line class="l{number % _COLORS + 1}" {ends}/>')
+        parts.append(_mark(x_of(bar.value), y, number, 5))
+    if len(names) > 1:
+        legend, height = _legends(list(enumerate(names)), height)
+        parts += legend
+    return _svg(title, "; ".join(map(_in_words, bars)) + ".", height, parts)
+
+
+def _places(bars: Sequence[Bar]) -> tuple[tuple[list[tuple[int, str]], list[int]], int]:
+    """Return where the names of groups and the bars stand from above, and where the chart ends."""
+    heads: list[tuple[int, str]] = []
+    ys: list[int] = []
+    y, last = 24, ""
+    for bar in bars:
+        if bar.group != last:
+            last = bar.group
+            heads.append((y, bar.group))
+            y += 24
+        ys.append(y)
+        y += 24
+    return (heads, ys), y - 10
+
+
+def _label(bar: Bar) -> str:
+    behind = f" (n = {bar.n:,})" if bar.n is not None else ""
+    return _cut(bar.label, _LABEL + 4 - len(behind)) + behind
+
+
+def _in_words(bar: Bar) -> str:
+    before = " ".join(part for part in (bar.group, bar.label, bar.series) if part)
+    return f"{before}: {_number(bar.value)}, {_number(bar.low)} to {_number(bar.high)}"
+
+
+def _ends(points: Sequence[Point]) -> str:
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    return f"{_number(y0)} at {_number(x0)}, {_number(y1)} at {_number(x1)}"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -133,8 +184,13 @@ def _number(value: float) -> str:
     return "0" if text in ("-0", "0") else text
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: max(longest, 2) - 1]}…"
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    named = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escape(text)}</text>'
 
 
 def _grid_y(y: float, tick: float) -> str:
@@ -142,27 +198,55 @@ def _grid_y(y: float, tick: float) -> str:
     return rule + _text(_LEFT - 8, y + 4, _number(tick), "end")
 
 
-def _color(number: int) -> str:
-    return f"{number % _COLORS + 1}" + (" dash" if number >= _COLORS else "")
+def _rule(kind: str, x: float, bottom: int) -> str:
+    return f'<line class="{kind}" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{bottom}"/>'
 
 
-def _line(points: Sequence[Point], color: str) -> str:
+def _dashed(number: int) -> str:
+    """Return the classes of line `number`: eight colors, and dashes that go on where the colors begin anew."""
+    return f"l{number % _COLORS + 1} d{(number + number // _COLORS) % _DASHES + 1}"
+
+
+def _mark(x: float, y: float, number: int, size: float) -> str:
+    """Return a circle, square, diamond or triangle about a point: not the color alone tells lines apart."""
+    kind = f'class="f{number % _COLORS + 1}"'
+    if number % 4 == 0:
+        return f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>'
+    corners = {
+        1: ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+        2: ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+        3: ((0, -1.2), (1.2, 1), (-1.2, 1)),
+    }[number % 4]
+    points = " ".join(f"{x + size * right:.1f},{y + size * down:.1f}" for right, down in corners)
+    return f'<polygon {kind} points="{points}"/>'
+
+
+def _line(points: Sequence[Point], number: int) -> str:
     marks = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    line = f'<polyline class="l{color}" points="{marks}"/>'
-    if len(points) <= 40:
-        line += "".join(f'<circle class="f{color}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
-    return line
+    line = f'<polyline class="{_dashed(number)}" points="{marks}"/>'
+    step = 1 if len(points) <= _MARKED else -(-len(points) // _MARKS)
+    return line + "".join(_mark(x, y, number, 2.8) for x, y in points[step // 2 :: step])
+
+
+def _legends(named: Sequence[tuple[int, str]], height: int = _HEIGHT) -> tuple[list[str], int]:
+    """Return the names of lines, and the height of the chart with them: above it where they are few and short."""
+    if height == _HEIGHT and len(named) <= _ABOVE and all(len(label) <= _SHORT for _, label in named):
+        return [_legend(200 + 150 * place, 10, number, label) for place, (number, label) in enumerate(named)], height
+    parts = []
+    for place, (number, label) in enumerate(named):
+        row, column = divmod(place, _ABOVE)
+        parts.append(_legend(_LEFT + 195 * column, height + 14 + 20 * row, number, label))
+    return parts, height + 10 + 20 * -(-len(named) // _ABOVE)
 
 
 def _legend(x: float, y: float, number: int, label: str) -> str:
-    short = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
-    rule = f'<line class="l{_color(number)}" x1="{x}" y1="{y}" x2="{x + 24}" y2="{y}"/>'
-    return rule + _text(x + 30, y + 4, short, "start")
+    rule = f'<line class="{_dashed(number)}" x1="{x}" y1="{y}" x2="{x + 24}" y2="{y}"/>'
+    return rule + _mark(x + 12, y, number, 3.5) + _text(x + 30, y + 4, _cut(label, _LABEL), "start")
 
 
-def _svg(title: str, height: int, parts: Sequence[str]) -> str:
+def _svg(title: str, words: str, height: int, parts: Sequence[str]) -> str:
     name = escape(title, quote=True)
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}"><title>{name}</title>'
-        f"{''.join(parts)}</svg>"
+        f"<desc>{escape(words)}</desc>{''.join(parts)}</svg>"
     )
