@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlm.cli.common import Progress
+from medvlm.cli.common import Progress, warn
+from medvlm.evaluate import resume
+from medvlm.evaluate.engines import Batch, Engine, in_turn
+from medvlm.evaluate.generation import decoding
 from medvlm.evaluate.sampling import SeededDraw
+from medvlm.evaluate.shown import GRAY, Picture, Pictures
 from medvlm.io import atomic_write, resource_errors, sha256_bytes, stable_hash
 from medvlm.recipe.models import Recipe
 
@@ -21,15 +23,33 @@ if TYPE_CHECKING:
     from medvlm.models.load import Loaded
     from medvlm.runs import Run
 
-GRAY = (127, 127, 127)
-"""The blank picture: no structure, and about the mean of the value range [-1, 1] that the tower sees."""
+__all__ = [
+    "GRAY", "Predictor", "decoding", "fingerprint", "load_plain", "load_tuned", "predict_rows", "row_of",
+]  # fmt: skip
+
+COLUMNS = ("modality", "organ", "question_type", "answer_type", "choices", "source", "language")
+"""What is told of a row where the data set tells it."""
+
+SMALLER = "set --batch-size 1, or a smaller model.image_size in the recipe"
 
 
 def load_tuned(run: Run, recipe: Recipe) -> Loaded:
-    """Load the run's base with what was trained (see `medvlm.models.trained.load`, which says what it raises)."""
+    """Load the run's base with what was trained (see `medvlm.models.trained.load`, which says what it raises).
+
+    A published model to which nothing was trained (`kind` "baseline" in run.json) is loaded as it is.
+    """
+    if run.facts().get("kind") == "baseline":
+        return load_plain(recipe)
     from medvlm.models import trained
 
     return trained.load(run, recipe)
+
+
+def load_plain(recipe: Recipe) -> Loaded:
+    """Load the recipe's base with nothing trained (see `medvlm.models.load.load_base`, which says what it raises)."""
+    from medvlm.models.load import load_base
+
+    return load_base(recipe)
 
 
 class Predictor:
@@ -53,6 +73,10 @@ class Predictor:
         self.model: Any = loaded.model.eval()
         if recipe.quantization.mode == "none":
             self.model = self.model.to(self.device)
+
+    def length(self, prefix: str) -> int:
+        """Return how many tokens a prefix takes, after truncation."""
+        return self.loaded.backbone.text_tokens(prefix, "")[0]
 
     def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
         """Return one answer for each picture and prefix."""
@@ -96,100 +120,106 @@ def predict_rows(
     mixture: Mixture,
     places: Sequence[int],
     recipe: Recipe,
-    predictor: Callable[[], Predictor],
+    predictor: Callable[[], Engine],
     path: Path,
     show: Progress,
     *,
     fingerprint: str,
-    blank: bool = False,
+    picture: Picture = "own",
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Return a prediction for each place, generating only what `path` does not hold yet.
 
-    Every batch is appended to a file beside `path`, so that nothing is lost when the process dies; `path` itself
-    appears only whole.
+    Every batch is appended to a file beside `path` and synced, so that a kill loses no more than the batch under way;
+    `path` itself appears only whole, in the order of the split.
 
     Args:
         mixture: the rows.
         places: which of them.
         recipe: for prompts, batch size and decoding.
-        predictor: makes the predictor, called only when something is missing.
+        predictor: makes what answers (see `medvlm.evaluate.engines`), called only when something is missing.
         path: the final JSONL file.
         show: told how many rows are done.
         fingerprint: of model, data and decoding; predictions of another one are not used.
-        blank: replace every picture with an even gray.
+        picture: each row's own; `blank`, an even gray; or `shuffled`, another row's, whose id stands in the row as
+            `picture_of` (see `medvlm.evaluate.shown`).
+        seed: of the shuffle.
 
     Raises:
+        InputError: another process writes predictions there.
         ResourceError: the disk is full.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    done = _known(path, fingerprint) | _known(partial, fingerprint)
-    wanted = {str(mixture.text(place)["id"]): place for place in places}
-    missing = [place for name, place in wanted.items() if name not in done]
-    if missing:
-        for row in _generate(mixture, missing, recipe, predictor(), partial, fingerprint, blank, show, len(wanted)):
-            done[row["id"]] = row
-    if missing or not path.is_file():
-        # In the order of the split, and with rows that an earlier, larger evaluation left.
-        order = [str(text["id"]) for text in mixture.texts()]
-        with atomic_write(path) as file:
-            file.write("".join(_line(done[name]) for name in dict.fromkeys(order) if name in done))
-        write_fingerprint(path, fingerprint)
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
-        _fingerprint_path(partial).unlink()
+    if picture != "own":
+        fingerprint = stable_hash([fingerprint, picture, seed if picture == "shuffled" else None])
+    with resource_errors(path.parent, SMALLER), resume.held(path):
+        partial = path.with_name(f".{path.name}.partial")
+        done = resume.known(path, fingerprint) | resume.known(partial, fingerprint)
+        wanted = {str(mixture.text(place)["id"]): place for place in places}
+        missing = [place for name, place in wanted.items() if name not in done]
+        if missing:
+            # Written anew without a line that a kill cut off, or the next row would be appended to it.
+            partial.write_text("".join(map(resume.line, resume.known(partial, fingerprint).values())), encoding="utf-8")
+            resume.write_fingerprint(partial, fingerprint)
+            pictures = Pictures(mixture, picture, seed)
+            for rows in _generate(mixture, missing, recipe, predictor(), pictures):
+                resume.append(partial, rows)
+                done |= {row["id"]: row for row in rows}
+                show.update(sum(name in done for name in wanted), len(wanted))
+            _tell_alone(pictures)
+        if missing or not path.is_file():
+            # In the order of the split, and with rows that an earlier, larger evaluation left.
+            order = [str(text["id"]) for text in mixture.texts()]
+            with atomic_write(path) as file:
+                file.write("".join(resume.line(done[name]) for name in dict.fromkeys(order) if name in done))
+            resume.write_fingerprint(path, fingerprint)
+        resume.remove(partial)
     return [done[name] for name in wanted]
 
 
 def _generate(
-    mixture: Mixture,
-    missing: list[int],
-    recipe: Recipe,
-    predictor: Predictor,
-    partial: Path,
-    fingerprint: str,
-    blank: bool,
-    show: Progress,
-    total: int,
-) -> Iterator[dict[str, Any]]:
+    mixture: Mixture, missing: Sequence[int], recipe: Recipe, engine: Engine, pictures: Pictures
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each batch that is done, in any order."""
     from medvlm.train.collate import prefix
 
+    prefixes = {place: prefix(mixture.text(place), recipe.prompts) for place in missing}
+    length = getattr(engine, "length", len)
     # Long prompts first: padding is least within a batch, and memory is highest at once rather than at the end.
-    order = sorted(missing, key=lambda place: (-len(str(mixture.text(place)["prompt"])), place))
+    order = sorted(missing, key=lambda place: (-length(prefixes[place]), place))
     size = recipe.eval.batch_size
-    done = total - len(missing)
-    with resource_errors(partial.parent, "set --batch-size 1, or a smaller model.image_size in the recipe"):
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        # Written anew without a line that a kill cut off, or the next row would be appended to it.
-        partial.write_text("".join(map(_line, _known(partial, fingerprint).values())), encoding="utf-8")
-        write_fingerprint(partial, fingerprint)
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            texts = [mixture.text(place) for place in batch]
-            images = [_blank() if blank else mixture.image(place) for place in batch]
-            answers = predictor.answers(images, [prefix(text, recipe.prompts) for text in texts])
-            rows = [_row(text, answer) for text, answer in zip(texts, answers, strict=True)]
-            with open(partial, "a", encoding="utf-8") as file:
-                file.write("".join(map(_line, rows)))
-                file.flush()
-                os.fsync(file.fileno())
-            done += len(rows)
-            show.update(done, total)
-            yield from rows
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    # The ids of the rows whose pictures are shown, batch by batch.
+    owners: dict[int, list[str | None]] = {}
+
+    def asked() -> Iterator[Batch]:
+        for number, batch in enumerate(batches):
+            shown = [pictures.of(place) for place in batch]
+            owners[number] = [one.of for one in shown]
+            yield Batch(number, [one.image for one in shown], [prefixes[place] for place in batch])
+
+    each = getattr(engine, "each", None)
+    for number, answers in each(asked()) if each else in_turn(engine, asked()):
+        rows = [
+            row_of(mixture.text(place)) | {"prediction": answer}
+            for place, answer in zip(batches[number], answers, strict=True)
+        ]
+        if pictures.picture == "shuffled":
+            rows = [row | {"picture_of": owner} for row, owner in zip(rows, owners[number], strict=True)]
+        del owners[number]
+        yield rows
 
 
-def _blank() -> Any:
-    from PIL import Image
-
-    # Every size ends as the same square, so a small one does.
-    return Image.new("RGB", (28, 28), GRAY)
-
-
-def _row(text: dict[str, Any], answer: str) -> dict[str, Any]:
-    return row_of(text) | {"prediction": answer}
+def _tell_alone(pictures: Pictures) -> None:
+    if pictures.alone:
+        warn(
+            f"{len(pictures.alone)} rows ({pictures.alone[0]}, ...) were shown their own picture, since the split has "
+            "no other one to show; their picture_of says so"
+        )
 
 
-def row_of(text: dict[str, Any]) -> dict[str, Any]:
-    """Return the line of predictions.jsonl for a row, its prediction yet empty."""
+def row_of(text: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the line of predictions.jsonl for a row, its prediction yet empty; `COLUMNS` where they are known."""
+    told = {name: text[name] for name in COLUMNS if text.get(name) not in (None, "", [])}
     return {
         "id": str(text["id"]),
         "prediction": "",
@@ -198,67 +228,20 @@ def row_of(text: dict[str, Any]) -> dict[str, Any]:
         "task": text.get("task"),
         "prompt": text.get("prompt"),
         "finding": text.get("finding"),
-    }
+    } | told
 
 
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def fingerprint(run: Run, recipe: Recipe, mixture: Mixture, row: str, engine: str = "transformers") -> str:
+    """Return what predictions depend on: trained weights, recipe, data, decoding, engine, and which row of the table.
 
-
-def _fingerprint_path(path: Path) -> Path:
-    return path.with_name(f".{path.name.lstrip('.')}.fingerprint")
-
-
-def write_fingerprint(path: Path, fingerprint: str) -> None:
-    """Record beside `path` what its predictions were made by."""
-    _fingerprint_path(path).write_text(fingerprint, encoding="utf-8")
-
-
-def _known(path: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """Return the whole lines of an earlier prediction by the same model, data and decoding, by id."""
-    try:
-        if _fingerprint_path(path).read_text(encoding="utf-8") != fingerprint:
-            return {}
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return {}
-    rows = {}
-    for line in text.split("\n"):
-        # A line cut off by a kill is generated again.
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
-            rows[row["id"]] = row
-    return rows
-
-
-def decoding(recipe: Recipe, seed: int | None = None) -> dict[str, Any]:
-    """Return how answers are decoded, as scores and predictions record it.
-
-    Args:
-        recipe: its `eval` decides.
-        seed: of what is drawn; None takes the recipe's.
+    On how many machines they are made they do not depend.
     """
-    part = recipe.eval
-    facts: dict[str, Any] = {
-        "max_new_tokens": part.max_new_tokens,
-        "do_sample": part.temperature > 0,
-        "num_beams": part.num_beams,
-    }
-    if part.temperature > 0:
-        seed = recipe.seed if seed is None else seed
-        facts |= {"temperature": part.temperature, "top_p": part.top_p, "seed": seed}
-    return facts
-
-
-def fingerprint(run: Run, recipe: Recipe, mixture: Mixture, row: str) -> str:
-    """Return what predictions depend on: trained weights, recipe, data, decoding, and which row of the table."""
     facts = run.facts()
-    return stable_hash(
-        {
-            "recipe": facts.get("recipe_hash"),
-            "finished": facts.get("finished"),
-            "data": [part["fingerprint"] for part in mixture.facts()],
-            "decoding": decoding(recipe),
-            "row": row,
-        }
-    )
+    depends = {
+        "recipe": facts.get("recipe_hash"),
+        "finished": facts.get("finished"),
+        "data": [part["fingerprint"] for part in mixture.facts()],
+        "decoding": decoding(recipe, run=run),
+        "row": row,
+    }
+    return stable_hash(depends | ({} if engine == "transformers" else {"engine": engine}))

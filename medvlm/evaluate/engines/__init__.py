@@ -1,0 +1,123 @@
+"""What answers: the model by transformers or by vLLM, in this process or in several through Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from medvlm.errors import MissingExtraError, UsageError
+from medvlm.registry import Registry
+
+if TYPE_CHECKING:
+    from medvlm.recipe.models import Recipe
+    from medvlm.runs import Run
+
+
+class Engine(Protocol):
+    """Answers prompts about pictures.
+
+    It may also have `length(prefix) -> int`, tokens of a prefix, by which rows are sorted; and `each(batches)`, which
+    yields the numbers and answers of batches in any order, where several are answered at a time.
+    """
+
+    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
+        """Return one answer for each picture and prefix."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures and prefixes to be answered together."""
+
+    number: int
+    images: list[Any]
+    prefixes: list[str]
+
+
+def in_turn(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and answers of each batch, one after the other."""
+    for batch in batches:
+        yield batch.number, engine.answers(batch.images, batch.prefixes)
+
+
+class Kind(Protocol):
+    """How an engine comes to be, as the registry holds it: a module."""
+
+    def check(self, run: Run, recipe: Recipe, base: bool) -> None:
+        """Make sure that it can answer for this run, before anything heavy is loaded."""
+        ...
+
+    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> Engine:
+        """Load the model."""
+        ...
+
+
+ENGINES: Registry[Kind] = Registry(
+    "--engine",
+    {
+        "transformers": "medvlm.evaluate.engines.transformers_engine:KIND",
+        "vllm": "medvlm.evaluate.engines.vllm_engine:KIND",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """Who answers, as the command line says it."""
+
+    name: str = "transformers"
+    workers: int = 1
+    """Copies of the model, each in a process of its own, on a GPU of its own where there are any; 1 is this process."""
+    ray_address: str | None = None
+    """Of a running Ray cluster; None starts one here where there are several workers."""
+
+    @property
+    def spread(self) -> bool:
+        """Return True where Ray is used."""
+        return self.workers > 1 or self.ray_address is not None
+
+
+def check(choice: Choice, run: Run, recipe: Recipe, base: bool = False) -> None:
+    """Make sure that an engine can be had and can answer for this run, before any work is done.
+
+    Args:
+        choice: who answers.
+        run: whose model is asked.
+        recipe: its own, with the decoding that is meant.
+        base: ask the run's base, with nothing trained.
+
+    Raises:
+        UsageError: no such engine, or one that cannot answer for this run; says what to do.
+        MissingExtraError: its package, or Ray, is not installed.
+    """
+    import importlib.util
+
+    if choice.workers < 1:
+        raise UsageError(f"--workers {choice.workers}: expected 1 or more")
+    if choice.spread and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("--workers above 1", "ray")
+    ENGINES.get(choice.name).check(run, recipe, base)
+
+
+def load(choice: Choice, run: Run, recipe: Recipe, base: bool = False, seed: int | None = None) -> Engine:
+    """Return what answers for a run, its model loaded; with several workers, they load it.
+
+    Args:
+        choice: who answers.
+        run: whose model is asked.
+        recipe: its own, with the decoding that is meant.
+        base: ask the run's base, with nothing trained.
+        seed: of what is drawn; None takes the recipe's.
+
+    Raises:
+        UsageError, MissingExtraError: as `check`.
+        AccessError: there is no Ray cluster at the address.
+        InputError: the weights are gone or damaged.
+    """
+    check(choice, run, recipe, base)
+    if choice.spread:
+        from medvlm.evaluate.engines.ray_actors import Actors
+
+        return Actors(choice, run, recipe, base, seed)
+    return ENGINES.get(choice.name).load(run, recipe, base, seed)
