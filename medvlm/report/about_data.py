@@ -16,7 +16,9 @@ def data_blocks(run: RunContext) -> Iterator[Block]:
     if not run.data:
         yield Text("Nothing was recorded.")
     for part in run.data:
-        yield Facts(_data_facts(part))
+        facts = _data_facts(part)
+        # A baseline answers about this data, and was not trained on it here.
+        yield Facts([row for row in facts if not (run.baseline and row[0] in ("training rows", "weight"))])
         yield from _manifest_tables(part)
         if part.readme:
             yield Text(f"The data card of {part.title}:")

@@ -112,9 +112,9 @@ def _comparison(runs: Sequence[RunContext]) -> Section:
             rights, licenses = results.rights_cells(run, "model"), results.license_cells(run, "model")
             body.append([run.name, *rights, *about, size, *cells, *licenses])
     blocks: list[Block] = [Caution(line) for line in _incomparable(scored)]
-    caption = "The tuned models, with what their licenses allow"
+    caption = "The models, with what their licenses allow"
     numeric = frozenset(range(6, 7 + len(keys)))
-    blocks.append(Table([*header, *results.LICENSE_HEADER], body, caption, numeric, frozenset({1, 2})))
+    blocks.append(Table([*header, *results.LICENSE_HEADER], body, caption, numeric, frozenset({1, 2}), sortable=True))
     return Section("Comparison", blocks)
 
 
@@ -133,8 +133,9 @@ def _cases(run: RunContext, evaluation: Evaluation, each: int) -> Iterator[Block
         return
     found = gallery.cases(evaluation, run.data, each)
     yield Text(
-        f"The best, median and worst of {len(evaluation.predictions):,} predictions on the {evaluation.split} split, "
-        "each by its own score."
+        f"Of {len(evaluation.predictions):,} predictions on the {evaluation.split} split: first what contradicts its "
+        "reference (a finding denied or asserted, left for right), by rules that can err; then the best, median and "
+        "worst by the score that each names."
     )
     if not any(case.image for case in found):
         gone = ", ".join(part.path for part in run.data if part.folder is None) or "the data set"

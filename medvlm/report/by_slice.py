@@ -53,7 +53,7 @@ def _table(scored: Scored, column: str, parts: Sequence[Slice]) -> Table:
         ]
         for one in parts
     ]
-    return Table(header, body, f"By {words_of(column)}", numeric=frozenset(range(1, len(header))))
+    return Table(header, body, f"By {words_of(column)}", numeric=frozenset(range(1, len(header))), sortable=True)
 
 
 def _leading(scored: Scored, parts: Sequence[Slice]) -> str:
@@ -101,4 +101,4 @@ def side_by_side(labels: Sequence[str], runs: Sequence[RunContext]) -> Iterator[
         header = (words_of(column), *labels)
         body = [[value, *cells] for value, cells in rows.items()]
         caption = f"{name(key)} by {words_of(column)}"
-        yield Table(header, body, caption, numeric=frozenset(range(1, len(header))))
+        yield Table(header, body, caption, numeric=frozenset(range(1, len(header))), sortable=True)

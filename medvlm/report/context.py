@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError
-from medvlm.licenses import policy, registry
+from medvlm.licenses import expressions, policy, registry
 from medvlm.report.scored import Scored
 from medvlm.report.values import counts, listed, mapping, text, texts
 from medvlm.runs import group_of
@@ -130,17 +130,27 @@ class RunContext:
         return any(part.synthetic for part in self.data)
 
     @property
-    def licenses(self) -> dict[str, int]:
-        """Training samples by license over all data sets."""
+    def data_licenses(self) -> dict[str, int]:
+        """Training samples by license over all data sets; of a baseline, of the data that it answers about."""
         total: dict[str, int] = {}
         for part in self.data:
             for license, count in part.licenses.items():
                 total[license] = total.get(license, 0) + count
         return total
 
+    @property
+    def licenses(self) -> dict[str, int]:
+        """What the model was trained on here: samples by license over all data sets."""
+        return {} if self.baseline else self.data_licenses
+
     def verdict(self) -> policy.Verdict:
-        """Return the verdict that the run recorded, else the one that follows from its inputs."""
+        """Return the verdict that the run recorded, else the one that follows from its inputs.
+
+        Of a baseline it is what the registry says of the model itself: nothing was added to it.
+        """
         stored = mapping(self.facts.get("license"))
+        if self.baseline:
+            return _published(self.parts)
         if {"commercial_use", "may_share", "license"} <= stored.keys():
             return policy.Verdict(
                 text(stored["commercial_use"]),
@@ -148,8 +158,18 @@ class RunContext:
                 text(stored["license"]),
                 texts(stored.get("obligations")),
                 texts(stored.get("reasons")),
+                forbids=texts(stored.get("forbids")),
             )
         return policy.verdict_of_parts(self.parts or {"": None}, self.licenses)
+
+
+def _published(parts: dict[str, registry.Entry | None]) -> policy.Verdict:
+    entries = list(parts.values()) or [None]
+    use = expressions.most_restrictive(entry.commercial_use if entry else "unknown" for entry in entries)
+    share = expressions.most_restrictive(entry.may_share if entry else "unknown" for entry in entries)
+    weights = dict.fromkeys(entry.marked("weights_license") if entry else "unknown" for entry in entries)
+    reasons = [f"sources on {entry.name} conflict: {entry.conflict}" for entry in entries if entry and entry.conflict]
+    return policy.Verdict(use, share, " AND ".join(weights), [], reasons)
 
 
 def read(path: Path) -> RunContext:

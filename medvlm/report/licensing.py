@@ -21,9 +21,11 @@ def license_blocks(run: RunContext) -> Iterator[Block]:
         ]
     )
     rights = [*_base_rows(run)]
-    for part in run.data:
+    for part in run.data if not run.baseline else ():
         rights += [[f"data: {part.title}", license, f"{count:,}"] for license, count in part.licenses.items()]
     yield Table(("input", "license", "samples"), rights, "What went in", numeric=frozenset({2}))
+    if verdict.forbids:
+        yield Table(("what forbids it",), [[line] for line in verdict.forbids], "What forbids it")
     if verdict.reasons:
         yield Table(("why",), [[reason] for reason in verdict.reasons], "What limits it")
     if verdict.obligations:
@@ -42,8 +44,8 @@ def _base_rows(run: RunContext) -> Iterator[list[str]]:
 
 
 PUBLISHED = (
-    "Published systems and their licenses. Their scores are on other splits and by other scorers, as their own sources "
-    "state them: they do not compare with the tables above, nor with each other. The source of each row stands in its "
+    "Published systems, and data sets, with their licenses. Their scores are on other splits and by other scorers, as "
+    "their own sources state them: they do not compare with the tables above, nor with each other. The source of each row stands in its "
     "last column; medvlm licenses show NAME gives all evidence. A question mark stands behind what has not been "
     "checked against its source."
 )
@@ -53,6 +55,7 @@ def published() -> Section:
     """Return the chapter on published systems."""
     header = (
         "system",
+        "kind",
         "code",
         "weights",
         "data",
@@ -66,6 +69,7 @@ def published() -> Section:
     body = [
         [
             entry.name,
+            entry.kind,
             short(entry.marked("code_license")),
             short(entry.marked("weights_license")),
             short(entry.marked("data_license")),
@@ -73,9 +77,19 @@ def published() -> Section:
             entry.may_share,
             entry.gated,
             entry.conflict or "",
-            entry.scores or "",
-            entry.evidence[0] if entry.evidence else "none recorded",
+            short(entry.marked("scores")) if entry.scores else "",
+            _source(entry),
         ]
         for entry in registry.load()
     ]
-    return Section("Baselines", [Text(PUBLISHED), Table(header, body, "License registry", rights=frozenset({4, 5}))])
+    table = Table(
+        header, body, "License registry", rights=frozenset({5, 6}), sortable=True, links=frozenset({len(header) - 1})
+    )
+    return Section("Baselines", [Text(PUBLISHED), table])
+
+
+def _source(entry: registry.Entry) -> str:
+    """Return where the published scores stand, else the first address there is."""
+    scores = entry.cells.scores
+    addresses = (entry.addresses(scores) if scores is not None else []) or entry.evidence
+    return addresses[0] if addresses else "none recorded"

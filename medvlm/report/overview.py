@@ -39,7 +39,7 @@ def questions(run: RunContext) -> list[tuple[str, str]]:
     verdict = run.verdict()
     return [
         *rows,
-        ("commercial use", _right(verdict.commercial_use, verdict.reasons)),
+        ("commercial use", _right(verdict.commercial_use, [*verdict.forbids, *verdict.reasons])),
         ("may be shared", _right(verdict.may_share, [f"license to carry: {verdict.license}"])),
     ]
 

@@ -101,7 +101,7 @@ def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
     rows = [_cells(pair, one) for pair in pairs for one in differences(text(pair.get("b")), pair.get("keys"))]
     main = [cells for key, cells in rows if key in keys] or [cells for _, cells in rows]
     header = ("first run", "second run", "metric", "first minus second", "p", "p, Holm", "in words")
-    yield Table(header, main, f"Paired differences: {split}", numeric=frozenset({3, 4, 5}))
+    yield Table(header, main, f"Paired differences: {split}", numeric=frozenset({3, 4, 5}), sortable=True)
     for key in keys:
         bars = [
             results.bar(f"{text(pair.get('a'))} - {text(pair.get('b'))}", one.value)

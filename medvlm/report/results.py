@@ -44,7 +44,7 @@ def rights_cells(run: RunContext, row: str) -> list[str]:
     verdict, entries = run.verdict(), list(run.parts.values())
     if row == "constant":
         # It is a text from the training data, and no weights.
-        use = expressions.most_restrictive(expressions.commercial_use(license) for license in run.licenses)
+        use = expressions.most_restrictive(expressions.commercial_use(license) for license in run.data_licenses)
         return [use, "-"]
     if row == "base":
         use = expressions.most_restrictive(entry.commercial_use if entry else "unknown" for entry in entries or [None])
@@ -62,7 +62,7 @@ def license_cells(run: RunContext, row: str) -> list[str]:
         " + ".join(dict.fromkeys(short(e.marked(field)) if e else "unknown" for e in run.parts.values())) or "unknown"
         for field in _LICENSE_FIELDS
     )
-    data = ", ".join(f"{license} ({count:,})" for license, count in run.licenses.items()) or "not recorded"
+    data = ", ".join(f"{license} ({count:,})" for license, count in run.data_licenses.items()) or "not recorded"
     if row == "base" or (row in _OF_THE_MODEL and run.baseline):
         return [code, weights, seen]
     if row in _OF_THE_MODEL:
@@ -85,7 +85,7 @@ def scores_and_licenses(run: RunContext, scored: Scored) -> Table:
         for row in scored.rows
     ]
     numeric = frozenset(range(3, 3 + len(keys)))
-    return Table(header, body, "Scores and licenses", numeric, rights=frozenset({1, 2}))
+    return Table(header, body, "Scores and licenses", numeric, rights=frozenset({1, 2}), sortable=True)
 
 
 def every_score(scored: Scored) -> Table:
@@ -93,7 +93,7 @@ def every_score(scored: Scored) -> Table:
     rows = list(scored.rows)
     body = [[name(key), *(str(scored.value(row, key)) for row in rows)] for key in scored.keys]
     header = ["metric", *(ROWS.get(row, row) for row in rows)]
-    return Table(header, body, "Every score", numeric=frozenset(range(1, len(header))))
+    return Table(header, body, "Every score", numeric=frozenset(range(1, len(header))), sortable=True)
 
 
 def scores_only(rows: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
@@ -197,7 +197,7 @@ def difference_blocks(scored: Scored) -> Iterator[Block]:
         return
     main = [one for one in found if one.key in scored.main] or found
     caption = f"Paired differences, {scored.confidence} intervals from a bootstrap over groups"
-    yield Table(DIFFERENCE_HEADER, difference_rows(main, "model"), caption, numeric=frozenset({2, 3, 4}))
+    yield Table(DIFFERENCE_HEADER, difference_rows(main, "model"), caption, numeric=frozenset({2, 3, 4}), sortable=True)
     if len(main) < len(found):
         yield Text("The differences in every other metric stand in report.json.")
     if any(one.p is not None for one in found):

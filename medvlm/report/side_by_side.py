@@ -59,7 +59,7 @@ def section(runs: Sequence[RunContext]) -> Section:
     blocks += by_slice.side_by_side(labels(runs), runs)
     rows = [[label, *cost.cells(run)] for label, run in zip(labels(runs), runs, strict=True)]
     header = ("run", *cost.HEADER)
-    blocks.append(Table(header, rows, "What each run cost", numeric=frozenset({3, 4})))
+    blocks.append(Table(header, rows, "What each run cost", numeric=frozenset({3, 4}), sortable=True))
     return Section("Side by side", blocks)
 
 
@@ -93,7 +93,7 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
                 label,
                 *results.rights_cells(run, "model"),
                 text(run.facts.get("status")) or "unknown",
-                f"{trained:,}" if run.facts.get("census") else "unknown",
+                f"{trained:,}" if run.facts.get("census") else "none" if run.baseline else "unknown",
                 *_losses(run),
                 *(str(_value(run, key)) for key in keys),
                 cost.rate(run, "samples_per_second"),
@@ -102,7 +102,7 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
                 cost.money(run).split(":")[0].split(" at ")[0],
             ]
         )
-    return Table(header, body, "Outcomes", frozenset(range(4, 10 + len(keys))), frozenset({1, 2}))
+    return Table(header, body, "Outcomes", frozenset(range(4, 10 + len(keys))), frozenset({1, 2}), sortable=True)
 
 
 def _scores(run: RunContext) -> dict[str, float]:

@@ -217,7 +217,7 @@ def test_several_runs_are_compared(tmp_path: Path) -> None:
     html, text, _ = write([first, second], tmp_path / "out")
     assert html.parent == tmp_path / "out"
     page = html.read_text(encoding="utf-8")
-    header, *body = cells(page, "The tuned models, with what their licenses allow")
+    header, *body = cells(page, "The models, with what their licenses allow")
     assert header[:3] == ["run", "commercial use", "may share"]
     assert [row[0] for row in body] == [first.name, second.name]
     assert "split hashes differ" in page
