@@ -1,0 +1,357 @@
+"""What of the samples to be scored the training data holds too: pictures, nearly the same pictures, texts, groups.
+
+- Pictures: the same bytes; or the same picture in another size, format, coloring or slightly cropped, as
+  `medvlm.data.dedup` tells it. As there, blank pictures and drawings on a light ground are known by their bytes only.
+  A picture mirrored left to right is another one: the side is part of what a radiograph says.
+- Texts: a target of more than 8 words, or prompt and target together where the target has at least 2 words, with the
+  same normalized words. Shorter ones ("yes", "right lung") are said of many pictures; so are long ones of normal
+  findings, so that a text alone is a hint and no proof.
+- Groups: the same article, patient or image by its name, from the same source.
+
+All rows of the training split count, of earlier stages too, whatever cap or weight they were trained with. Pictures of
+one prepared data set are not compared again with one another: `medvlm prepare` puts near duplicates on one side.
+
+Shards are read in streams. Measured memory does not depend on the number of training rows but for 16 bytes of hash of
+each different picture; what is kept of the samples to be scored is 1.1 kB a picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvlm.errors import InputError
+from medvlm.evaluate.near_images import chunks, marked, near_places
+from medvlm.evaluate.vqa import words
+from medvlm.io import sha256_bytes, stable_hash, write_json
+
+if TYPE_CHECKING:
+    from medvlm.cli.common import Progress
+    from medvlm.data.mixture import DataFolder, Mixture
+    from medvlm.runs import Run
+
+NAME = "leakage.json"
+REASONS = ("same image", "near image", "same text", "same group")
+COUNTS = ("images_same", "images_near", "texts_same", "groups_shared")
+LONG = 8
+"""A target of more words than this is known by itself, a shorter one only together with its prompt."""
+
+_RULES = 1
+_COLUMNS = ("id", "task", "prompt", "target", "group", "source", "sha256")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainData:
+    """A data set that was trained on."""
+
+    path: str
+    tasks: Sequence[str] | None = None
+    """Only rows of these tasks were."""
+    fingerprint: str | None = None
+    """What it was then; None where that is not known."""
+
+
+@dataclasses.dataclass(slots=True)
+class Leakage:
+    """What was found.
+
+    Attributes:
+        n: samples looked at.
+        train_rows: rows of training data that they were compared with.
+        leaked: id -> which of `REASONS`, for the samples that the training data holds in one way or another.
+        parts: for each data set trained on its path, rows, and how many samples it holds, by `COUNTS`.
+        missing: a sentence for each data set that could not be looked at.
+    """
+
+    n: int
+    train_rows: int
+    leaked: dict[str, list[str]]
+    parts: list[dict[str, Any]]
+    missing: list[str]
+
+    def count(self, reason: str) -> int:
+        """Return how many samples leaked for one of `REASONS`."""
+        return sum(reason in reasons for reasons in self.leaked.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what scores.json says: n, train_rows, `COUNTS`, leaked (how many), ids, parts, missing."""
+        counts = {key: self.count(reason) for key, reason in zip(COUNTS, REASONS, strict=True)}
+        return {
+            "n": self.n,
+            "train_rows": self.train_rows,
+            **counts,
+            "leaked": len(self.leaked),
+            "ids": self.leaked,
+            "parts": self.parts,
+            "missing": self.missing,
+        }
+
+
+def train_parts(run: Run) -> list[TrainData]:
+    """Return the data that a run and the stages before it were trained on; of a published model what is said of it.
+
+    An earlier run that is gone stands there by its own folder: `find` tells that its data cannot be looked at.
+    """
+    from medvlm.export.rights import stages
+
+    facts = run.facts()
+    if facts.get("kind") == "baseline":
+        return [TrainData(str(path)) for path in facts.get("trained_on") or ()]
+    found = stages(run)
+    parts = [
+        TrainData(part["path"], part.get("tasks"), part["fingerprint"])
+        for stage in found
+        for part in stage.facts()["data"]
+    ]
+    start = found[-1].recipe().model.start
+    if start is not None and start not in {stage.recipe().model.start for stage in found[:-1]}:
+        parts.append(TrainData(start))
+    return [part for place, part in enumerate(parts) if part not in parts[:place]]
+
+
+def of_run(run: Run, test: Mixture, places: Sequence[int], show: Progress) -> Leakage:
+    """Return what the run's training data holds of the samples; kept beside its predictions for the next time."""
+    return find(train_parts(run), test, places, show, cache=run.evaluation(test.split) / NAME)
+
+
+def find(
+    train: Sequence[TrainData | DataFolder | Path | str],
+    test: Mixture,
+    places: Sequence[int],
+    show: Progress,
+    *,
+    train_split: str = "train",
+    cache: Path | None = None,
+) -> Leakage:
+    """Return what the training data holds of the samples at `places`.
+
+    Args:
+        train: prepared data sets.
+        test: the samples to be scored.
+        places: which of them.
+        show: told how many pictures are compared.
+        train_split: of `train`.
+        cache: file with what was found earlier; used where data sets and samples are the same, written otherwise.
+
+    Raises:
+        InputError: a shard cannot be read.
+        ResourceError: the disk is full.
+    """
+    folders, missing = _open(train)
+    key = _key(folders, missing, test, places, train_split)
+    known = _cached(cache, key)
+    if known is not None:
+        return known
+    samples = _Samples(test, places)
+    near = _Near(samples, test, places, show, train_split)
+    parts, rows = [], 0
+    for part, folder in folders:
+        counted, read = _compared(part, folder, samples, near, test, train_split)
+        rows += read
+        parts.append({"path": part.path, "rows": read, **counted})
+    found = Leakage(len(samples.ids), rows, samples.leaked(), parts, missing)
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, {"key": key, **dataclasses.asdict(found)})
+    return found
+
+
+def _open(
+    train: Sequence[TrainData | DataFolder | Path | str],
+) -> tuple[list[tuple[TrainData, DataFolder]], list[str]]:
+    """Return the data sets that are there as they were trained on, and a sentence for each of the others."""
+    from medvlm.data.mixture import DataFolder
+
+    found, missing = [], []
+    for one in train:
+        part = one if isinstance(one, TrainData) else TrainData(str(getattr(one, "path", one)))
+        try:
+            folder = DataFolder.open(part.path)
+        except InputError:
+            missing.append(f"{part.path} was trained on and is not there any more: it was not looked at")
+            continue
+        if part.fingerprint not in (None, folder.fingerprint()):
+            missing.append(f"{part.path} has changed since it was trained on: it was not looked at")
+        else:
+            found.append((part, folder))
+    return found, missing
+
+
+def _key(
+    folders: Sequence[tuple[TrainData, DataFolder]],
+    missing: Sequence[str],
+    test: Mixture,
+    places: Sequence[int],
+    split: str,
+) -> str:
+    trained = [[part.path, folder.fingerprint(), list(part.tasks or ())] for part, folder in folders]
+    tested = [[folder.fingerprint() for folder in test.folders], [str(test.text(place)["id"]) for place in places]]
+    return stable_hash([_RULES, trained, list(missing), split, test.split, tested])
+
+
+def _cached(cache: Path | None, key: str) -> Leakage | None:
+    try:
+        facts = json.loads(cache.read_text(encoding="utf-8")) if cache is not None else {}
+        return Leakage(**{name: facts[name] for name in Leakage.__slots__}) if facts["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class _Samples:
+    """What is known of the samples to be scored, and which of them were found."""
+
+    def __init__(self, test: Mixture, places: Sequence[int]) -> None:
+        self.ids: list[str] = []
+        self.keys: dict[bytes, list[int]] = {}
+        """A picture's, text's or group's key -> the samples that have it."""
+        self.digests: list[str] = []
+        self.found: list[set[str]] = []
+        for number, place in enumerate(places):
+            row = test.text(place)
+            pick = test.picks[place]
+            digest = sha256_bytes(test.rows[pick.part].encoded(pick.row))
+            self.ids.append(str(row["id"]))
+            self.digests.append(digest)
+            self.found.append(set())
+            for key in _keys_of(row, digest):
+                self.keys.setdefault(key, []).append(number)
+
+    def leaked(self) -> dict[str, list[str]]:
+        """Return id -> reasons, in the order of the samples and of `REASONS`."""
+        named: dict[str, set[str]] = {}
+        for name, found in zip(self.ids, self.found, strict=True):
+            if found:
+                named.setdefault(name, set()).update(found)
+        return {name: [reason for reason in REASONS if reason in found] for name, found in named.items()}
+
+
+def _keys_of(row: dict[str, Any], digest: str) -> Iterator[bytes]:
+    """Yield the keys of a row: its picture's, its text's where it tells something, its group's."""
+    yield _hashed("same image", digest)
+    target = words(row.get("target") or "")
+    prompt = words(row.get("prompt") or "")
+    if len(target) > LONG:
+        yield _hashed("same text", *target)
+    elif prompt and len(target) > 1:
+        yield _hashed("same text", *prompt, "", *target)
+    if row.get("group"):
+        yield _hashed("same group", str(row.get("source") or ""), str(row["group"]))
+
+
+def _hashed(reason: str, *parts: str) -> bytes:
+    # Its first byte tells the reason.
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return bytes([REASONS.index(reason)]) + hashlib.blake2b(text, digest_size=15).digest()
+
+
+def _compared(
+    part: TrainData, folder: DataFolder, samples: _Samples, near: _Near, test: Mixture, split: str
+) -> tuple[dict[str, int], int]:
+    """Look through one data set; return how many samples it holds by `COUNTS`, and its rows."""
+    hits: dict[str, set[int]] = {reason: set() for reason in REASONS}
+    rows = 0
+    for row in _rows(folder, split, part.tasks):
+        rows += 1
+        for key in _keys_of(row, row["sha256"]):
+            hits[REASONS[key[0]]].update(samples.keys.get(key, ()))
+    # Of its own test split a data set holds no near duplicate: preparing it has compared them all.
+    kept_apart = {
+        number
+        for number, other in enumerate(test.folders)
+        if other.fingerprint() == folder.fingerprint()
+        and "near_duplicates" in (folder.manifest.get("counts") or {})
+        and split != test.split
+    }
+    for number in hits["same image"]:
+        samples.found[number].add("same image")
+    hits["near image"] = near.found(folder, part.tasks, kept_apart, rows) - hits["same image"]
+    for reason, numbers in hits.items():
+        for number in numbers:
+            samples.found[number].add(reason)
+    return {key: len(hits[reason]) for key, reason in zip(COUNTS, REASONS, strict=True)}, rows
+
+
+def _rows(
+    folder: DataFolder, split: str, tasks: Sequence[str] | None, pictures: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a split, a few at a time in memory; with their pictures, or with the hash of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for shard in folder.shards(split):
+        try:
+            file = pq.ParquetFile(shard)
+            names = set(file.schema_arrow.names)
+            chosen = [name for name in (("task", "sha256") if pictures else _COLUMNS) if name in names]
+            hashed = pictures or "sha256" not in names or _without_hash(file)
+            for batch in file.iter_batches(64 if hashed else 4096, columns=[*chosen, *(["image"] if hashed else [])]):
+                for row in batch.to_pylist():
+                    if tasks is None or row.get("task") in tasks:
+                        yield row if not hashed else row | {"sha256": sha256_bytes(row["image"]["bytes"])}
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise InputError(
+                f"data: {shard}: cannot be read ({' '.join(str(error).split())[:200]}); prepare again"
+            ) from error
+
+
+def _without_hash(file: Any) -> bool:
+    """Whether a shard has a row without the hash of its picture."""
+    return any(not digest for batch in file.iter_batches(columns=["sha256"]) for digest in batch[0].to_pylist())
+
+
+class _Near:
+    """Compares the pictures to be scored with those of training data sets.
+
+    Nothing is decoded before the first data set that needs it.
+    """
+
+    def __init__(self, samples: _Samples, test: Mixture, places: Sequence[int], show: Progress, split: str) -> None:
+        self.samples, self.test, self.places, self.show, self.split = samples, test, places, show, split
+        self._marks: dict[str, bytes] = {}
+
+    def found(self, folder: DataFolder, tasks: Sequence[str] | None, kept_apart: set[int], total: int) -> set[int]:
+        """Return the samples whose picture nearly is one of the data set, but for those of the parts `kept_apart`."""
+        numbers = [
+            number
+            for number, place in enumerate(self.places)
+            if self.test.picks[place].part not in kept_apart and "same image" not in self.samples.found[number]
+        ]
+        own = self._own(numbers)
+        marks = [mark for _, mark in own]
+        if not marks or not total:
+            return set()
+        digests: set[str] = set()
+        for chunk in chunks(self._trained(folder, tasks, total)):
+            for place in near_places(marks, chunk).tolist():
+                digests.add(own[place][0])
+        return {number for number in numbers if self.samples.digests[number] in digests}
+
+    def _own(self, numbers: Sequence[int]) -> list[tuple[str, bytes]]:
+        """Return the marks of the different pictures of samples, decoded once; those without one are left out."""
+        wanted: dict[str, int] = {}
+        for number in numbers:
+            if self.samples.digests[number] not in self._marks:
+                wanted.setdefault(self.samples.digests[number], number)
+        picks = [self.test.picks[self.places[number]] for number in wanted.values()]
+        pictures = (self.test.rows[pick.part].encoded(pick.row) for pick in picks)
+        self._marks |= zip(wanted, marked(pictures), strict=True)
+        digests = dict.fromkeys(self.samples.digests[number] for number in numbers)
+        return [(digest, self._marks[digest]) for digest in digests if self._marks[digest]]
+
+    def _trained(self, folder: DataFolder, tasks: Sequence[str] | None, total: int) -> Iterator[bytes]:
+        """Yield the mark of each different picture of a data set."""
+        seen: set[bytes] = set()
+
+        def fresh() -> Iterator[bytes]:
+            for number, row in enumerate(_rows(folder, self.split, tasks, pictures=True), start=1):
+                key = bytes.fromhex(row["sha256"])[:16]
+                if key not in seen:
+                    seen.add(key)
+                    yield row["image"]["bytes"]
+                self.show.update(number, total)
+
+        yield from filter(None, marked(fresh()))
