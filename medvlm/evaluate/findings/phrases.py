@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import NamedTuple
+
+from medvlm.evaluate.findings.matcher import Matcher
 
 OBSERVATIONS = (
     "No Finding",
@@ -40,35 +42,6 @@ class Meaning(NamedTuple):
     observations: tuple[str, ...]
     state: str
     """"" (the context decides), negative or uncertain; normal, abnormal (the whole examination) or ignored."""
-
-
-class Found(NamedTuple):
-    """A match of `[start, end)` in a sentence, and which meaning it has by its number in the matcher."""
-
-    start: int
-    end: int
-    meaning: int
-
-
-class Matcher:
-    """Groups of patterns as one expression; of two that begin at the same place the longer pattern is tried first."""
-
-    def __init__(self, groups: Iterable[tuple[Iterable[str], int]]) -> None:
-        pairs = [(pattern, meaning) for patterns, meaning in groups for pattern in patterns]
-        pairs.sort(key=lambda pair: -len(pair[0]))
-        self._meanings = [meaning for _, meaning in pairs]
-        # Only words' beginnings are tried; a cue may begin with a colon, a blank or a dash.
-        parts = "|".join(f"({_edge(pattern)}{pattern})" for pattern, _ in pairs)
-        self._expression = re.compile(rf"(?:{parts})(?!\w)")
-
-    def find(self, text: str) -> Iterator[Found]:
-        """Yield the matches in lower-case `text`, left to right, none overlapping."""
-        for match in self._expression.finditer(text):
-            yield Found(*match.span(), self._meanings[(match.lastindex or 1) - 1])
-
-
-def _edge(pattern: str) -> str:
-    return "" if pattern[0] in ":, " else r"\b"
 
 
 class Phrases(NamedTuple):

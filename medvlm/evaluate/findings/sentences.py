@@ -16,6 +16,7 @@ from medvlm.evaluate.findings.phrases import Meaning, phrases
 
 _BOUNDARY = re.compile(r"(?<!\bvs)(?<!\bapprox)(?<!\bdr)(?:[.!?]+(?=\s|$)|[;\n]+)", re.IGNORECASE)
 _WRAPPED = re.compile(r"\n(?=[ \t]*[a-z])")
+_LONGEST = 1000  # characters of a sentence; a longer one is read in pieces, so that time stays linear
 _BLANK = re.compile(r"\s")
 _NOT_TODAY = re.compile(
     r"\s*(?:indication|(?:clinical )?history|reason for|clinical (?:information|data)|\d+[- ]year[- ]old)"
@@ -99,14 +100,21 @@ class Rules:
 
 
 def split(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (start, sentence) of each sentence of `text`; a line that goes on in lower case is no new sentence."""
+    """Yield (start, sentence) of each sentence of `text`, which together are `text`, one blank for some line ends.
+
+    A line that goes on in lower case is no new sentence.
+    """
     text = _WRAPPED.sub(" ", text)
     start = 0
-    for boundary in _BOUNDARY.finditer(text):
-        yield start, text[start : boundary.end()]
-        start = boundary.end()
-    if start < len(text):
-        yield start, text[start:]
+    for end in [*(boundary.end() for boundary in _BOUNDARY.finditer(text)), len(text)]:
+        while end - start > _LONGEST:
+            cut = text.rfind(" ", start + 1, start + _LONGEST)
+            cut = cut if cut > 0 else start + _LONGEST
+            yield start, text[start:cut]
+            start = cut
+        if start < end:
+            yield start, text[start:end]
+        start = end
 
 
 def read(sentence: str, negation: Negation) -> Sentence:
