@@ -1,21 +1,18 @@
-"""`medvlm eval`: generate what is missing, score it, print the table."""
+"""`medvlm eval`: generate what is missing, score it, say what the scores mean."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from medvlm.cli import eval_options as given
 from medvlm.cli.common import DebugOption, QuietOption, progress, say, warn
 
-LABELS = {
-    "model": "model",
-    "base": "base, untuned",
-    "constant": "constant answer",
-    "blank": "model, blank images",
-    "predictions": "predictions",
-}
+if TYPE_CHECKING:
+    from medvlm.evaluate.score_table import Settings
+    from medvlm.runs import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -24,93 +21,168 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: Annotated[str | None, typer.Argument(help="A run's folder; the newest finished run when left out.")] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions", help='Score this JSONL instead: {"id", "prediction", "references": [...]} a line.'
-        ),
-    ] = None,
-    metrics: Annotated[str, typer.Option("--metrics", help="Any of bleu, rouge, cider.")] = "bleu,rouge,cider",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores there, unrounded.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="train, validation or test; the recipe's own.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows, evenly spread.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Samples generated at a time.")] = None,
+    runs: given.Runs = None,
+    predictions: given.Predictions = None,
+    references: given.References = None,
+    model: given.Model = None,
+    like: given.Like = None,
+    data: given.Data = None,
+    trained_on: given.TrainedOn = None,
+    split: given.Split = None,
+    limit: given.Limit = None,
+    no_base: given.NoBase = False,
+    controls: given.Controls = "200",
+    exclude_leaked: given.ExcludeLeaked = False,
+    batch_size: given.BatchSize = None,
+    engine: given.EngineName = "transformers",
+    workers: given.Workers = 1,
+    ray_address: given.RayAddress = None,
+    metrics: given.Metrics = "auto",
+    tokenizer: given.Tokenizer = "ptb",
+    case: given.Case = "lower",
+    stem: given.Stem = False,
+    idf: given.Idf = None,
+    bootstrap: given.Resamples = 1000,
+    groups: given.Groups = "group",
+    seed: given.Seed = 0,
+    json_file: given.JsonFile = None,
+    all_columns: given.AllColumns = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score a run beside its untuned base, the best constant answer, and itself on blank images.
+    """Score a run beside its untuned base, the best constant answer, and itself with pictures that tell nothing.
 
-    Example: medvlm eval --metrics bleu,rouge,cider --json scores.json
+    Several runs, or prediction files, are compared on the samples that all of them answered.
+
+    Example: medvlm eval
+
+    Example: medvlm eval runs/A runs/B --json comparison.json
+
+    Example: medvlm eval --predictions answers.csv --references annotations.json
+
+    Example: medvlm eval --model google/paligemma2-3b-mix-448 --like runs/latest
     """
     from medvlm.errors import UsageError
-    from medvlm.evaluate.metrics import parse_metrics
+    from medvlm.evaluate.metrics import Options, parse_metrics
+    from medvlm.evaluate.score_table import Settings
 
-    names = parse_metrics(metrics)
-    if predictions is not None:
-        if run is not None:
-            raise UsageError("name a run or --predictions FILE, not both")
-        table = _score_file(predictions, names)
+    asked = [name for name, value in (("RUN", runs), ("--predictions", predictions), ("--model", model)) if value]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)}: name one of them")
+    _check_companions({"--references": references}, "--predictions", predictions)
+    _check_companions({"--like": like, "--data": data, "--trained-on": trained_on}, "--model", model)
+    if split not in (None, "train", "validation", "test"):
+        raise UsageError(f'--split "{split}": expected train, validation or test')
+    settings = Settings(
+        metrics=None if metrics.strip().lower() == "auto" else parse_metrics(metrics),
+        split=split,
+        limit=limit,
+        batch_size=batch_size,
+        options=Options(tokenizer, case, stem, idf),
+        bootstrap=bootstrap,
+        controls=_controls(controls),
+        engine=engine,
+        workers=workers,
+        ray_address=ray_address,
+        exclude_leaked=exclude_leaked,
+        base=not no_base,
+        group_by=groups,
+        seed=seed,
+    )
+    show = _Show(all_columns, quiet)
+    if predictions:
+        result = _files(predictions, references, settings, show)
     else:
-        if split not in (None, "train", "validation", "test"):
-            raise UsageError(f'--split "{split}": expected train, validation or test')
-        from medvlm.evaluate.evaluation import Settings, evaluate_run
-        from medvlm.runs import open_run
-
-        found = open_run(run)
-        settings = Settings(names, split, limit, batch_size)
-        table = evaluate_run(found, settings, lambda label: progress(label, quiet))
-        say(f"{found.path}, {table['split']} split", quiet)
-    _print_table(table)
-    for name, count in table["empty_predictions"].items():
-        if count:
-            warn(
-                f"{LABELS.get(name, name)}: {count} of {table['n']} predictions are empty; they are scored as they are"
-            )
+        result = _runs(_baseline(model, like, data, trained_on) if model else _open(runs), settings, show)
     if json_file is not None:
         from medvlm.io import write_json
 
-        keys = ("schema", "n", "rows", "signatures", "comparisons", "by_task")
-        write_json(json_file, {key: table[key] for key in keys if table.get(key)})
+        write_json(json_file, result)
         say(f"scores: {json_file}", quiet)
 
 
-def _score_file(path: Path, names: list[str]) -> dict[str, Any]:
-    from medvlm.evaluate.metrics import score
-    from medvlm.evaluate.predictions_file import read
+def _check_companions(options: dict[str, Any], leader: str, value: Any) -> None:
+    from medvlm.errors import UsageError
 
-    rows = read(path)
-    found = score(names, [row.prediction for row in rows], [row.references for row in rows])
-    return {
-        "schema": 1,
-        "n": found.n,
-        "rows": {"model": found.values},
-        "signatures": found.signatures,
-        "empty_predictions": {"model": found.empty},
-    }
+    alone = [name for name, given in options.items() if given]
+    if alone and not value:
+        raise UsageError(f"{alone[0]} goes with {leader}")
 
 
-def _print_table(table: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _controls(text: str) -> int | None:
+    from medvlm.errors import UsageError
 
-    keys = list(table["rows"]["model"])
-    shown = Table(title=f"scores, n = {table['n']}", title_justify="left")
-    shown.add_column("row", no_wrap=True)
-    for key in keys:
-        shown.add_column(key.replace("finding_accuracy", "finding acc."), justify="right", no_wrap=True)
-    for name, values in table["rows"].items():
-        shown.add_row(LABELS.get(name, name), *(f"{values[key]:.4f}" for key in keys))
-    # Wide enough for every column: a table in a log must not be cut.
-    console = Console()
-    Console(width=max(console.width, 24 + 13 * len(keys))).print(shown)
-    for name, metrics in table.get("comparisons", {}).items():
-        for metric, interval in metrics.items():
-            say(
-                f"model minus {LABELS[name]}: {metric} {interval['difference']:+.4f} "
-                f"[{interval['low']:+.4f}, {interval['high']:+.4f}] (95 %, bootstrap over groups)"
-            )
-            if interval["low"] <= 0:
-                warn(f"the model does not clearly beat the row «{LABELS[name]}» in {metric}")
-    for metric, signature in table["signatures"].items():
-        say(f"{metric}: {signature}")
+    word = text.strip().lower()
+    if word in ("all", "none"):
+        return None if word == "all" else 0
+    if not (word.isascii() and word.isdecimal()):
+        raise UsageError(f'--controls "{text}": expected a number of samples, all or none')
+    return int(word)
+
+
+class _Show:
+    """Prints results as they come."""
+
+    def __init__(self, all_columns: bool, quiet: bool) -> None:
+        self.all_columns, self.quiet = all_columns, quiet
+
+    def table(self, scores: dict[str, Any], title: str, model: str = "model") -> None:
+        from medvlm.cli import eval_table
+
+        eval_table.print_scores(scores, title, model, self.all_columns)
+        for sentence in scores["warnings"]:
+            warn(sentence)
+
+    def comparison(self, found: dict[str, Any]) -> None:
+        from medvlm.cli import eval_table
+
+        eval_table.print_comparison(found, self.all_columns)
+
+
+def _open(names: list[str] | None) -> list[Run]:
+    from medvlm.runs import open_run
+
+    return [open_run(name) for name in names] if names else [open_run(None)]
+
+
+def _baseline(model: str, like: str | None, data: list[str] | None, trained_on: list[str] | None) -> list[Run]:
+    import sys
+
+    from medvlm.evaluate import baseline_run
+
+    command = " ".join(["medvlm", *sys.argv[1:]])
+    return [baseline_run.make(model, like, data or [], trained_on or [], command)]
+
+
+def _runs(runs: list[Run], settings: Settings, show: _Show) -> dict[str, Any]:
+    from medvlm.evaluate.evaluation import evaluate_run, evaluate_runs
+
+    def bar(label: str) -> Any:
+        return progress(label, show.quiet)
+
+    if len(runs) == 1:
+        scores = evaluate_run(runs[0], settings, bar)
+        show.table(scores, f"{runs[0].path}, {scores['split']} split")
+        return scores
+    each, comparison = evaluate_runs(runs, settings, bar)
+    for run, scores in zip(runs, each, strict=True):
+        show.table(scores, f"{run.path}, {scores['split']} split")
+    show.comparison(comparison)
+    return comparison
+
+
+def _files(paths: list[Path], references: Path | None, settings: Settings, show: _Show) -> dict[str, Any]:
+    from medvlm.errors import UsageError
+    from medvlm.evaluate import files
+
+    if len(set(paths)) < len(paths):
+        raise UsageError("--predictions: one file is named twice; name different ones to compare")
+    rows = {str(path): files.rows_of(path, references, settings) for path in paths}
+    tables = {name: files.score_rows(listed, settings) for name, listed in rows.items()}
+    for name, scores in tables.items():
+        show.table(scores, name, "predictions")
+    if len(paths) == 1:
+        return next(iter(tables.values()))
+    comparison = files.compare_rows(rows, settings)
+    show.comparison(comparison)
+    return comparison

@@ -84,6 +84,14 @@ BatchSize = Annotated[
 EngineName = Annotated[
     str, typer.Option("--engine", help="transformers, or vllm (pip install 'medvlm[vllm]').", rich_help_panel=HOW)
 ]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=1, help="Copies of the model that answer side by side (Ray).", rich_help_panel=HOW),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="Of a running Ray cluster, for --workers.", rich_help_panel=HOW),
+]
 Metrics = Annotated[
     str,
     typer.Option(

@@ -94,7 +94,7 @@ def cell(value: float | None, interval: Sequence[float] | None) -> str:
         return "-"
     if interval is None:
         return f"{value:.4f}"
-    digits = 3 if 0 < interval[1] - interval[0] < 0.02 else 2
+    digits = 3 if 0.0005 < interval[1] - interval[0] < 0.02 else 2
     return f"{value:.3f} [{_bare(interval[0], digits)}, {_bare(interval[1], digits)}]"
 
 

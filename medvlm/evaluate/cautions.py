@@ -18,6 +18,13 @@ FEW, FEW_GROUPS = 100, 30
 LENGTHS = (0.5, 2.0)
 """Answers shorter or longer than the references by these factors are named."""
 
+_LEAKS = {
+    "images_same": "the same image",
+    "images_near": "nearly the same image",
+    "texts_same": "the same text, as like cases often have,",
+    "groups_shared": "the same article or patient",
+}
+
 _ALIKE = 0.1
 """Distinct answers by distinct references below which they are called alike."""
 
@@ -109,11 +116,13 @@ def _leakage(table: Mapping[str, Any], train_known: bool) -> Iterator[str]:
     if not train_known:
         yield "what this model was trained on is not known, so whether it has seen these samples is not known either"
     leakage = table.get("leakage")
-    if leakage and leakage["leaked"]:
-        out = "with_leaked" in table
-        yield (
-            f"{leakage['leaked']} of {leakage['n']} samples are in the training data too, as pictures or as texts"
-            + ("; they are left out" if out else "; --exclude-leaked scores without them")
+    if not leakage:
+        return
+    yield from leakage["missing"]
+    if leakage["leaked"]:
+        counts = ", ".join(f"{label} {leakage[key]}" for key, label in _LEAKS.items() if leakage[key])
+        yield f"{leakage['leaked']} of {leakage['n']} samples are in the training data too ({counts}); " + (
+            "they are left out" if "with_leaked" in table else "--exclude-leaked scores without them"
         )
 
 

@@ -1,4 +1,11 @@
-"""Evaluate a run: predictions of the model, its base, itself on blank images, and the constant answer, then scores."""
+"""Evaluate a run: predictions of the model, its base and the constant answer, controls, then scores and what they mean.
+
+`eval/<split>/scores.json`, schema 2, holds: n, groups, split, split_hash, limit, decoding, engine, data, constant,
+constant_search; rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references, slices,
+slices_left_out (see `medvlm.evaluate.score_table`); controls (see `medvlm.evaluate.controls`; null where none were
+asked for); leakage (see `medvlm.evaluate.leakage`; null where the training data is not known); with_leaked (n and rows
+with the samples that --exclude-leaked leaves out everywhere else); warnings (sentences).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlm.errors import InputError
-from medvlm.evaluate import baselines, findings, predict
-from medvlm.evaluate.metrics import score
+from medvlm.errors import InputError, UsageError
+from medvlm.evaluate import baselines, controls, engines, predict
+from medvlm.evaluate.baseline_run import is_baseline
+from medvlm.evaluate.cautions import cautions
+from medvlm.evaluate.files import compare_rows
+from medvlm.evaluate.score_table import Row, Settings, grouped_by, scored, table
 from medvlm.io import stable_hash, write_json, write_text
 from medvlm.models.locate import check_weights
 from medvlm.recipe.models import Recipe
@@ -18,9 +28,11 @@ from medvlm.runs import Run
 
 if TYPE_CHECKING:
     from medvlm.data.mixture import Mixture
+    from medvlm.evaluate.leakage import Leakage
+    from medvlm.evaluate.shown import Picture
 
-ROWS = ("model", "base", "constant", "blank")
-RESAMPLES = 1000
+Show = Callable[[str], Any]
+"""label -> context manager that gives a progress to tell."""
 
 
 def file_name(row: str) -> str:
@@ -29,16 +41,22 @@ def file_name(row: str) -> str:
 
 
 @dataclasses.dataclass(slots=True)
-class Settings:
-    """What `medvlm eval` may change of the recipe's own evaluation."""
+class _Job:
+    """One evaluation under way."""
 
-    metrics: list[str]
-    split: str | None = None
-    limit: int | None = None
-    batch_size: int | None = None
+    run: Run
+    recipe: Recipe
+    settings: Settings
+    mixture: Mixture
+    places: list[int]
+    show: Show
+
+    @property
+    def folder(self) -> Path:
+        return self.run.evaluation(self.recipe.eval.split)
 
 
-def evaluate_run(run: Run, settings: Settings, show: Callable[[str], Any]) -> dict[str, Any]:
+def evaluate_run(run: Run, settings: Settings, show: Show) -> dict[str, Any]:
     """Generate what is missing, score it, and write `eval/<split>/{predictions*.jsonl,scores.json}`.
 
     Args:
@@ -52,29 +70,60 @@ def evaluate_run(run: Run, settings: Settings, show: Callable[[str], Any]) -> di
     Raises:
         InputError: the split is empty, or the data or weights are gone.
     """
+    scores, _ = _evaluated(run, settings, show)
+    return scores
+
+
+def evaluate_runs(runs: Sequence[Run], settings: Settings, show: Show) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Evaluate each run as `evaluate_run`, then compare them on the samples that all of them answered.
+
+    Returns:
+        The contents of their scores.json, and the comparison (see `medvlm.evaluate.compare`).
+
+    Raises:
+        InputError: as `evaluate_run`; no sample in common.
+        UsageError: the same run twice.
+    """
+    names = [run.path.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.path) for run in runs]
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise UsageError(f"{', '.join(names)}: one run is named twice; name different ones to compare")
+    found = [_evaluated(run, settings, show) for run in runs]
+    rows = {name: own for name, (_, own) in zip(names, found, strict=True)}
+    return [scores for scores, _ in found], compare_rows(rows, settings)
+
+
+def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any], list[Row]]:
+    """Return the content of scores.json and the model's rows that it is about."""
     recipe = _with(run.recipe(), settings)
     mixture, places = _rows(recipe)
     _same_as_trained_on(run, mixture)
-    folder = run.evaluation(recipe.eval.split)
+    engines.check(_choice(settings), run, recipe)
+    job = _Job(run, recipe, settings, mixture, places, show)
+    leakage = _leakage(job)
     constants = _constants(recipe)
-    rows = {
-        "model": _generate(run, recipe, mixture, places, folder, show, "model"),
-        "base": _generate(run, recipe, mixture, places, folder, show, "base"),
-        "constant": _constant_rows(constants, mixture, places, folder),
-        "blank": _generate(run, recipe, mixture, places, folder, show, "blank"),
-    }
-    scores = {
-        **score_table(rows, settings.metrics),
+    rows = {"model": _generate(job, "model", places)}
+    if settings.base and not is_baseline(run.facts()):
+        rows["base"] = _generate(job, "base", places)
+    rows["constant"] = _constant_rows(constants, job)
+    others = _other_pictures(job)
+    rows = {name: _described(listed, job) for name, listed in rows.items()}
+    leaked = set(leakage.leaked) if leakage and settings.exclude_leaked else set[str]()
+    clean = {name: _without(listed, leaked) for name, listed in rows.items()}
+    scores = _scores(rows, clean, others, leakage, settings)
+    scores |= {
         "split": recipe.eval.split,
+        "split_hash": stable_hash([row["id"] for row in clean["model"]]),
+        "limit": recipe.eval.limit,
+        "decoding": predict.decoding(recipe, run=run),
+        "engine": settings.engine,
+        "data": mixture.facts(),
         "constant": {task: constant.text for task, constant in constants.items()},
         "constant_search": {task: {"tried": c.tried, "distinct": c.distinct} for task, c in constants.items()},
-        "decoding": predict.decoding(recipe),
-        "data": mixture.facts(),
-        "split_hash": stable_hash([row["id"] for row in rows["model"]]),
-        "limit": recipe.eval.limit,
     }
-    write_json(folder / "scores.json", scores)
-    return scores
+    write_json(job.folder / "scores.json", scores)
+    return scores, clean["model"]
 
 
 def _with(recipe: Recipe, settings: Settings) -> Recipe:
@@ -118,32 +167,60 @@ def _rows(recipe: Recipe) -> tuple[Mixture, list[int]]:
     return mixture, places
 
 
-def _generate(
-    run: Run,
-    recipe: Recipe,
-    mixture: Mixture,
-    places: Sequence[int],
-    folder: Path,
-    show: Callable[[str], Any],
-    row: str,
-) -> list[dict[str, Any]]:
-    def predictor() -> predict.Predictor:
-        from medvlm.models.load import load_base
+_SHOWN: dict[str, Picture] = {"blank": "blank", "shuffled": "shuffled"}
 
-        loaded = load_base(recipe) if row == "base" else predict.load_tuned(run, recipe)
-        return predict.Predictor(loaded, recipe)
 
-    with show(f"predict {row}") as bar:
+def _choice(settings: Settings) -> engines.Choice:
+    return engines.Choice(settings.engine, settings.workers, settings.ray_address)
+
+
+def _generate(job: _Job, row: str, places: Sequence[int]) -> list[Row]:
+    """Return the predictions of one row; blank and shuffled are the model with other pictures."""
+    run, recipe, settings = job.run, job.recipe, job.settings
+
+    def engine() -> engines.Engine:
+        return engines.load(_choice(settings), run, recipe, base=row == "base")
+
+    with job.show(f"predict {row}") as bar:
         return predict.predict_rows(
-            mixture,
+            job.mixture,
             places,
             recipe,
-            predictor,
-            folder / file_name(row),
+            engine,
+            job.folder / file_name(row),
             bar,
-            fingerprint=predict.fingerprint(run, recipe, mixture, row),
-            blank=row == "blank",
+            fingerprint=predict.fingerprint(run, recipe, job.mixture, row, settings.engine),
+            picture=_SHOWN.get(row, "own"),
+            seed=settings.seed,
         )
+
+
+def _other_pictures(job: _Job) -> dict[str, list[Row]]:
+    """Return the model's answers to some samples with other pictures; none where none are asked for."""
+    if job.settings.controls == 0:
+        return {}
+    chosen = controls.choose(job.places, job.settings.controls, job.settings.seed)
+    return {name: _generate(job, name, chosen) for name in controls.PICTURES}
+
+
+def _described(rows: list[Row], job: _Job) -> list[Row]:
+    """Return the rows with the data set that each is of, where there are several, and with the groups asked for."""
+    if len(job.mixture.parts) > 1:
+        titles = [facts["title"] for facts in job.mixture.facts()]
+        owners = [titles[job.mixture.picks[place].part] for place in job.places]
+        rows = [row | {"data": owner} for row, owner in zip(rows, owners, strict=True)]
+    return grouped_by(rows, job.settings.group_by)
+
+
+def _leakage(job: _Job) -> Leakage | None:
+    """Return what of the split the training data holds too; None where the training data is not known."""
+    from medvlm.evaluate import leakage
+
+    facts = job.run.facts()
+    if is_baseline(facts) and not facts.get("trained_on"):
+        return None
+    with job.show("leakage") as bar:
+        return leakage.of_run(job.run, job.mixture, job.places, bar)
 
 
 def _constants(recipe: Recipe) -> dict[str, baselines.Constant]:
@@ -157,89 +234,45 @@ def _constants(recipe: Recipe) -> dict[str, baselines.Constant]:
     return baselines.best_constants(chosen, validation, recipe.seed)
 
 
-def _constant_rows(
-    constants: dict[str, baselines.Constant], mixture: Mixture, places: Sequence[int], folder: Path
-) -> list[dict[str, Any]]:
+def _constant_rows(constants: dict[str, baselines.Constant], job: _Job) -> list[Row]:
     rows = []
-    for place in places:
-        row = predict.row_of(mixture.text(place))
+    for place in job.places:
+        row = predict.row_of(job.mixture.text(place))
         rows.append(row | {"prediction": constants[str(row["task"])].text if row["task"] in constants else ""})
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(folder / file_name("constant"), text)
+    write_text(job.folder / file_name("constant"), text)
     return rows
 
 
-def score_table(rows: dict[str, list[dict[str, Any]]], metrics: list[str]) -> dict[str, Any]:
-    """Score every row of the table on the same references.
-
-    Args:
-        rows: name -> predictions in one order, each with id, prediction, references, group, task, finding.
-        metrics: names for `medvlm.evaluate.metrics.score`.
-
-    Returns:
-        schema, n, rows, signatures; by_task; comparisons (model minus each other row, per-segment CIDEr or else
-        ROUGE-L, with a 95 % interval from a bootstrap over groups); distinct outputs and empty predictions.
-    """
-    table: dict[str, Any] = {"schema": 1, "n": len(rows["model"]), "rows": {}, "signatures": {}}
-    segments = {}
-    for name, predictions in rows.items():
-        found = _score(predictions, metrics)
-        table["rows"][name] = found.values | _finding_accuracy(predictions)
-        table["signatures"] = found.signatures
-        segments[name] = found.per_segment
-    table["by_task"] = _by_task(rows, metrics)
-    table["comparisons"] = _comparisons(rows, segments)
-    table["distinct_outputs"] = {name: len({row["prediction"] for row in listed}) for name, listed in rows.items()}
-    table["empty_predictions"] = {
-        name: sum(1 for row in listed if not row["prediction"].strip()) for name, listed in rows.items()
-    }
-    return table
+def _scores(
+    rows: dict[str, list[Row]],
+    clean: dict[str, list[Row]],
+    others: dict[str, list[Row]],
+    leakage: Leakage | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Return the table, controls, leakage and warnings of the `clean` rows among all `rows`."""
+    if not clean["model"]:
+        raise InputError("every sample is in the training data too; score them without --exclude-leaked")
+    found = table(clean, settings)
+    names = list(found["signatures"])
+    found["controls"] = _controls(clean["model"], others, names, settings)
+    found["leakage"] = leakage and leakage.as_dict()
+    if settings.exclude_leaked:
+        values = {name: scored(listed, names, settings.options).values for name, listed in rows.items()}
+        found["with_leaked"] = {"n": len(rows["model"]), "rows": values}
+    found["warnings"] = cautions(found, leakage is not None)
+    return found
 
 
-def _score(rows: Sequence[dict[str, Any]], metrics: list[str]) -> Any:
-    return score(metrics, [row["prediction"] for row in rows], [row["references"] for row in rows])
+def _controls(model: list[Row], others: dict[str, list[Row]], names: list[str], settings: Settings) -> Row | None:
+    if not others:
+        return None
+    by_id = {row["id"]: row for row in model}
+    shown = {name: [row for row in listed if row["id"] in by_id] for name, listed in others.items()}
+    own = [by_id[row["id"]] for row in shown["blank"]]
+    return controls.measure({"model": own, **shown}, model, names, settings) if own else None
 
 
-def _by_task(rows: dict[str, list[dict[str, Any]]], metrics: list[str]) -> dict[str, Any]:
-    tasks = sorted({str(row["task"]) for row in rows["model"] if row.get("task")})
-    if len(tasks) < 2:
-        return {}
-    table = {}
-    for task in tasks:
-        chosen = {name: [row for row in listed if row["task"] == task] for name, listed in rows.items()}
-        values = {name: _score(listed, metrics).values | _finding_accuracy(listed) for name, listed in chosen.items()}
-        if task == "vqa":
-            for name, listed in chosen.items():
-                values[name]["exact_match"] = sum(map(_right, listed)) / len(listed)
-        table[task] = {"n": len(chosen["model"]), "rows": values}
-    return table
-
-
-def _right(row: dict[str, Any]) -> bool:
-    given = " ".join(row["prediction"].lower().split())
-    return given in {" ".join(text.lower().split()) for text in row["references"]}
-
-
-def _finding_accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the share of texts that name just the known finding, where findings are known."""
-    known = [row for row in rows if row.get("finding") and row.get("task") in ("caption", "report")]
-    if not known:
-        return {}
-    accuracy = findings.finding_accuracy([row["prediction"] for row in known], [row["finding"] for row in known])
-    return {"finding_accuracy": accuracy}
-
-
-def _comparisons(rows: dict[str, list[dict[str, Any]]], segments: dict[str, Any]) -> dict[str, Any]:
-    from medvlm.evaluate.statistics import paired_bootstrap
-
-    metric = next((name for name in ("cider", "rouge_l") if name in segments["model"]), None)
-    if metric is None:
-        return {}
-    groups = [str(row.get("group") or row["id"]) for row in rows["model"]]
-    table = {}
-    for name in rows:
-        if name == "model":
-            continue
-        interval = paired_bootstrap(segments["model"][metric], segments[name][metric], groups, RESAMPLES)
-        table[name] = {metric: {"difference": interval.difference, "low": interval.low, "high": interval.high}}
-    return table
+def _without(rows: list[Row], leaked: set[str]) -> list[Row]:
+    return [row for row in rows if row["id"] not in leaked]

@@ -38,6 +38,9 @@ class Settings:
     controls: int | None = CONTROLS
     """At most so many samples with blank and with shuffled pictures; None is all, 0 none."""
     engine: str = "transformers"
+    workers: int = 1
+    """Copies of the model that answer side by side, through Ray."""
+    ray_address: str | None = None
     exclude_leaked: bool = False
     base: bool = True
     """Score the untuned base too."""

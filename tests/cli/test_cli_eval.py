@@ -10,7 +10,7 @@ import pytest
 
 from medvlm.cli import run
 
-KEYS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1", "cider"]
+KEYS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1", "cider")
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -33,12 +33,12 @@ def test_json_holds_the_scores_unrounded(tmp_path: Path, capsys: pytest.CaptureF
         run(["eval", "--predictions", file, "--metrics", "bleu,rouge,cider", "--json", str(tmp_path / "s.json")]) == 0
     )
     said = capsys.readouterr()
-    assert "1 of 3 predictions are empty" in said.err
+    assert "1 of 3 answers of the model are empty" in said.err
     found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
-    assert list(found) == ["schema", "n", "rows", "signatures"]
-    assert (found["schema"], found["n"]) == (1, 3)
+    assert (found["schema"], found["n"], found["groups"]) == (2, 3, 3)
     assert list(found["rows"]) == ["model"]
-    assert list(found["rows"]["model"]) == KEYS
+    assert set(found["rows"]["model"]) >= set(KEYS)
+    assert set(found["intervals"]["model"]) == set(found["rows"]["model"])
     assert set(found["signatures"]) == {"bleu", "rouge", "cider"}
     expected, _ = Bleu(4).compute_score(
         {row["id"]: row["references"] for row in ROWS}, {row["id"]: [row["prediction"]] for row in ROWS}, verbose=0
@@ -51,7 +51,8 @@ def test_json_holds_the_scores_unrounded(tmp_path: Path, capsys: pytest.CaptureF
 def test_only_the_asked_metrics(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", ROWS)
     assert run(["eval", "--predictions", file, "--metrics", "cider", "--json", str(tmp_path / "s.json")]) == 0
-    assert list(json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["rows"]["model"]) == ["cider"]
+    found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["rows"]["model"]
+    assert {key.partition("_")[0] for key in found} == {"cider"}
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,78 @@ def test_wrong_files_say_the_line(
     assert len(error.splitlines()) == 1
     assert said in error
     assert not out.exists()
+
+
+def test_the_table_fits_a_hundred_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row | {"id": f"{row['id']}{i}", "task": "report"} for row in ROWS for i in range(20)]
+    assert run(["eval", "--predictions", write(tmp_path / "p.jsonl", rows)]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("┏", "│", "└"))]
+    assert len(table) == 3
+    assert max(map(len, table)) <= 100
+
+
+def test_all_columns_prints_every_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "--predictions", write(tmp_path / "p.jsonl", ROWS), "--all-columns"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"│ {key} " in said for key in KEYS)
+
+
+def many(number: int, right: int) -> list[dict[str, Any]]:
+    """Return rows of which the first `right` are answered as they should be."""
+    texts = ["a nodule in the left lung", "no effusion", "the heart is large", "a fracture of the rib"]
+    return [
+        {"id": i, "prediction": texts[i % 4] if i < right else "nothing", "references": [texts[i % 4]]}
+        for i in range(number)
+    ]
+
+
+def test_two_files_are_compared_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = write(tmp_path / "good.jsonl", many(80, 70)), write(tmp_path / "bad.jsonl", many(100, 20)[::-1])
+    out = tmp_path / "c.json"
+    assert run(["eval", "--predictions", good, "--predictions", bad, "--metrics", "rouge", "--json", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"{good} is better than {bad} in ROUGE-L" in said
+    assert f"{bad}: 20 of its samples were not answered by all and are left out here" in said
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert (found["n"], found["runs"]) == (80, [good, bad])
+    (pair,) = found["pairs"]
+    # Of 80 samples one answers 70 right and the other 20, and a wrong answer shares no word.
+    assert pair["keys"]["rouge_l"]["difference"] == pytest.approx(50 / 80)
+    assert 0 < pair["keys"]["rouge_l"]["p"] < 0.01
+
+
+def test_equal_files_do_not_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write(tmp_path / f"{name}.jsonl", many(40, 20)) for name in "ab"]
+    assert run(["eval", "--predictions", files[0], "--predictions", files[1], "--metrics", "bleu"]) == 0
+    assert "do not clearly differ in BLEU-4: +.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--controls", "some"], 2, "expected a number of samples, all or none"),
+        (["--references", "r.json"], 2, "--references goes with --predictions"),
+        (["--like", "runs/x"], 2, "--like goes with --model"),
+        (["runs/x", "--predictions", "p.jsonl"], 2, "RUN and --predictions: name one of them"),
+        (["--model", "medvlm/tiny-base"], 2, "--model needs data"),
+        (["--predictions", "p.jsonl", "--predictions", "p.jsonl"], 2, "named twice"),
+        (["--split", "dev"], 2, "expected train, validation or test"),
+        (["--predictions", "p.jsonl", "--groups", "patient"], 3, '"patient": no row has this column'),
+        (["--predictions", "p.jsonl", "--tokenizer", "words"], 2, "words"),
+        (["--predictions", "p.jsonl", "--metrics", "blue"], 2, "bleu"),
+    ],
+)
+def test_wrong_calls_are_one_line(
+    words: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("p.jsonl"), ROWS)
+    assert run(["eval", *words]) == code
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert said in error

@@ -23,7 +23,15 @@ FINE: dict[str, Any] = {
         "kept_without_image": {"cider": 0.3},
         "visual_reliance": {"cider": {"difference": 0.4, "low": 0.1, "high": 0.7}},
     },
-    "leakage": {"n": 400, "leaked": 0},
+    "leakage": {
+        "n": 400,
+        "leaked": 0,
+        "images_same": 5,
+        "images_near": 0,
+        "texts_same": 2,
+        "groups_shared": 0,
+        "missing": [],
+    },
 }
 
 
@@ -54,7 +62,12 @@ def test_good_scores_are_said_nothing_against() -> None:
         ("controls.kept_without_image.cider", 0.81, "keeps 81% of its CIDEr"),
         ("controls.visual_reliance.cider.low", -0.1, "another sample's picture does the model as well"),
         ("controls", None, "left out (--controls none)"),
-        ("leakage.leaked", 7, "7 of 400 samples are in the training data too"),
+        (
+            "leakage.leaked",
+            7,
+            "in the training data too (the same image 5, the same text, as like cases often have, 2); --exclude-leaked",
+        ),
+        ("leakage.missing", ["data/x was not looked at"], "data/x was not looked at"),
         ("n", 99, "99 samples are few"),
         ("groups", 29, "come from 29 groups only"),
         ("bootstrap", None, "no intervals were computed (--bootstrap 0)"),

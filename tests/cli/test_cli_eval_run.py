@@ -1,0 +1,179 @@
+"""`medvlm eval` on runs of the tiny model: everything beside the scores, going on, baselines, comparisons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvlm.cli import run
+from medvlm.evaluate import predict
+from medvlm.io import write_json
+
+
+@pytest.fixture
+def at_run(at_shelf: Path, adapter_run: Path) -> Path:
+    """A working directory with data/pmc and a finished run of it as the latest."""
+    return trained(at_shelf, adapter_run, "adapted")
+
+
+def trained(folder: Path, adapter_run: Path, name: str) -> Path:
+    path = folder / "runs" / name
+    shutil.copytree(adapter_run, path)
+    facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    facts["data"][0]["fingerprint"] = "test-pmc"
+    write_json(path / "run.json", facts)
+    (folder / "runs" / "latest").unlink(missing_ok=True)
+    (folder / "runs" / "latest").symlink_to(name)
+    return path
+
+
+def scores_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "eval" / "test" / "scores.json").read_text(encoding="utf-8"))
+    return found
+
+
+def no_model(*_: Any) -> Any:
+    raise AssertionError("a model was loaded")
+
+
+def test_a_run_is_scored_with_all_that_belongs_beside_it(at_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "--json", "s.json", "--quiet"]) == 0
+    said = capsys.readouterr()
+    found = scores_of(at_run)
+    assert json.loads(Path("s.json").read_text(encoding="utf-8")) == found
+    assert (found["schema"], found["n"], found["split"]) == (2, 6, "test")
+    assert list(found["rows"]) == ["model", "base", "constant"]
+    assert {"bleu_4", "rouge_l", "cider", "accuracy", "findings_micro_f1"} <= set(found["rows"]["model"])
+    assert found["tasks"] == ["caption", "report", "vqa"]
+    assert set(found["comparisons"]) == {"base", "constant"}
+    assert (found["controls"]["n"], found["controls"]["of"]) == (6, 6)
+    assert set(found["controls"]["rows"]) == {"model", "blank", "shuffled"}
+    assert found["leakage"]["n"] == 6
+    assert found["constant"]["vqa"] == "left lung"
+    assert "6 samples are few: read the intervals, not the scores" in found["warnings"]
+    for sentence in found["warnings"]:
+        assert f"warning: {sentence}" in said.err
+    own = [json.loads(line) for line in (at_run / "eval/test/predictions.jsonl").read_text("utf-8").splitlines()]
+    blank = [
+        json.loads(line) for line in (at_run / "eval/test/predictions-blank.jsonl").read_text("utf-8").splitlines()
+    ]
+    changed = sum(a["prediction"].strip() != b["prediction"].strip() for a, b in zip(own, blank, strict=True))
+    assert found["controls"]["image_sensitivity"]["blank"] == pytest.approx(changed / 6)
+
+
+def test_a_second_call_only_scores(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["eval", "--quiet"]) == 0
+    first = scores_of(at_run)
+    monkeypatch.setattr(predict, "load_tuned", no_model)
+    monkeypatch.setattr("medvlm.models.load.load_base", no_model)
+    assert run(["eval", "--quiet"]) == 0
+    assert scores_of(at_run) == first
+    assert (
+        run(["eval", "--quiet", "--metrics", "bleu", "--tokenizer", "13a", "--case", "mixed", "--bootstrap", "0"]) == 0
+    )
+    again = scores_of(at_run)
+    assert set(again["rows"]["model"]) - {"finding_accuracy"} == {"bleu_1", "bleu_2", "bleu_3", "bleu_4"}
+    assert "tok:13a" in again["signatures"]["bleu"]
+    assert again["bootstrap"] is None
+
+
+def test_controls_and_base_can_be_left_out_and_it_is_said(at_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "--controls", "none", "--no-base", "--metrics", "bleu", "--quiet"]) == 0
+    found = scores_of(at_run)
+    assert list(found["rows"]) == ["model", "constant"]
+    assert found["controls"] is None
+    assert "left out (--controls none)" in capsys.readouterr().err
+    assert not (at_run / "eval/test/predictions-blank.jsonl").exists()
+    assert run(["eval", "--controls", "2", "--no-base", "--metrics", "bleu", "--quiet"]) == 0
+    assert (scores_of(at_run)["controls"]["n"], scores_of(at_run)["controls"]["of"]) == (2, 6)
+
+
+def test_an_interrupt_leaves_nothing_half_written(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = predict.Predictor.answers
+    calls: list[int] = []
+
+    def dies(self: Any, *given: Any) -> list[str]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return answers(self, *given)
+
+    monkeypatch.setattr(predict.Predictor, "answers", dies)
+    words = ["eval", "--controls", "none", "--no-base", "--metrics", "bleu", "--quiet"]
+    assert run(words) == 130
+    folder = at_run / "eval/test"
+    assert not (folder / "scores.json").exists()
+    assert not (folder / "predictions.jsonl").exists()
+    assert run(words) == 0
+    # Three batches of two in all: the two that were done are not done again.
+    assert len(calls) == 4
+    assert scores_of(at_run)["n"] == 6
+
+
+def test_two_runs_are_compared(
+    at_run: Path, at_shelf: Path, adapter_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = trained(at_shelf, adapter_run, "other")
+    words = ["eval", "adapted", "other", "--controls", "none", "--no-base", "--metrics", "rouge", "--json", "c.json"]
+    assert run([*words, "--quiet"]) == 0
+    found = json.loads(Path("c.json").read_text(encoding="utf-8"))
+    assert (found["schema"], found["n"], found["runs"]) == (2, 6, ["adapted", "other"])
+    assert (
+        found["rows"]["adapted"]
+        == found["rows"]["other"]
+        == pytest.approx(
+            {key: value for key, value in scores_of(other)["rows"]["model"].items() if key != "finding_accuracy"}
+        )
+    )
+    assert "adapted and other do not clearly differ in ROUGE-L: +.000" in capsys.readouterr().out
+    assert run(["eval", "adapted", "runs/adapted", "--quiet"]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_a_published_model_becomes_a_run_of_its_own(
+    at_run: Path, at_shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--model", "medvlm/tiny-base", "--like", "runs/adapted", "--controls", "2", "--metrics", "bleu"]
+    assert run([*words, "--quiet"]) == 0
+    assert "what this model was trained on is not known" in capsys.readouterr().err
+    (made,) = (path for path in (at_shelf / "runs").iterdir() if "baseline" in path.name)
+    facts = json.loads((made / "run.json").read_text(encoding="utf-8"))
+    assert (facts["kind"], facts["status"]) == ("baseline", "finished")
+    assert facts["license"]["commercial_use"] in ("yes", "no", "conditional", "unknown")
+    assert (at_shelf / "runs" / "latest").resolve() == at_run
+    baseline = scores_of(made)
+    assert list(baseline["rows"]) == ["model", "constant"]
+    assert baseline["leakage"] is None
+    # It answers as the untuned base of the run does.
+    assert run(["eval", "--controls", "none", "--metrics", "bleu", "--quiet"]) == 0
+    assert scores_of(at_run)["rows"]["base"] == baseline["rows"]["model"]
+    monkeypatch.setattr("medvlm.models.load.load_base", no_model)
+    assert run([*words, "--quiet"]) == 0
+    assert sum("baseline" in path.name for path in (at_shelf / "runs").iterdir()) == 1
+
+
+def test_a_baseline_of_another_architecture_is_refused(
+    at_shelf: Path, capsys: pytest.CaptureFixture[str], tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "llava"}
+    write_json(folder / "config.json", config)
+    assert run(["eval", "--model", str(folder), "--data", "data/pmc", "--quiet"]) == 3
+    assert "a model of type llava, and medvlm loads git_llm and paligemma" in capsys.readouterr().err
+    assert not (at_shelf / "runs").exists()
+
+
+def test_known_training_data_of_a_baseline_is_looked_through(at_shelf: Path) -> None:
+    words = ["eval", "--model", "medvlm/tiny-base", "--data", "data/pmc", "--split", "train", "--limit", "4"]
+    words += ["--trained-on", "data/vqa-rad", "--controls", "none", "--metrics", "bleu", "--quiet"]
+    assert run(words) == 0
+    (made,) = (path for path in (at_shelf / "runs").iterdir() if "baseline" in path.name)
+    found = json.loads((made / "eval" / "train" / "scores.json").read_text(encoding="utf-8"))
+    # The two folders hold the same samples.
+    assert found["leakage"]["leaked"] == found["n"] == 4
+    assert run([*words, "--exclude-leaked"]) == 3
