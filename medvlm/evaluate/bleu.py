@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from medvlm.evaluate.metrics import Options, Segments
-from medvlm.evaluate.ngrams import Corpus, Floats, Ints, group_maximum
+from medvlm.evaluate.ngrams import Corpus, Floats, Ints, changes
 from medvlm.evaluate.signature import references_per_segment, signature
+from medvlm.evaluate.tokenize import signed
 
 _SMALL = 1e-9
 _TINY = 1e-15
@@ -29,7 +30,9 @@ class Bleu:
         """Return the settings as one string."""
         options = self.options
         refs = references_per_segment(segments.corpus(options.tokenizer).references())
-        return signature(f"bleu:{self.order}", tok=options.tokenizer, case=options.case, refs=refs, smooth="none")
+        return signature(
+            f"bleu:{self.order}", tok=signed(options.tokenizer), case=options.case, refs=refs, smooth="none"
+        )
 
     def statistics(self, segments: Segments) -> Floats:
         """Return [n, 2 + 2 * order]: hypothesis length, closest reference length, n-grams guessed, n-grams right."""
@@ -57,12 +60,14 @@ class Bleu:
 def _matches(corpus: Corpus, order: int) -> Ints:
     """Return [n] how many of each hypothesis's n-grams are in a reference, each at most as often as in one of them."""
     counts = corpus.ngrams(order)
-    guessed = corpus.is_hypothesis()[counts.document]
-    best = group_maximum(np.where(guessed, 0, counts.count), counts.group_start)
-    starts = counts.group_start
-    own = np.where(guessed[starts], counts.count[starts], 0)
-    where = corpus.segment[counts.document[starts]]
-    return np.bincount(where, np.minimum(own, best), corpus.segments).astype(np.int64)
+    references, own = counts.shared
+    starts = np.flatnonzero(changes(own))
+    if not len(starts):
+        return np.zeros(corpus.segments, dtype=np.int64)
+    best = np.maximum.reduceat(counts.count[references], starts)
+    own = own[starts]
+    matched = np.minimum(counts.count[own], best)
+    return np.bincount(corpus.segment[counts.document[own]], matched, corpus.segments).astype(np.int64)
 
 
 def _closest_reference(corpus: Corpus) -> Ints:
@@ -70,7 +75,7 @@ def _closest_reference(corpus: Corpus) -> Ints:
     if not corpus.segments:
         return corpus.length
     base = int(corpus.length.max()) + 1
-    distance = np.abs(corpus.length - corpus.length[corpus.hypothesis][corpus.segment])
+    distance = np.abs(corpus.length - corpus.length[corpus.own_hypothesis])
     ranks = distance * base + corpus.length
     ranks[corpus.hypothesis] = np.iinfo(np.int64).max
     closest: Ints = np.minimum.reduceat(ranks, corpus.hypothesis) % base

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from medvlm.errors import InputError, UsageError
-from medvlm.evaluate.ngrams import Corpus, Floats, Ints
-from medvlm.evaluate.tokenize import tokenize
+from medvlm.evaluate import tokenize
+from medvlm.evaluate.ngrams import Chunks, Corpus, Floats, Ints
 from medvlm.registry import Registry
 
 
@@ -41,12 +41,21 @@ class Segments:
     """prompt, answer_type, choices, task, ...; empty where nothing else is known."""
     case: str = "lower"
     _corpora: dict[str, Corpus] = field(default_factory=dict, repr=False)
+    _chunks: dict[Any, Chunks] = field(default_factory=dict, repr=False)
 
     def corpus(self, tokenizer: str) -> Corpus:
-        """Return the texts as token numbers; tokenized once for all metrics."""
+        """Return the texts as token numbers, of a tokenizer of `medvlm.evaluate.tokenize`; once for all metrics."""
         if tokenizer not in self._corpora:
-            own = [tokenize(texts, tokenizer, self.case) for texts in self.references]
-            self._corpora[tokenizer] = Corpus.from_tokens(tokenize(self.predictions, tokenizer, self.case), own)
+            found = tokenize.get(tokenizer, self.case)
+            if found.split not in self._chunks:
+                documents = [
+                    text
+                    for prediction, own in zip(self.predictions, self.references, strict=True)
+                    for text in (prediction, *own)
+                ]
+                self._chunks[found.split] = Chunks.of(documents, found.split)
+            chunks = self._chunks[found.split]
+            self._corpora[tokenizer] = Corpus.from_chunks(chunks, list(map(len, self.references)), found)
         return self._corpora[tokenizer]
 
 

@@ -1,224 +1,166 @@
-"""Tokenizers: text to the words that the metrics count, without Java.
+"""Tokenizers by name: text to the words that the metrics count, without Java.
 
-`ptb` gives what coco-caption (pycocoevalcap 1.2) gives: the Stanford PTB tokenizer of CoreNLP 3.4.1, lower-cased, with
-the list of punctuation removed. Its rules are written here from its observable behavior: at each place the longest of
-some patterns wins, as in the lexer. coco-caption lower-cases before it removes "-LRB-", so brackets survive as "-lrb-";
-that is kept, because published scores contain it.
+Every tokenizer works chunk by chunk, where chunks are what stands between blanks: a corpus has far fewer different
+chunks than words, so each is cut once.
 
-`whitespace` is `str.split()`: text that is tokenized already. `rouge` is rouge_score's: lower-case, ASCII letters and
-digits.
+- `ptb`: coco-caption's (see `medvlm.evaluate.ptb`); punctuation is removed.
+- `13a`: sacrebleu's mteval-v13a rules; punctuation is kept as words of its own.
+- `whitespace`: `str.split()`, for text that is tokenized already.
+- `none`: the text as it is. A metric still has to cut it at blanks, as sacrebleu does after its `none`, so it counts
+  the same words as `whitespace`; scores are signed `tok:whitespace` under either name.
+- `rouge`: rouge_score's, ASCII letters and digits in lower case; `rouge-stem`: these, Porter-stemmed where they are
+  longer than three characters.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, pairwise
 from typing import Final
 
 from medvlm.errors import UsageError
+from medvlm.evaluate import ptb
+from medvlm.evaluate.porter import stem
 from medvlm.registry import nearest
 
-# What coco-caption deletes after tokenizing. Its bracket names never match: the tokens are lower-case by then.
-PUNCTUATION: Final = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+CASES: Final = ("lower", "mixed")
 
-_MARKS = "\u02c2-\u02df\u02e5-\u02ff\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u064b-\u065f\u0900-\u0903\u093a-\u094f"
-_NUMERALS = "²³¹¼-¾⁰⁴-⁹₀-₉⅐-↉①-⓿❶-➓"
-_LETTER = rf"(?:[^\W\d_{_NUMERALS}]|[{_MARKS}])"
-_ALNUM = rf"(?:[^\W_{_NUMERALS}]|[{_MARKS}])"
-_WORD = rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*"
-_APOS = "['\u2019]"
-_CLITIC = rf"{_APOS}(?:[smdSMD]|re|ve|ll|RE|VE|LL)(?![A-Za-z])"
-_URL_END = r"[^\s\"<>|.!?(){},\-]"
-_HOST = (
-    r"www\.(?:[^\s\"<>|.!?(){},]+\.)+[A-Za-z]{2,4}|"
-    r"(?:[A-Za-z][^\s\"`'<>|.!?(){},:;/=_$\-]*\.)+(?:com|net|org|edu)"
+
+def _never(_: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """How text becomes words.
+
+    Attributes:
+        split: text -> chunks.
+        tokens: chunk -> its words.
+        contextual: whether the chunk that follows decides about a chunk's words.
+        tokens_before: contextual chunk, the one that follows ("" at the end) -> the first one's words.
+    """
+
+    split: Callable[[str], list[str]]
+    tokens: Callable[[str], tuple[str, ...]]
+    contextual: Callable[[str], bool] = _never
+    tokens_before: Callable[[str, str], tuple[str, ...]] | None = None
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the words of `text`."""
+        chunks = self.split(text)
+        before = self.tokens_before
+        if before is None:
+            return list(chain.from_iterable(map(self.tokens, chunks)))
+        words: list[str] = []
+        for chunk, following in pairwise([*chunks, ""]):
+            words += before(chunk, following) if self.contextual(chunk) else self.tokens(chunk)
+        return words
+
+
+_13A_JOINED = (("<skipped>", ""), ("-\n", ""))
+_13A_SPELLED = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
+# In turn: marks but . , - and '; a period or comma after, then before anything but a digit; a dash after a digit.
+_13A_RULES = (
+    (re.compile(r"([!-&(-+:-@\[-`{-~/])"), r" \1 "),
+    (re.compile(r"([^0-9])([.,])"), r"\1 \2 "),
+    (re.compile(r"([.,])([^0-9])"), r" \1 \2"),
+    (re.compile(r"([0-9])(-)"), r"\1 \2 "),
 )
 
-# Words that keep their period, whatever follows; in any case, then only capitalized, then only before a number.
-_ABBREVIATIONS = (
-    "adj|adm|adv|al|ala|apr|ariz|assn|assoc|asst|attys?|aug|ave|bancorp|bhd|bldg|blvd|brig|bros|calif|capt|cf|cie|"
-    "cmdr|cos?|col|colo|comdr|conn|corp|cpl|ct|dak|dec|dept|det|drs?|ens|esq|est|etc|ext|feb|fla|fri|ft|ga|gen|govs?|"
-    "hon|inc|ind|insp|intl|jan|jos|jr|jul|jun|kans?|ky|lieut|lt|ltd|maj|mar|md|messrs|mich|minn|mlle|mme|mo|mon|mont|"
-    "mr|mrs|ms|msgr|mt|natl|neb|nev|nov|oct|okla|penn|pfc|ph(?:\\.d)?|plc|pres|profs?|pty|pvt|rd|reps?|rev|sens?|sept?|seq|sfc|"
-    "sgt|spc|sq|sr|ste?|supts?|tenn|thu|thurs|tues?|univ|va|vs|vt|wed|wisc?|wm|wyo"
-)
-_CAPITALIZED = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|ARK|AZ|DEL|ILL|LA|MASS|MISS|ORE|PA|TEX|WASH"
-_BEFORE_NUMBER = "art|ca|figs?|nos?|pp|prop"
 
-# In order: where two match the same length, the first is taken. A group in a look-ahead counts towards the length.
-_RULES: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"</?[A-Za-z!?][^<>\s]*>|&(?:amp|lt|gt|quot|nbsp);",
-        r"(?i:can)(?=((?i:not)))|(?i:gon|wan)(?=((?i:na)))|(?i:got)(?=((?i:ta)))|(?i:lem|gim)(?=((?i:me)))",
-        rf"{_APOS}[tT](?=((?i:is|was)))",
-        rf"{_WORD}(?=({_CLITIC}))",
-        rf"{_LETTER}*?{_LETTER}(?=([nN]{_APOS}[tT](?![A-Za-z])))",
-        rf"[nN]{_APOS}[tT](?![A-Za-z])",
-        _CLITIC,
-        _WORD,
-        rf"https?://[^\s\"<>|()]+{_URL_END}",
-        rf"(?:{_HOST})(?:/[^\s\"<>|()]+{_URL_END})?",
-        r"[A-Za-z0-9][^\s\"<>|(){}@]{0,63}@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}\[\].,;:]+",
-        rf"@[A-Za-z]\w*|#{_LETTER}+",
-        rf"{_APOS}[nN](?:{_APOS}|(?![A-Za-z]))|[yYjJlLdD]{_APOS}(?=({_LETTER}?))",
-        r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}",
-        rf"[-+]?(?:\d*(?:[.:,\u066b\u066c]\d+)+|\d+)|[⁺⁻]?[⁰¹²³⁴-⁹]+|[₊₋]?[₀-₉]+|[{_NUMERALS}]",
-        rf"{_APOS}(?:[2-9]0s|\d\d\Z)",
-        r"\d{1,4}[/\u2044]\d{1,4}",
-        r"[A-Za-z0-9]+(?:[.,][A-Za-z0-9]+)*\.?(?:-[A-Za-z0-9]+)+",
-        rf"(?:[dDoOlL]{_APOS}{_ALNUM}{{2,}}|{_ALNUM}+)(?:[-\u2010\u2011\u058a_](?:[dDoOlL]{_APOS}{_ALNUM})?{_ALNUM}+)+",
-        rf"[dDoOlL]{_APOS}{_ALNUM}{{2,}}|{_ALNUM}+",
-        r"[A-Z]+(?:[+&][A-Z]+)+",
-        r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
-        rf"(?:{_LETTER}+[yY]|{_LETTER}*[aeiouAEIOU]){_APOS}[aeiouA-Z]{_LETTER}*|[A-HJ-XZn]{_APOS}{_LETTER}{{2,}}|[cC]{_APOS}mon",
-        rf"(?:(?i:{_ABBREVIATIONS})|{_CAPITALIZED})\.|(?i:{_BEFORE_NUMBER})\.(?=\s*\d)",
-        rf"[A-Za-z](?:\.[A-Za-z])*\.|{_ALNUM}+\.(?=[,;:])",
-        r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]}](?![A-Za-z0-9])",
-        r"\.\.\.|[!?]+|-{2,}|_+|\*+|#+|<<|>>|(?:US|HK|NZ|[AC])\$",
-    )
-)
-# What the lexer writes in place of a character: itself on the left, its token on the right.
-_SPELLED = """
-( -lrb- ) -rrb- [ -lsb- ] -rsb- { -lcb- } -rcb- \u2013 -- \u2014 -- \u2015 -- \u2026 ...
-\u2018 ` \u2019 ' \u201c `` \u201d '' " '' « `` » '' \u2039 ` \u203a '
-£ # € $ ¤ $ ₠ $ ¢ cents ½ 1/2 ¼ 1/4 ¾ 3/4 ⅓ 1/3 ⅔ 2/3 &amp; & &lt; < &gt; > &quot; ''
-"""
-_WINDOWS_1252 = {"\x80": "$", "\x91": "`", "\x92": "'", "\x93": "``", "\x94": "''", "\x96": "--", "\x97": "--"}
-_SPELLINGS: Final = (
-    dict(zip(_SPELLED.split()[::2], _SPELLED.split()[1::2], strict=True)) | _WINDOWS_1252 | {"&nbsp;": ""}
-)
-# A capital single letter with a period is an initial ("S. aureus"), except before one of these.
-_STARTS = (
-    "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once "
-    "One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
-)
-_SENTENCE_STARTS: Final = frozenset(_STARTS.split())
-# A markup tag is one token of the lexer; coco-caption then splits it at its blanks.
-_TAG = re.compile(
-    r"</?[A-Za-z][\w:.\-]*(?:[ \xa0]+[A-Za-z][\w:.\-]*(?: *= *(?:\"[^\"]*\"|'[^']*'))?)+[ \xa0]*/?>|"
-    r"<[!?][A-Za-z\-][^<>]*>"
-)
-_INITIAL = re.compile(r"(?:.*[^\w.])?[A-Za-z]\.")
-_NUMBERED = re.compile(rf"(?:.*[^\w-])?(?:{_BEFORE_NUMBER})\.", re.IGNORECASE)
-_MEMO_LIMIT = 200_000
+def _split_13a(text: str) -> list[str]:
+    text = text.rstrip()
+    for old, new in _13A_JOINED:
+        text = text.replace(old, new)
+    return text.split()
 
 
-def _lex(chunk: str) -> list[str]:
-    """Return the PTB tokens of text without blanks, longest match first."""
-    tokens: list[str] = []
-    start = 0
-    while start < len(chunk):
-        longest, end = 1, start + 1
-        for rule in _RULES:
-            found = rule.match(chunk, start)
-            if found and (length := max(map(found.end, range(rule.groups + 1))) - start) > longest:
-                longest, end = length, found.end()
-        token = chunk[start:end]
-        token = _SPELLINGS.get(token, token)
-        if token[:1] in ":;=<>" and token[-1:] in ("(", ")"):
-            token = token[:-1] + _SPELLINGS[token[-1]]
-        elif token[:1] == "\u2019" or token[1:] in ("\u2019t", "\u2019T"):
-            token = token.replace("\u2019", "'")
-        if token and token not in PUNCTUATION and not token.startswith("---"):
-            tokens.append(token.lower())
-        start = end
-    return tokens
-
-
-def _untokenizable(char: str) -> bool:
-    """Tell whether the PTB lexer drops `char`: controls, formats, unassigned, private, beyond the 16-bit plane."""
-    return (
-        char > "\uffff" or char == "\ufffd" or unicodedata.category(char) in ("Cc", "Cf", "Cn", "Co", "Cs", "Me")
-    ) and char not in _SPELLINGS
-
-
-class _Memo(dict[str, tuple[str, ...]]):
-    """Tokens of every chunk between blanks seen so far; `contextual` holds those that the next chunk can change."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.contextual: set[str] = set()
-
-    def __missing__(self, chunk: str) -> tuple[str, ...]:
-        if len(self) >= _MEMO_LIMIT:
-            self.clear()
-            self.contextual.clear()
-        clean = chunk.replace("\xad", "")
-        if not clean.isascii():
-            clean = "".join(" " if _untokenizable(char) else char for char in clean)
-        tokens = tuple(token for part in clean.split() for token in _lex(part))
-        self[chunk] = tokens
-        if chunk.endswith(".") and tokens and (_INITIAL.fullmatch(chunk) or _NUMBERED.fullmatch(chunk)):
-            self.contextual.add(chunk)
-        return tokens
-
-
-_memo = _Memo()
-
-
-def _in_context(chunks: list[str]) -> list[str]:
-    """Return the tokens of `chunks` where a period belongs to a word or not by what comes after it."""
-    tokens: list[str] = []
-    for chunk, following in zip(chunks, [*chunks[1:], ""], strict=True):
-        own = list(_memo[chunk])
-        if chunk in _memo.contextual:
-            if _INITIAL.fullmatch(chunk):
-                if following in _SENTENCE_STARTS:
-                    own[-1] = own[-1].rstrip(".")
-            elif following[:1].isdigit():
-                own[-1] += "."
-        tokens += own
-    return tokens
-
-
-def ptb(text: str) -> list[str]:
-    """Return coco-caption's tokens of `text`: PTB, lower-case, no punctuation; a line break is a blank."""
-    if "<" not in text:
-        return _plain(text)
-    tokens: list[str] = []
-    start = 0
-    for tag in _TAG.finditer(text):
-        tokens += _plain(text[start : tag.start()])
-        tokens += [word for word in tag[0].lower().split() if word not in PUNCTUATION]
-        start = tag.end()
-    return tokens + _plain(text[start:])
-
-
-def _plain(text: str) -> list[str]:
-    chunks = text.split()
-    tokens: list[str] = []
-    for chunk in chunks:
-        tokens += _memo[chunk]
-    return tokens if _memo.contextual.isdisjoint(chunks) else _in_context(chunks)
+@lru_cache(maxsize=200_000)
+def _tokens_13a(chunk: str) -> tuple[str, ...]:
+    for old, new in _13A_SPELLED:
+        chunk = chunk.replace(old, new)
+    chunk = f" {chunk} "
+    for pattern, replacement in _13A_RULES:
+        chunk = pattern.sub(replacement, chunk)
+    return tuple(chunk.split())
 
 
 _NOT_ROUGE = re.compile(r"[^a-z0-9]+")
 
 
-def rouge(text: str) -> list[str]:
-    """Return rouge_score's tokens of `text` (without stemming)."""
-    return _NOT_ROUGE.sub(" ", text.lower()).split()
+@lru_cache(maxsize=200_000)
+def _tokens_rouge(chunk: str) -> tuple[str, ...]:
+    lower = chunk.lower()
+    return (lower,) if lower.isascii() and lower.isalnum() else tuple(_NOT_ROUGE.sub(" ", lower).split())
 
 
-_TOKENIZERS: Final[dict[str, Callable[[str], list[str]]]] = {"ptb": ptb, "whitespace": str.split, "rouge": rouge}
-# For signatures: "mixed" is the case as it stands in the text.
-CASE: Final = {"ptb": "lower", "whitespace": "mixed", "rouge": "lower"}
+@lru_cache(maxsize=200_000)
+def _tokens_stemmed(chunk: str) -> tuple[str, ...]:
+    return tuple(stem(word) if len(word) > 3 else word for word in _tokens_rouge(chunk))
+
+
+def _itself(chunk: str) -> tuple[str, ...]:
+    return (chunk,)
+
+
+_TOKENIZERS: Final = {
+    "ptb": Tokenizer(ptb.split, ptb.tokens_of, ptb.contextual, ptb.tokens_before),
+    "13a": Tokenizer(_split_13a, _tokens_13a),
+    "whitespace": Tokenizer(str.split, _itself),
+    "none": Tokenizer(str.split, _itself),
+    # Markup tags are no words of their own to rouge_score, but cutting them whole loses none of their words.
+    "rouge": Tokenizer(ptb.split, _tokens_rouge),
+    "rouge-stem": Tokenizer(ptb.split, _tokens_stemmed),
+}
+NAMES: Final = ("ptb", "13a", "whitespace", "none")
+
+
+def _lowered(tokenizer: Tokenizer, first: bool) -> Tokenizer:
+    """Return `tokenizer` in lower case: its words, or where its rules see case, the text `first`."""
+    tokens, before = tokenizer.tokens, tokenizer.tokens_before
+
+    def lower(chunk: str) -> tuple[str, ...]:
+        return tokens(chunk.lower()) if first else tuple(map(str.lower, tokens(chunk)))
+
+    def lower_before(chunk: str, following: str) -> tuple[str, ...]:
+        assert before is not None
+        return tuple(map(str.lower, before(chunk, following)))
+
+    return Tokenizer(tokenizer.split, lower, tokenizer.contextual, lower_before if before else None)
+
+
+@lru_cache
+def get(name: str, case: str = "lower") -> Tokenizer:
+    """Return the tokenizer called `name`.
+
+    Args:
+        name: ptb, 13a, whitespace, none, rouge or rouge-stem.
+        case: "lower", or "mixed": as the text has it. ROUGE's are always in lower case.
+
+    Raises:
+        UsageError: no such tokenizer or case.
+    """
+    if name not in _TOKENIZERS:
+        raise UsageError(f'unknown tokenizer "{name}"{nearest(name, NAMES)}; known: {", ".join(NAMES)}')
+    if case not in CASES:
+        raise UsageError(f'unknown case "{case}"; known: {", ".join(CASES)}')
+    tokenizer = _TOKENIZERS[name]
+    return tokenizer if case == "mixed" or name.startswith("rouge") else _lowered(tokenizer, first=name != "ptb")
+
+
+def signed(name: str) -> str:
+    """Return the name that a signature gives the tokenizer: one for those that give the same words."""
+    return "whitespace" if name == "none" else name
 
 
 def tokenize(texts: Sequence[str], name: str = "ptb", case: str = "lower") -> list[list[str]]:
-    """Return the tokens of each text.
-
-    Args:
-        texts: any strings; one that is empty, or only punctuation, gives an empty list.
-        name: "ptb", "whitespace" or "rouge".
-        case: "lower", or "mixed": as the text has it.
+    """Return the tokens of each text; one that is empty, or to ptb only punctuation, gives an empty list.
 
     Raises:
-        UsageError: no such tokenizer.
+        UsageError: no such tokenizer or case.
     """
-    if name not in _TOKENIZERS:
-        raise UsageError(f'unknown tokenizer "{name}"{nearest(name, _TOKENIZERS)}; known: {", ".join(_TOKENIZERS)}')
-    split = _TOKENIZERS[name]
-    return [split(text) for text in texts]
+    return list(map(get(name, case), texts))

@@ -5,9 +5,11 @@ import pytest
 
 import medvlm
 from medvlm.errors import InputError, UsageError
-from medvlm.evaluate.metrics import METRICS, metric_path, parse_metrics, score
+from medvlm.evaluate.metrics import METRICS, Options, metric_path, parse_metrics, score
 
-KEYS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1", "cider"]
+KEYS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_1", "rouge_2", "rouge_l", "rouge_l_f1"]
+KEYS += ["cider", "cider_unclipped"]
+TEXT = ["bleu", "rouge", "cider"]
 PREDICTIONS = ["No pleural effusion.", "", "A heart\nof normal size"]
 REFERENCES = [["No effusion.", "No pleural effusion"], ["Clear lungs."], ["The heart is of normal size."]]
 
@@ -16,11 +18,11 @@ def test_keys_come_in_one_order_whatever_was_asked_first():
     found = score(["cider", "rouge", "bleu"], PREDICTIONS, REFERENCES)
     assert list(found.values) == list(found.per_segment) == KEYS
     assert list(found.signatures) == ["bleu", "rouge", "cider"]
-    assert list(score(["cider"], PREDICTIONS, REFERENCES).values) == ["cider"]
+    assert list(score(["cider"], PREDICTIONS, REFERENCES).values) == ["cider", "cider_unclipped"]
 
 
 def test_counts_and_shapes():
-    found = score(METRICS.names(), PREDICTIONS, REFERENCES)
+    found = score(TEXT, PREDICTIONS, REFERENCES)
     assert (found.n, found.empty) == (3, 1)
     assert all(values.shape == (3,) for values in found.per_segment.values())
     assert found.values["rouge_l"] == pytest.approx(found.per_segment["rouge_l"].mean())
@@ -34,13 +36,13 @@ def test_an_answer_equal_to_its_reference_scores_one():
 
 
 def test_a_line_break_is_a_blank_and_case_and_punctuation_do_not_count():
-    broken = score(METRICS.names(), ["NO\npleural\r\neffusion .", "b"], [["No pleural effusion"], ["b"]])
-    plain = score(METRICS.names(), ["no pleural effusion", "b"], [["no pleural effusion"], ["b"]])
+    broken = score(TEXT, ["NO\npleural\r\neffusion .", "b"], [["No pleural effusion"], ["b"]])
+    plain = score(TEXT, ["no pleural effusion", "b"], [["no pleural effusion"], ["b"]])
     assert broken.values == plain.values
 
 
 def test_only_empty_predictions():
-    found = score(METRICS.names(), ["", " \n"], [["a b"], ["c"]])
+    found = score(TEXT, ["", " \n"], [["a b"], ["c"]])
     assert found.empty == 2
     assert set(found.values.values()) == {0.0}
 
@@ -83,3 +85,17 @@ def test_no_name_at_all(text):
 @pytest.mark.parametrize("name", METRICS.names())
 def test_each_metric_has_its_folder(name):
     assert Path(medvlm.metric_path(name), f"{name}.py").is_file()
+
+
+def test_case_counts_where_it_is_asked_for():
+    for tokenizer in ("ptb", "13a", "whitespace"):
+        lower, mixed = (
+            score(["bleu"], ["No"], [["no"]], options=Options(tokenizer, case)) for case in ("lower", "mixed")
+        )
+        assert lower.values["bleu_1"] > 0.99 > mixed.values["bleu_1"]
+
+
+@pytest.mark.parametrize(("options", "message"), [(Options("ptp"), "ptb"), (Options(case="upper"), "lower, mixed")])
+def test_options_that_are_not_known(options, message):
+    with pytest.raises(UsageError, match=message):
+        score(["bleu"], ["a"], [["a"]], options=options)

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvlm.errors import UsageError
-from medvlm.evaluate.tokenize import PUNCTUATION, ptb, rouge, tokenize
+from medvlm.evaluate.ptb import PUNCTUATION
+from medvlm.evaluate.tokenize import get, tokenize
+
+ptb, mixed, rouge = get("ptb"), get("ptb", "mixed"), get("rouge")
 
 CASES = {
     "I can't, cannot, gonna; don't!": "i ca n't can not gon na do n't",
@@ -40,6 +43,9 @@ CASES = {
     'a <img src="x.jpg" /> size <3 and> b': 'a <img src="x.jpg" /> size < 3 and > b',
     "2.F-actin 1,000-fold K.-Z. Lee x'05": "2.f-actin 1,000-fold k.-z lee x '05",
 }
+
+
+SHORT = [word + end for word in ("cannot", "Gonna", "dr", "Fig", "no", "a", "etc", "MASS", "mass") for end in ".,"]
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.items())
@@ -79,16 +85,25 @@ def test_a_very_long_word_is_done_at_once(piece):
     assert ptb(piece * 20_000 + " end")[-1] == "end"
 
 
-def test_forgetting_what_was_seen_changes_nothing(monkeypatch):
-    text = "Grade D. The no. 5 don't"
-    before = ptb(text)
-    monkeypatch.setattr("medvlm.evaluate.tokenize._MEMO_LIMIT", 2)
-    assert ptb(text) == ptb(text) == before
+@given(st.text() | st.text(alphabet="aB.'’-5/,:;()&@<>n tE"))
+def test_mixed_case_differs_in_case_only(text):
+    assert [token.lower() for token in mixed(text)] == ptb(text)
+
+
+def test_mixed_case_is_the_case_of_the_text():
+    assert mixed("The MRI, (T2).") == ["The", "MRI", "-lrb-", "T2", "-rrb-"]
+
+
+@given(st.from_regex(r"[A-Za-z]{1,7}[.,;:]?|[0-9]{1,4}[.,;:]?", fullmatch=True) | st.sampled_from(SHORT))
+def test_the_short_way_gives_what_the_rules_give(chunk):
+    # Of a chunk that is longer than simple ones, the rules are asked: a mark before it is a token that is removed.
+    assert ptb(chunk) == ptb(f"\u201c {chunk}") == ptb(f"\u201c{chunk}")
 
 
 def test_other_tokenizers():
-    assert tokenize(["A b.", ""], "whitespace") == [["A", "b."], []]
+    assert tokenize(["A b.", ""], "whitespace", "mixed") == [["A", "b."], []]
     assert rouge("Don't stop_at É5!") == ["don", "t", "stop", "at", "5"]
+    assert tokenize(["A b.  3-4cm"], "none", "mixed") == [["A", "b.", "3-4cm"]]
     with pytest.raises(UsageError, match=r'unknown tokenizer "ptp" \(did you mean "ptb"\?\)'):
         tokenize(["a"], "ptp")
 
