@@ -33,7 +33,8 @@ def check_run(path: Path, split: str) -> None:
     census = open_run(path).facts()["census"]
     assert census["language_model"]["quantized"] > 0 == census["vision_tower"]["quantized"]
     scores = json.loads((path / "eval" / split / "scores.json").read_text(encoding="utf-8"))
-    assert set(scores["rows"]) == {"model", "base", "constant", "blank"}
+    assert set(scores["rows"]) == {"model", "base", "constant"}
+    assert set(scores["controls"]["rows"]) == {"model", "blank", "shuffled"}
     assert scores["n"] == 4
     page = (path / "report.html").read_text(encoding="utf-8")
     assert "data:image/jpeg;base64," in page

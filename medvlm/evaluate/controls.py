@@ -67,8 +67,8 @@ def measure(rows: Mapping[str, Sequence[Row]], split: Sequence[Row], names: Sequ
 
 def changed(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
     """Return the share of samples whose answers differ between two lists in one order, blanks around them aside."""
-    same = sum(a["prediction"].strip() == b["prediction"].strip() for a, b in zip(own, other, strict=True))
-    return 1 - same / len(own)
+    differ = [str(a["prediction"]).strip() != str(b["prediction"]).strip() for a, b in zip(own, other, strict=True)]
+    return sum(differ) / len(differ)
 
 
 def kept(own: Mapping[str, float], blank: Mapping[str, float]) -> dict[str, float]:
