@@ -1,0 +1,174 @@
+"""What `check` says of runs, recipes, data sets and systems whose answers are known by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medvlm.errors import InputError, LicenseError, UsageError
+from medvlm.licenses.check import Finding, check, lines, require
+
+MakeRun = Callable[..., Path]
+GEMMA = "google/paligemma-3b-pt-448"
+
+
+def only(target: Path | str) -> Finding:
+    (finding,) = check(str(target)).findings
+    return finding
+
+
+def test_a_run_on_free_data(make_run: MakeRun) -> None:
+    found = only(make_run())
+    assert (found.verdict.commercial_use, found.verdict.may_share, found.verdict.license) == (
+        "yes",
+        "yes",
+        "Apache-2.0",
+    )
+    assert found.verdict.forbids == []
+    assert any("attribution file" in line for line in found.verdict.obligations)
+    assert [item.part for item in found.inputs] == ["code", "weights", "data", "data"]
+
+
+def test_the_input_that_forbids_is_named(make_run: MakeRun) -> None:
+    run = make_run(licenses={"CC-BY-4.0": 6, "CC-BY-NC-ND-4.0": 1})
+    found = check(str(run))
+    assert found.findings[0].verdict.forbids == [
+        "training data, 1 sample: CC-BY-NC-ND-4.0: forbids commercial use and sharing"
+    ]
+    text = "\n".join(lines(found))
+    assert "forbidden by\n    - training data, 1 sample: CC-BY-NC-ND-4.0" in text
+    assert text.endswith("not legal advice.")
+
+
+def test_gemma_asks_for_its_policy_and_notice(make_run: MakeRun) -> None:
+    found = check(str(make_run(base=GEMMA)))
+    text = "\n".join(lines(found))
+    assert "https://ai.google.dev/gemma/prohibited_use_policy" in text
+    assert "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms" in text
+    assert found.findings[0].verdict.commercial_use == "conditional"
+    assert "conflict" in text, "what the sources disagree about is told"
+
+
+def test_an_earlier_stage_counts_and_a_lost_one_is_unknown(make_run: MakeRun, tmp_path: Path) -> None:
+    first = make_run("first", licenses={"CC-BY-NC-4.0": 5})
+    second = make_run("second", start=first)
+    assert only(second).verdict.commercial_use == "no"
+    assert any("5 samples: CC-BY-NC-4.0" in line for line in only(second).verdict.forbids)
+    lost = only(make_run("third", start=tmp_path / "runs" / "gone"))
+    assert (lost.verdict.commercial_use, lost.verdict.may_share) == ("unknown", "unknown")
+    assert "gone" in lost.verdict.reasons[0]
+
+
+def test_a_baseline_is_judged_without_data(make_run: MakeRun) -> None:
+    found = only(make_run(kind="baseline", licenses={}))
+    assert (found.verdict.commercial_use, found.verdict.license) == ("yes", "Apache-2.0")
+    assert found.what == "the model as it is: medvlm/tiny-base"
+    assert only(make_run("other", base="nobody/knows", kind="baseline", licenses={})).verdict.may_share == "unknown"
+
+
+def test_a_run_whose_data_licenses_were_not_recorded_is_unknown(make_run: MakeRun) -> None:
+    assert only(make_run(licenses={})).verdict.commercial_use == "unknown"
+
+
+def test_a_recipe_before_its_data_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = only("tiny")
+    assert (found.verdict.commercial_use, found.verdict.may_share) == ("unknown", "unknown")
+    assert "training data data/pmc: not prepared" in found.verdict.reasons[0]
+
+
+def test_a_recipe_with_data(mixed_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\nmodel: {{id: medvlm/tiny-base}}\ndata: [{{path: {mixed_data}}}]\n")
+    found = only(path)
+    assert (found.verdict.commercial_use, found.verdict.may_share) == ("no", "unknown")
+    assert found.verdict.forbids == ["training data, 1 sample: CC-BY-NC-4.0: forbids commercial use"]
+    assert not any("CC0" in item.license for item in found.inputs), "only rows for training count"
+
+
+def test_stages_inherit_and_variants_do_not(mixed_data: Path, tmp_path: Path) -> None:
+    common = "name: mine\nmodel: {id: medvlm/tiny-base}\n"
+    overlays = f"- {{name: a, data: [{{path: {mixed_data}}}]}}\n- {{name: b, data: [{{path: nowhere}}]}}\n"
+    answers = {}
+    for kind in ("stages", "variants"):
+        path = tmp_path / f"{kind}.yaml"
+        path.write_text(f"{common}{kind}:\n{overlays}")
+        found = check(str(path))
+        assert [finding.name for finding in found.findings] == ["a", "b"]
+        answers[kind] = [finding.verdict.commercial_use for finding in found.findings]
+    assert answers == {"stages": ["no", "no"], "variants": ["no", "unknown"]}
+
+
+def test_a_recipe_that_starts_from_a_run(make_run: MakeRun, mixed_data: Path, tmp_path: Path) -> None:
+    run = make_run(base=GEMMA)
+    path = tmp_path / "more.yaml"
+    model = f"{{id: medvlm/tiny-base, start: {run}}}"
+    path.write_text(f"name: more\nmodel: {model}\ndata: [{{path: {mixed_data}}}]\n")
+    assert "weights of PaliGemma-3B pt-448" in {item.label for item in only(path).inputs}
+    path.write_text(path.read_text().replace(str(run), "runs/no-such"))
+    assert "run runs/no-such that it starts from: gone" in str(only(path).verdict.reasons)
+
+
+def test_a_prepared_data_set_counts_all_its_rows(mixed_data: Path) -> None:
+    found = only(mixed_data)
+    assert "3 rows" in found.what
+    assert {item.license for item in found.inputs} == {"CC-BY-NC-4.0", "unknown", "CC0-1.0"}
+    assert (found.verdict.commercial_use, found.verdict.may_share) == ("no", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "share"),
+    [
+        ("vqa-rad", "yes", "yes"),
+        ("phantom", "yes", "yes"),
+        ("pmc", "unknown", "unknown"),
+        ("embedded sample", "no", "no"),
+        (GEMMA, "conditional", "conditional"),
+        ("LLaVA-Med v1.0", "no", "no"),
+        ("R2Gen", "unknown", "unknown"),
+    ],
+)
+def test_a_system_of_the_registry(name: str, use: str, share: str) -> None:
+    found = check(name)
+    assert found.kind == "system"
+    assert (found.findings[0].verdict.commercial_use, found.findings[0].verdict.may_share) == (use, share)
+
+
+def test_targets_that_are_none(tmp_path: Path, make_run: MakeRun) -> None:
+    with pytest.raises(UsageError, match='did you mean "paligemma448"'):
+        check("paligema448")
+    with pytest.raises(InputError, match=r"no run\.json"):
+        check(str(tmp_path))
+    with pytest.raises(InputError, match="running"):
+        check(str(make_run(status="running")))
+
+
+def test_require(make_run: MakeRun) -> None:
+    free, gemma, closed = (
+        check(str(make_run(*arguments)))
+        for arguments in (("free",), ("gemma", GEMMA), ("closed", "medvlm/tiny-base", {"CC-BY-NC-4.0": 1}))
+    )
+    require(free, "commercial")
+    require(free, "share")
+    with pytest.raises(LicenseError, match=r"commercial use is conditional: .*--accept-conditions"):
+        require(gemma, "commercial")
+    require(gemma, "commercial", accept_conditions=True)
+    with pytest.raises(LicenseError, match=r"commercial use is no: training data, 1 sample: CC-BY-NC-4.0"):
+        require(closed, "commercial", accept_conditions=True)
+    require(closed, "share", accept_conditions=True)
+    unknown = check("R2Gen")
+    for need in ("commercial", "share"):
+        with pytest.raises(LicenseError, match="is unknown"):
+            require(unknown, need, accept_conditions=True)
+    with pytest.raises(UsageError, match='did you mean "share"'):
+        require(free, "shared")
+
+
+def test_json_holds_verdict_inputs_and_texts(make_run: MakeRun) -> None:
+    found = check(str(make_run(base=GEMMA))).as_dict()
+    assert "not legal advice" in found["notice"]
+    (finding,) = found["findings"]
+    assert {"commercial_use", "may_share", "license", "obligations", "reasons", "forbids", "inputs"} <= finding.keys()
+    assert finding["texts"]["LicenseRef-scancode-gemma-tou-2024-04-01"].startswith("Gemma Terms of Use, https://")
