@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from medvlm.cli.eval import LABELS
 from medvlm.export import howto
 from medvlm.export.places import is_copy
 from medvlm.export.rights import CREDITS, NOTICE, Rights, card_license
 from medvlm.models.locate import TINY_BASE, TINY_RANDOM
 from medvlm.recipe.models import COMPONENTS, Recipe
-from medvlm.report import cost
-from medvlm.report.context import read
+from medvlm.report import cost, sections
+from medvlm.report.context import RunContext, read
 from medvlm.runs import Run
-
-NOT_EVALUATED = "Not evaluated."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ class Export:
 
 def render(export: Export) -> str:
     """Return the card."""
-    recipe, facts = export.recipe, export.run.facts()
+    recipe, facts, known = export.recipe, export.run.facts(), read(export.run.path)
     front = yaml.safe_dump(front_matter(export), sort_keys=False, allow_unicode=True)
     parts = [
         f"---\n{front}---\n\n# {recipe.name}\n",
@@ -56,9 +52,10 @@ def render(export: Export) -> str:
         _section("Base", _base(export)),
         _section("Data", _data(export.rights)),
         _section("Recipe", _recipe(recipe, facts)),
-        _section("Scores", _scores(export.run)),
+        _section("In short", sections.in_short(known)),
+        _section("Scores", sections.scores(known)),
         _section("Merging", export.difference),
-        _section("Compute", _compute(export.run)),
+        _section("Compute", _compute(known)),
         _section("How to load", f"```python\n{_code(export, facts)}```\n\n{_HARMLESS}"),
         _section("Intended use and limits", _LIMITS),
         _section("Licenses", _licenses(export)),
@@ -79,8 +76,18 @@ def front_matter(export: Export) -> dict[str, Any]:
         "pipeline_tag": "image-text-to-text",
         "library_name": "transformers" if export.whole else "peft" if export.adapter else "medvlm",
         "tags": ["medical", "radiology", "medvlm", *(["synthetic"] if synthetic else [])],
+        "model-index": _model_index(export),
     }
     return {key: value for key, value in block.items() if value not in ("", [])}
+
+
+def _model_index(export: Export) -> list[dict[str, Any]]:
+    """Return the scores as the Hub shows them beside a model; [] where there are none."""
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    found = sections.eval_results(read(export.run.path), export.datasets[0] if len(export.datasets) == 1 else "")
+    index: list[dict[str, Any]] = eval_results_to_model_index(export.recipe.name, found) if found else []
+    return index
 
 
 def _on_hub(name: str) -> bool:
@@ -168,30 +175,7 @@ def _recipe(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def _scores(run: Run) -> str:
-    tables = []
-    for split in ("test", "validation", "train"):
-        path = run.evaluation(split) / "scores.json"
-        if path.is_file():
-            tables.append(_score_table(split, json.loads(path.read_text(encoding="utf-8"))))
-    return "\n\n".join(tables) or NOT_EVALUATED
-
-
-def _score_table(split: str, scores: Mapping[str, Any]) -> str:
-    keys = list(scores["rows"]["model"])
-    rows = [(LABELS.get(name, name), *(f"{v[key]:.4f}" for key in keys)) for name, v in scores["rows"].items()]
-    limit = f" ({scores['limit']} at most)" if scores.get("limit") else ""
-    decoding = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in scores.get("decoding", {}).items())
-    signatures = "\n".join(f"- {name}: `{text}`" for name, text in scores.get("signatures", {}).items())
-    return (
-        f"Split {split}, n = {scores['n']}{limit}. Decoding: {decoding}.\n\n"
-        + _table(("row", *keys), rows)
-        + f"\n\nSignatures:\n\n{signatures}"
-    )
-
-
-def _compute(run: Run) -> str:
-    known = read(run.path)
+def _compute(known: RunContext) -> str:
     if not known.compute:
         return "Not recorded."
     rows = []

@@ -44,10 +44,10 @@ def _base_rows(run: RunContext) -> Iterator[list[str]]:
 
 
 PUBLISHED = (
-    "Published systems and data sets with their licenses. The scores are on other splits and by other scorers, as their "
-    "own sources state them: they do not compare with the tables above, nor with each other. The source of each row "
-    "stands in its last column; medvlm licenses show NAME gives all evidence. A question mark stands behind what has "
-    "not been checked against its source."
+    "Published systems and data sets with their licenses. The scores are on other splits and by other scorers, as "
+    "their own sources state them: they do not compare with the tables above, nor with each other. The source of each "
+    "row stands in its last column; medvlm licenses show NAME gives all evidence. A question mark stands behind what "
+    "has not been checked against its source."
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path += [str(TESTS / name) for name in ("data", "train", "models")]
+sys.path += [str(TESTS / name) for name in ("data", "train", "models", "report")]
 
 
 def change(run: Path, recipe: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from exporting import answer_of, code_of, picture, run_here
 from huggingface_hub import ModelCard
 
 from medvlm.cli import run as cli
-from medvlm.export.card import NOT_EVALUATED
+from medvlm.report.sections import NOT_EVALUATED
 from medvlm.runs import Run
 
 Make = Callable[..., Path]
@@ -80,21 +80,51 @@ def test_a_resized_model_loads_through_medvlm(made: Make, capsys: pytest.Capture
     assert run_here(code, capsys) == answer_of(run, "answer en is there a pleural effusion?")
 
 
+def evaluated(run: Path, scores: dict[str, Any]) -> None:
+    (run / "eval" / "test").mkdir(parents=True)
+    (run / "eval" / "test" / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+
+
 def test_scores_stand_beside_their_controls(made: Make) -> None:
     run = made()
     values = {"model": 0.5, "base": 0.1, "constant": 0.2, "blank": 0.3}
     rows = {name: {"bleu_4": value} for name, value in values.items()}
-    scores = {"n": 7, "rows": rows, "signatures": {"bleu": "sig-of-bleu"}, "decoding": {"num_beams": 1}, "limit": None}
-    (run / "eval" / "test").mkdir(parents=True)
-    (run / "eval" / "test" / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    evaluated(
+        run, {"n": 7, "rows": rows, "signatures": {"bleu": "sig-of-bleu"}, "decoding": {"num_beams": 1}, "limit": None}
+    )
     assert cli(["export", str(run), "--out", "exported", "-q"]) == 0
     card = Path("exported/README.md").read_text(encoding="utf-8")
-    for line in ("| model | 0.5000 |", "| base, untuned | 0.1000 |", "| constant answer | 0.2000 |"):
-        assert line in card
-    assert "| model, blank images | 0.3000 |" in card
-    assert "Split test, n = 7." in card
-    assert "`sig-of-bleu`" in card
+    assert "| metric | this model | base model, untuned | best constant answer | this model, blank images |" in card
+    assert "| BLEU-4 | 0.5000 | 0.1000 | 0.2000 | 0.3000 |" in card
+    assert "### Split test" in card
+    assert "Split test, n = 7; decoding num beams 1." in card
+    assert "sig-of-bleu" in card
+    assert "The model was not tried without its images" in card
     assert NOT_EVALUATED not in card
+
+
+def test_intervals_controls_and_leakage_are_on_the_card_and_in_its_index(made: Make) -> None:
+    from fabricated_run import scores_of_two
+
+    run = made()
+    evaluated(run, scores_of_two(60))
+    assert cli(["export", str(run), "--out", "exported", "-q"]) == 0
+    card = ModelCard.load(Path("exported/README.md"))
+    for said in (
+        "CIDEr 2.650 \\[2.61, 2.70\\]",
+        "the CIDEr difference is +1.000",
+        "| CIDEr | 2.6000 | 1.1000 | 0.8000 | +1.800 \\[+0.06, +2.10\\] | better | 50 % |",
+        "answers that change, picture blank: 84 %",
+        "4 of 60 test samples also lie in the training data",
+        "arXiv:2603.03437",
+        "| xray | 30 |",
+    ):
+        assert said in card.content, said
+    found = {result.metric_type: result for result in card.data.eval_results}
+    assert {key: found[key].metric_value for key in ("bleu_4", "cider")} == {"bleu_4": 0.58, "cider": 2.65}
+    assert {result.dataset_split for result in found.values()} == {"test"}
+    assert {result.dataset_name for result in found.values()} == {"phantoms"}
+    assert found["cider"].metric_name == "CIDEr"
 
 
 def test_a_base_and_data_on_the_hub_are_named(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
