@@ -193,15 +193,18 @@ def _pictures(scores: Mapping[str, Any]) -> Iterator[str]:
 
 def _slices(scores: Mapping[str, Any]) -> Iterator[str]:
     for key in judged(scores):
-        found = [p for p in scores["slices"] if p["column"] not in _LEFT.get(key, ()) and key in p["rows"]["model"]]
-        worst = sorted(found, key=lambda part: part["rows"]["model"][key][0])[:_WORST]
+        found: dict[tuple[int, float], Mapping[str, Any]] = {}
+        for part in scores["slices"]:
+            if part["column"] not in _LEFT.get(key, ()) and key in part["rows"]["model"]:
+                # "finding none" and "normal" are the same samples.
+                found.setdefault((part["n"], part["rows"]["model"][key][0]), part)
+        worst = sorted(found.values(), key=lambda part: part["rows"]["model"][key][0])[:_WORST]
         if len(found) > 1:
-            each = ", ".join(
+            yield f"lowest of {len(found)} slices in {name_of(key)}: " + ", ".join(
                 f"{part['column'].replace('_', ' ')} {part['value']} {part['rows']['model'][key][0]:.3f} "
                 f"(n = {part['n']})"
                 for part in worst
             )
-            yield f"lowest of {len(found)} slices in {name_of(key)}: {each}"
 
 
 def _leakage(scores: Mapping[str, Any]) -> Iterator[str]:

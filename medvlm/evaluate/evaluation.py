@@ -204,12 +204,16 @@ def _other_pictures(job: _Job) -> dict[str, list[Row]]:
 
 
 def _described(rows: list[Row], job: _Job) -> list[Row]:
-    """Return the rows with the data set that each is of, where there are several, and with the groups asked for."""
-    if len(job.mixture.parts) > 1:
-        titles = [facts["title"] for facts in job.mixture.facts()]
-        owners = [titles[job.mixture.picks[place].part] for place in job.places]
-        rows = [row | {"data": owner} for row, owner in zip(rows, owners, strict=True)]
-    return grouped_by(rows, job.settings.group_by)
+    """Return predictions with all that the data tells of their rows, and with the groups asked for.
+
+    Predictions of an earlier version may tell less.
+    """
+    titles = [facts["title"] for facts in job.mixture.facts()] if len(job.mixture.parts) > 1 else []
+    found = []
+    for place, row in zip(job.places, rows, strict=True):
+        told = predict.row_of(job.mixture.text(place)) | {"prediction": row["prediction"]}
+        found.append(told | ({"data": titles[job.mixture.picks[place].part]} if titles else {}))
+    return grouped_by(found, job.settings.group_by)
 
 
 def _leakage(job: _Job) -> Leakage | None:
