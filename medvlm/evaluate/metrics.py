@@ -214,5 +214,6 @@ def metric_path(name: str) -> str:
     Raises:
         UsageError: no such metric; the message names the nearest one.
     """
-    METRICS.get(name)
+    if name not in METRICS.names():
+        METRICS.get(name)
     return str(Path(__file__).parent / "hf" / name)

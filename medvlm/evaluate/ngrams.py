@@ -183,8 +183,8 @@ class Corpus:
     @cached_property
     def _room(self) -> Ints:
         """How many tokens [T] of the same document stand at and after each."""
-        ends = np.repeat((self.start + self.length).astype(np.int32), self.length)
-        room: Ints = ends - np.arange(len(ends), dtype=np.int32)
+        room: NDArray[np.int32] = np.repeat((self.start + self.length).astype(np.int32), self.length)
+        room -= np.arange(len(room), dtype=np.int32)
         return room
 
     @cached_property

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from medvlm.evaluate.metrics import METRICS, score
+from medvlm.evaluate.metrics import METRICS, Options, score
 
 PREDICTIONS = ["No pleural effusion.", "", "A heart\nof normal size"]
 REFERENCES = [["No effusion.", "No pleural effusion"], ["Clear lungs."], ["The heart is of normal size."]]
@@ -15,6 +15,15 @@ REFERENCES = [["No effusion.", "No pleural effusion"], ["Clear lungs."], ["The h
 SCRIPT = """
 import importlib, json, sys
 import evaluate, medvlm
+
+from medvlm.errors import UsageError
+from medvlm.evaluate.metrics import METRICS
+
+def refused(several):
+    try:
+        evaluate.load(medvlm.metric_path("bleu")).compute(**several, tokeniser="13a")
+    except UsageError as error:
+        return str(error)
 
 predictions, references = json.loads(sys.argv[1])
 names = ["bleu", "rouge", "cider"]
@@ -32,6 +41,16 @@ print(json.dumps({
     "combined": evaluate.combine(paths).compute(**several),
     "combined_objects": evaluate.combine(made).compute(**several),
     "added": added.compute(),
+    "settings": [
+        evaluate.load(path).compute(**several, tokenizer="13a", case="mixed", stem=True) for path in paths
+    ],
+    "combined_settings": evaluate.combine(paths).compute(**several, tokenizer="13a", case="mixed", stem=True),
+    "others": {
+        name: evaluate.load(medvlm.metric_path(name)).compute(**several, answer_type=["open", "closed", "open"])
+        for name in ("vqa", "findings")
+    },
+    "refused": refused(several),
+    "names": [evaluate.load(medvlm.metric_path(name)).name for name in METRICS.names()],
 }))
 """
 
@@ -53,8 +72,11 @@ def computed(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-def expected(references):
-    return [score([name], PREDICTIONS, references).values for name in METRICS.names()]
+TEXT = ["bleu", "rouge", "cider"]
+
+
+def expected(references, options=None):
+    return [score([name], PREDICTIONS, references, options=options).values for name in TEXT]
 
 
 @pytest.mark.parametrize("way", ["loaded", "constructed"])
@@ -68,8 +90,28 @@ def test_one_reference_may_be_a_plain_text(computed):
 
 @pytest.mark.parametrize("way", ["combined", "combined_objects"])
 def test_combined(computed, way):
-    assert computed[way] == score(METRICS.names(), PREDICTIONS, REFERENCES).values
+    assert computed[way] == score(TEXT, PREDICTIONS, REFERENCES).values
 
 
 def test_added_one_by_one(computed):
     assert computed["added"] == score(["cider"], PREDICTIONS, REFERENCES).values
+
+
+def test_settings(computed):
+    options = Options(tokenizer="13a", case="mixed", stem=True)
+    assert computed["settings"] == expected(REFERENCES, options) != computed["loaded"]
+    assert computed["combined_settings"] == score(TEXT, PREDICTIONS, REFERENCES, options=options).values
+
+
+@pytest.mark.parametrize("name", ["vqa", "findings"])
+def test_columns_reach_the_metrics_that_read_them(computed, name):
+    rows = [{"answer_type": kind} for kind in ("open", "closed", "open")]
+    assert computed["others"][name] == score([name], PREDICTIONS, REFERENCES, rows).values
+
+
+def test_a_misspelt_setting_is_no_column(computed):
+    assert '"tokeniser" is no setting' in computed["refused"]
+
+
+def test_every_metric_loads_without_its_own_package(computed):
+    assert computed["names"] == METRICS.names()

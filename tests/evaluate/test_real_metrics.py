@@ -2,15 +2,17 @@
 
 import json
 from collections import defaultdict
+from itertools import product
 
 import numpy as np
 import pytest
-from metric_peers import coco_bleu, coco_cider, coco_rouge_l, rouge_f1
+from metric_peers import coco_bleu, coco_cider, coco_rouge_l, rouge_f1, sacre_bleu
 
-from medvlm.evaluate.metrics import METRICS, score
+from medvlm.evaluate.metrics import Options, score
 from medvlm.evaluate.tokenize import tokenize
 
 pytestmark = pytest.mark.realdata
+TEXT = ["bleu", "rouge", "cider"]
 
 
 def load(realdata, name):
@@ -19,12 +21,26 @@ def load(realdata, name):
 
 def same_as_peers(predictions, references):
     """Compare all scores with the peers: coco-caption on our PTB tokens, rouge_score on the raw text."""
-    found = score(METRICS.names(), predictions, references)
+    found = score(TEXT, predictions, references)
     some = list(zip(tokenize(predictions), [tokenize(own) for own in references], strict=True))
     f1 = np.array([rouge_f1(p, r) for p, r in zip(predictions, references, strict=True)]).mean(axis=0)
     expected = [*coco_bleu(some)[0], f1[0], f1[1], coco_rouge_l(some)[0], f1[2], coco_cider(some)[0]]
-    np.testing.assert_allclose(list(found.values.values()), expected, rtol=0, atol=1e-9)
-    return found.values
+    values = {key: value for key, value in found.values.items() if key != "cider_unclipped"}
+    np.testing.assert_allclose(list(values.values()), expected, rtol=0, atol=1e-9)
+    return values
+
+
+def same_as_other_peers(predictions, references):
+    """Compare BLEU with sacrebleu in both tokenizations and cases, and stemmed ROUGE with rouge_score."""
+    for (ours, theirs), case in product([("13a", "13a"), ("none", "none")], ["lower", "mixed"]):
+        found = score(["bleu"], predictions, references, options=Options(ours, case)).values
+        expected = sacre_bleu(predictions, references, theirs, case == "lower")
+        assert min(expected) > 0
+        np.testing.assert_allclose(list(found.values()), expected, rtol=0, atol=1e-8)
+    found = score(["rouge"], predictions, references, options=Options(stem=True)).per_segment
+    f1 = np.array([rouge_f1(p, r, stem=True) for p, r in zip(predictions, references, strict=True)])
+    for key, expected in zip(("rouge_1", "rouge_2", "rouge_l_f1"), f1.T, strict=True):
+        np.testing.assert_allclose(found[key], expected, rtol=0, atol=1e-12)
 
 
 def published(table, tokenizer="ptb"):
@@ -44,6 +60,18 @@ def test_coco_human_captions_leave_one_out(realdata, coco_captions):
     values = same_as_peers([own[0] for own in coco_captions], [own[1:] for own in coco_captions])
     table = published(load(realdata, "coco_val2017_fakecap/sidebyside_cocohuman.json"))
     assert values == pytest.approx(table, abs=2e-5)
+
+
+def test_unclipped_cider_of_coco_human_captions(coco_captions):
+    # Of the Java tokens; what is left is the residue of the tokenizer.
+    found = score(["cider"], [own[0] for own in coco_captions], [own[1:] for own in coco_captions]).values
+    assert found["cider_unclipped"] == pytest.approx(0.981715, abs=2e-5)
+
+
+def test_coco_and_reports_equal_sacrebleu_and_stemmed_rouge_score(realdata, coco_captions):
+    same_as_other_peers([own[0] for own in coco_captions[:1000]], [own[1:] for own in coco_captions[:1000]])
+    pairs = load(realdata, "radeval_fixtures/speed_workload.json")
+    same_as_other_peers([pair["hyp"] for pair in pairs], [[pair["ref"]] for pair in pairs])
 
 
 def test_coco_degenerate_captions(realdata):
@@ -73,6 +101,11 @@ def test_rouge_score_vectors(realdata):
     found = score(["rouge"], [pair["prediction"] for pair in pairs], [[pair["target"]] for pair in pairs]).per_segment
     for key, name in {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l_f1": "rougeL"}.items():
         np.testing.assert_allclose(found[key], [pair["nostem"][name][2] for pair in pairs], rtol=0, atol=1e-12)
+    same = Options(stem=True)
+    found = score(["rouge"], [pair["prediction"] for pair in pairs], [[pair["target"]] for pair in pairs], options=same)
+    for key, name in {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l_f1": "rougeL"}.items():
+        expected = [pair["stem"][name][2] for pair in pairs]
+        np.testing.assert_allclose(found.per_segment[key], expected, rtol=0, atol=1e-12)
 
 
 def test_radeval_reports(realdata):

@@ -5,8 +5,8 @@ from medvlm.evaluate.hf import base
 
 
 class Cider(base.CorpusMetric):
-    """CIDEr-D as coco-caption computes it (times 10), with document frequencies from the references."""
+    """CIDEr-D as coco-caption computes it, and CIDEr without clipping and length penalty, both times 10."""
 
     metric = "cider"
-    description = "CIDEr-D as coco-caption computes it (times 10), with document frequencies from the references."
+    description = "CIDEr-D as coco-caption computes it, and CIDEr without clipping and length penalty, both times 10."
     citation = "Vedantam, Zitnick and Parikh 2015, CIDEr: consensus-based image description evaluation. CVPR."

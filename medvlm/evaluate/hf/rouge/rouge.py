@@ -5,8 +5,10 @@ from medvlm.evaluate.hf import base
 
 
 class Rouge(base.CorpusMetric):
-    """ROUGE-L as coco-caption computes it; ROUGE-1, -2 and -L F1 as rouge_score computes them."""
+    """ROUGE-L as coco-caption computes it; ROUGE-1, -2 and -L F1 as rouge_score computes them, stemmed or not."""
 
     metric = "rouge"
-    description = "ROUGE-L as coco-caption computes it; ROUGE-1, -2 and -L F1 as rouge_score computes them."
+    description = (
+        "ROUGE-L as coco-caption computes it; ROUGE-1, -2 and -L F1 as rouge_score computes them, stemmed or not."
+    )
     citation = "Lin 2004, ROUGE: a package for automatic evaluation of summaries. ACL workshop."
