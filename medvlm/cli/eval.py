@@ -68,7 +68,7 @@ def evaluate(
 
     asked = [name for name, value in (("RUN", runs), ("--predictions", predictions), ("--model", model)) if value]
     if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)}: name one of them")
+        raise UsageError(f"{' and '.join(asked)}: name one of them, not both")
     _check_companions({"--references": references}, "--predictions", predictions)
     _check_companions({"--like": like, "--data": data, "--trained-on": trained_on}, "--model", model)
     if split not in (None, "train", "validation", "test"):

@@ -81,12 +81,12 @@ ExcludeLeaked = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Samples generated at a time.", rich_help_panel=HOW)
 ]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="transformers, or vllm (pip install 'medvlm[vllm]').", rich_help_panel=HOW)
-]
+EngineName = Annotated[str, typer.Option("--engine", help="transformers, or vllm (extra: vllm).", rich_help_panel=HOW)]
 Workers = Annotated[
     int,
-    typer.Option("--workers", min=1, help="Copies of the model that answer side by side (Ray).", rich_help_panel=HOW),
+    typer.Option(
+        "--workers", min=1, help="Copies of the model that answer side by side (extra: ray).", rich_help_panel=HOW
+    ),
 ]
 RayAddress = Annotated[
     str | None,
