@@ -67,6 +67,11 @@ def _sentence(sentence: str, negation: str) -> Sentence:
     return read(sentence, engine(negation))
 
 
+def forget() -> None:
+    """Forget the sentences read so far, for a measurement that starts from nothing."""
+    _sentence.cache_clear()
+
+
 def reading(text: str, negation: str = "rules") -> Reading:
     """Return what `text` says about the 14 observations of CheXpert.
 

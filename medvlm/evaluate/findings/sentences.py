@@ -108,8 +108,10 @@ def split(text: str) -> Iterator[tuple[int, str]]:
     start = 0
     for end in [*(boundary.end() for boundary in _BOUNDARY.finditer(text)), len(text)]:
         while end - start > _LONGEST:
-            cut = text.rfind(" ", start + 1, start + _LONGEST)
-            cut = cut if cut > 0 else start + _LONGEST
+            low, high = start + 1, start + _LONGEST
+            cut = next(
+                place for place in (text.rfind(", ", low, high) + 1, text.rfind(" ", low, high), high) if place > 0
+            )
             yield start, text[start:cut]
             start = cut
         if start < end:

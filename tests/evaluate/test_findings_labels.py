@@ -1,0 +1,215 @@
+"""The 14 observations: states, sides, normal or not, contradictions; and the rules' accuracy on labelled sentences."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from labelled_findings import agreement, labelled
+
+from medvlm.errors import MissingExtraError, UsageError
+from medvlm.evaluate.findings import ENGINES, FIVE, OBSERVATIONS, flips, is_normal, labels
+from medvlm.evaluate.findings.labels import engine, reading
+from medvlm.evaluate.findings.sentences import split
+
+WORDS = {
+    "Lung Opacity": "infiltrate",
+    "Lung Lesion": "mass",
+    "Edema": "edema",
+    "Consolidation": "consolidation",
+    "Pneumonia": "pneumonia",
+    "Atelectasis": "atelectasis",
+    "Pneumothorax": "pneumothorax",
+    "Pleural Effusion": "effusion",
+    "Pleural Other": "pleural thickening",
+    "Fracture": "rib fracture",
+    "Cardiomegaly": "cardiomegaly",
+}
+DENIALS = ["No {}.", "No evidence of {}.", "There is no {}.", "Negative for {}.", "{} is not seen.", "{} has resolved."]
+DOUBTS = [
+    "Possible {}.",
+    "{} cannot be excluded.",
+    "Cannot exclude {}.",
+    "Suspicious for {}.",
+    "There may be {}.",
+    "?{}",
+]
+STANDING = ["No change in the {}.", "Unchanged {}.", "There is {}.", "{} without significant change.", "Worsening {}."]
+observations = st.sampled_from(sorted(WORDS))
+reports = st.lists(st.sampled_from([row.sentence for row in labelled("tune")]), max_size=6).map("\n".join)
+
+
+def test_the_table_is_large_enough_and_every_label_is_known() -> None:
+    rows = labelled("tune") + labelled("held_out")
+    assert len(rows) > 400
+    assert len({row.sentence for row in rows}) == len(rows)
+    assert {name for row in rows for name in row.labels} == set(OBSERVATIONS)
+    assert all(row.labels[name] != "negative" for row in rows for name in row.sides)
+    assert set(FIVE) < set(OBSERVATIONS)
+
+
+@pytest.mark.parametrize(
+    ("half", "negation", "mentions", "exact"),
+    [("held_out", "rules", 0.97, 0.95), ("held_out", "negspacy", 0.88, 0.86), ("tune", "rules", 0.98, 0.98)],
+)
+def test_agreement_with_the_hand_labelled_sentences(half: str, negation: str, mentions: float, exact: float) -> None:
+    found = agreement(labelled(half), negation)
+    assert found.mention_f1 >= mentions
+    assert found.exact >= exact
+    assert found.exact < 1  # else the table holds nothing hard, and says nothing
+
+
+@given(observations, st.sampled_from(DENIALS))
+def test_denials(name: str, template: str) -> None:
+    assert labels(template.format(WORDS[name])) == {name: "negative", "No Finding": "positive"}
+
+
+@given(observations, st.sampled_from(DOUBTS))
+def test_doubts(name: str, template: str) -> None:
+    assert labels(template.format(WORDS[name])) == {name: "uncertain"}
+
+
+@given(observations, st.sampled_from(STANDING))
+def test_what_looks_like_a_denial_and_is_none(name: str, template: str) -> None:
+    assert labels(template.format(WORDS[name])) == {name: "positive"}
+
+
+@given(st.lists(observations, min_size=2, max_size=5, unique=True), st.sampled_from([" or ", ", or ", " and "]))
+def test_a_denied_list_is_denied_to_its_end(names: list[str], last: str) -> None:
+    listed = ", ".join(WORDS[name] for name in names[:-1]) + last + WORDS[names[-1]]
+    found = labels(f"No {listed}.")
+    assert found == dict.fromkeys(names, "negative") | {"No Finding": "positive"}
+
+
+@given(
+    observations, observations, st.sampled_from([", but there is {}.", "; {} on the left.", ". Left {}.", ", left {}."])
+)
+def test_the_reach_of_a_denial_ends(denied: str, named: str, rest: str) -> None:
+    found = labels(f"No {WORDS[denied]}" + rest.format(WORDS[named]))
+    assert found == {denied: "negative"} | {named: "positive"}
+
+
+@given(reports, st.sampled_from(ENGINES))
+@settings(max_examples=60)
+def test_order_of_sentences_and_case_do_not_count(report: str, negation: str) -> None:
+    backward = "\n".join(reversed(report.split("\n")))
+    assert labels(report, negation) == labels(backward, negation) == labels(report.upper(), negation)
+
+
+@given(st.text(max_size=300) | st.text("no effusion,.;?\n left/İß", max_size=300))
+def test_any_text_is_read_with_its_characters_in_place(text: str) -> None:
+    parts = list(split(text))
+    assert [start for start, _ in parts] == [len("".join(part for _, part in parts[:i])) for i in range(len(parts))]
+    assert len("".join(part for _, part in parts)) == len(text)
+    found = reading(text)
+    assert set(found.labels) <= set(OBSERVATIONS)
+    assert all(0 <= mention.start < mention.end <= len(text) for mention in found.mentions)
+    assert flips(text, text) == []
+
+
+@given(reports)
+def test_a_report_does_not_contradict_itself(report: str) -> None:
+    assert flips(report, report) == []
+
+
+@given(reports)
+def test_a_mention_stands_where_it_says(report: str) -> None:
+    padded = f"\n\n  {report}"
+    moved = [(mention.start - 4, mention.end - 4) for mention in reading(padded).mentions]
+    assert moved == [(mention.start, mention.end) for mention in reading(report).mentions]
+
+
+def test_a_line_that_goes_on_is_one_sentence() -> None:
+    assert labels("No pleural\neffusion or\npneumothorax.")["Pneumothorax"] == "negative"
+    assert labels("No effusion\nPneumothorax on the left")["Pneumothorax"] == "positive"
+
+
+def test_of_several_mentions_the_positive_counts() -> None:
+    found = reading("No right pneumothorax; left apical pneumothorax persists.")
+    assert found.labels == {"Pneumothorax": "positive"}
+    assert found.sides == {"Pneumothorax": frozenset({"left"})}
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("Normal heart size. Lungs are clear. No effusion.", True),
+        ("No acute cardiopulmonary process.", True),
+        ("Endotracheal tube in place. Lungs are clear.", True),
+        ("Endotracheal tube in place.", None),
+        ("Small left effusion. Otherwise normal.", False),
+        ("Possible pneumonia.", False),
+        ("Emphysema without effusion.", False),
+        ("Axial T2-weighted image of the knee.", None),
+        ("", None),
+    ],
+)
+def test_is_normal(text: str, normal: bool | None) -> None:
+    assert is_normal(text) is normal
+
+
+@pytest.mark.parametrize(
+    ("reference", "prediction", "kind", "words"),
+    [
+        ("No pleural effusion.", "Pleural effusion.", "negation", ("pleural effusion", "Pleural effusion")),
+        ("The heart is enlarged.", "Heart size is normal.", "negation", ("heart is enlarged", "Heart size is normal")),
+        (
+            "Left pneumothorax.",
+            "Pneumothorax on the right.",
+            "side",
+            ("Left pneumothorax", "Pneumothorax on the right"),
+        ),
+        ("RLL consolidation.", "LLL consolidation.", "side", ("RLL consolidation", "LLL consolidation")),
+    ],
+)
+def test_flips(reference: str, prediction: str, kind: str, words: tuple[str, str]) -> None:
+    for one, other, expected in [(reference, prediction, words), (prediction, reference, words[::-1])]:
+        (flip,) = flips(one, other)
+        assert flip.kind == kind
+        assert (one[slice(*flip.reference)], other[slice(*flip.prediction)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "prediction"),
+    [
+        ("No pleural effusion.", "No pneumothorax."),
+        ("Possible effusion.", "No effusion."),
+        ("Bilateral effusions.", "Left effusion."),
+        ("Effusion.", "Left effusion."),
+        ("No left effusion.", "No right effusion."),
+    ],
+)
+def test_what_is_no_flip(reference: str, prediction: str) -> None:
+    assert flips(reference, prediction) == []
+
+
+def test_the_two_engines_differ_where_the_list_ends_at_a_new_subject() -> None:
+    text = "No pneumothorax, left effusion."
+    assert labels(text)["Pleural Effusion"] == "positive"
+    assert labels(text, "negspacy")["Pleural Effusion"] == "negative"
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(UsageError, match="unknown negation engine 'negex'; known: rules, negspacy"):
+        labels("No effusion.", "negex")
+
+
+def test_negspacy_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.cache_clear()
+    monkeypatch.setitem(sys.modules, "negspacy.negation", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'medvlm\[clinical\]'"):
+        engine("negspacy")
+
+
+def test_time_is_linear_in_a_text_without_an_end() -> None:
+    piece = "no effusion, left nodule, possible mass, "
+    times = []
+    for size in (200, 1600):
+        text = " ".join(f"{piece}{size}{index}" for index in range(size))
+        started = time.process_time()
+        assert labels(text)["Pleural Effusion"] == "negative"
+        times.append(time.process_time() - started)
+    assert times[1] < 8 * 3 * times[0]
