@@ -41,6 +41,9 @@ _NOTICES = {
         )
         for version in ("3.1", "3.2", "3.3")
     },
+    "licenseref-scancode-llama-4-license-2025": (
+        "Llama 4 is licensed under the Llama 4 Community License, Copyright © Meta Platforms, Inc. All Rights Reserved."
+    ),
 }
 
 _HUB_IDS = {
@@ -101,15 +104,30 @@ def of_run(run: Run) -> Rights:
     recipe, facts = run.recipe(), run.facts()
     found = stages(run)
     counts: Counter[str] = Counter()
-    for part in facts["data"]:
+    for part in data_of([run]):
         counts.update(part.get("licenses", {}))
     try:
         verdict = rights(recipe, counts)
     except InputError:
         verdict = dict(facts["license"])
     names = dict.fromkeys(name for stage in found for name in stage.recipe().model.parts.values())
-    data = {part["fingerprint"]: part for stage in found for part in stage.facts()["data"]}
-    return Rights(verdict, {name: registry.find(name) for name in names}, list(data.values()))
+    return Rights(verdict, {name: registry.find(name) for name in names}, data_of(found))
+
+
+def data_of(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Return what run.json says of each data set that the runs were trained on, each once.
+
+    Raises:
+        InputError: a run.json holds no list of data sets where it should.
+    """
+    found: dict[Any, dict[str, Any]] = {}
+    for run in runs:
+        listed = run.facts().get("data") or []
+        for part in listed if isinstance(listed, list) else [None]:
+            if not isinstance(part, dict) or not isinstance(part.get("licenses") or {}, dict):
+                raise InputError(f"{run.path}/run.json: damaged: data is no list of data sets; name another run")
+            found[part.get("fingerprint") or part.get("path")] = part
+    return list(found.values())
 
 
 def stages(run: Run) -> list[Run]:

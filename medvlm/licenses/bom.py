@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError, MedvlmError, MissingExtraError
-from medvlm.export.rights import stages
+from medvlm.export.rights import data_of, stages
 from medvlm.io import sha256_file, stable_hash, write_text
 from medvlm.licenses import check, expressions, model_card, registry
 from medvlm.licenses.refs import resolve
@@ -219,8 +219,7 @@ def _weights(path: Path | None) -> Iterator[tuple[str, str]]:
 
 def _data(run: Run) -> Iterator[Component]:
     """Yield each data set of the runs it started from and of the run, with its rows by license."""
-    parts = {part["fingerprint"]: part for stage in stages(run) for part in stage.facts().get("data") or []}
-    for number, part in enumerate(reversed(parts.values())):
+    for number, part in enumerate(data_of(reversed(stages(run)))):
         counts = {str(license): int(count) for license, count in (part.get("licenses") or {}).items()}
         said = {
             "fingerprint": part.get("fingerprint"),
@@ -231,7 +230,7 @@ def _data(run: Run) -> Iterator[Component]:
         }
         yield Component(
             type=ComponentType.DATA,
-            name=str(part.get("title") or Path(part["path"]).name),
+            name=str(part.get("title") or Path(str(part.get("path"))).name),
             version=str(part.get("fingerprint") or "")[:16] or None,
             bom_ref=f"data:{number}",
             description=f"{part.get('rows')} rows for training",

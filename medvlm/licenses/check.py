@@ -183,7 +183,7 @@ def _of_parts(
 
 
 def _of_run(run: Run) -> Finding:
-    from medvlm.export.rights import stages
+    from medvlm.export.rights import data_of, stages
 
     facts = run.facts()
     if facts.get("kind") == "baseline":
@@ -191,10 +191,9 @@ def _of_run(run: Run) -> Finding:
         return _of_parts(str(run.path), named.values(), None, [])
     found = stages(run)
     names = dict.fromkeys(name for stage in found for name in stage.recipe().model.parts.values())
-    data = {part["fingerprint"]: part for stage in found for part in stage.facts()["data"]}
     counts: Counter[str] = Counter()
-    for part in data.values():
-        counts.update(part.get("licenses", {}))
+    for part in data_of(found):
+        counts.update(part.get("licenses") or {})
     # The last that is there still names one: that run is gone.
     start = found[-1].recipe().model.start
     return _of_parts(str(run.path), names, counts, [], [start] if start else [])
@@ -222,7 +221,7 @@ def _of_recipe(target: str) -> Iterator[Finding]:
 
 def _add_start(start: str, names: dict[str, None], counts: Counter[str]) -> list[str]:
     """Add the bases and data of the run that a recipe starts from; return its name where it is not there."""
-    from medvlm.export.rights import stages
+    from medvlm.export.rights import data_of, stages
 
     try:
         found = stages(open_run(start))
@@ -230,8 +229,8 @@ def _add_start(start: str, names: dict[str, None], counts: Counter[str]) -> list
         return [start]
     for stage in found:
         names |= dict.fromkeys(stage.recipe().model.parts.values())
-        for part in stage.facts()["data"]:
-            counts.update(part.get("licenses", {}))
+    for part in data_of(found):
+        counts.update(part.get("licenses") or {})
     return []
 
 

@@ -232,7 +232,8 @@ def _entries() -> tuple[Entry, ...]:
     # Every scalar is text, so that `no`, dates and commit ids stay what they are. A cell without `value` states none.
     rows = yaml.load(FILE.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     for row in rows if isinstance(rows, list) else []:
-        for cell in row.get("cells", {}).values() if isinstance(row, dict) else []:
+        cells = row.get("cells") if isinstance(row, dict) else None
+        for cell in cells.values() if isinstance(cells, dict) else []:
             if isinstance(cell, dict):
                 cell.setdefault("value", None)
     try:

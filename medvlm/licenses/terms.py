@@ -69,8 +69,10 @@ _TABLE: dict[str, Terms] = {
     ),
     "licenseref-hai-def": _own_terms(
         "bind whoever receives the model to the terms at "
-        "https://developers.google.com/health-ai-developer-foundations/terms, "
-        "give a copy, and put the notice in a file NOTICE"
+        "https://developers.google.com/health-ai-developer-foundations/terms and the policy at "
+        "https://developers.google.com/health-ai-developer-foundations/prohibited-use-policy",
+        "give a copy of the terms, and put their notice in a file NOTICE",
+        "clinical use (diagnosis or treatment, in studies too) needs what health regulators ask for",
     ),
     "licenseref-scancode-llama-2-license-2023": _own_terms(
         "use policy: https://ai.meta.com/llama/use-policy",
@@ -170,6 +172,8 @@ def no_derivatives(key: str) -> bool:
 
 def chosen(license: str | None, part: str = "weights") -> list[str]:
     """Return the ids that hold: all of an AND, and of an OR those of the alternative with most rights.
+
+    Rights to commercial use go before rights to share.
 
     None for an empty or malformed expression.
     """

@@ -141,6 +141,8 @@ def test_targets_that_are_none(tmp_path: Path, make_run: MakeRun) -> None:
         check("paligema448")
     with pytest.raises(InputError, match=r"no run\.json"):
         check(str(tmp_path))
+    with pytest.raises(InputError, match="data is no list of data sets"):
+        check(str(make_run("broken", data={"licenses": 3})))
     with pytest.raises(InputError, match="running"):
         check(str(make_run(status="running")))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvlm.licenses import terms
-from medvlm.licenses.expressions import RESTRICTIVENESS, commercial_use
+from medvlm.licenses.expressions import RESTRICTIVENESS, commercial_use, satisfied, symbols
 from medvlm.licenses.policy import Verdict, verdict, verdict_of_parts
 from medvlm.licenses.registry import Entry, get, load
 
@@ -168,7 +168,7 @@ def test_rules_of_the_table(base: Entry, data: dict[str, int], use: str, share: 
     ("license", "words"),
     [
         (GEMMA, ["https://ai.google.dev/gemma/prohibited_use_policy", "NOTICE", "changed"]),
-        ("LicenseRef-HAI-DEF", ["https://developers.google.com/health-ai-developer-foundations/terms", "NOTICE"]),
+        ("LicenseRef-HAI-DEF", ["foundations/terms", "foundations/prohibited-use-policy", "NOTICE", "clinical use"]),
         ("LicenseRef-scancode-llama-2-license-2023", ["700 million", "NOTICE", "other language models"]),
         ("LicenseRef-scancode-llama-3.1-license-2024", ["700 million", '"Built with Llama"', 'name with "Llama"']),
         ("LicenseRef-scancode-llama-3.2-license-2024", ["European Union"]),
@@ -241,6 +241,47 @@ def test_one_more_input_never_widens_the_rights(base: Entry | None, data: dict[s
     assert rank(after.commercial_use) <= rank(commercial_use(more))
     if base is not None:
         assert rank(after.commercial_use) <= rank(base.commercial_use)
+
+
+IDS = st.sampled_from(
+    [
+        "CC0-1.0",
+        "CC-BY-4.0",
+        "CC-BY-SA-4.0",
+        "CC-BY-ND-4.0",
+        "CC-BY-NC-4.0",
+        "MIT",
+        "GPL-3.0-only",
+        GEMMA,
+        "LicenseRef-x",
+    ]
+)
+EXPRESSIONS = st.recursive(
+    IDS,
+    lambda inner: st.tuples(inner, st.sampled_from(["AND", "OR"]), inner).map("({0[0]} {0[1]} {0[2]})".format),
+    max_leaves=5,
+)
+
+
+@given(EXPRESSIONS)
+def test_one_alternative_of_a_dual_license_gives_all_its_rights(expression: str) -> None:
+    kept = terms.chosen(expression, "data")
+    assert set(kept) <= set(symbols(expression))
+    assert satisfied(expression, {key.lower() for key in kept}), "the ids kept are enough to have the license"
+    assert commercial_use(" AND ".join(kept)) == commercial_use(expression)
+    alone, whole = verdict(TINY, {" AND ".join(kept): 1}), verdict(TINY, {expression: 1})
+    assert (alone.commercial_use, alone.may_share, alone.obligations) == (
+        whole.commercial_use,
+        whole.may_share,
+        whole.obligations,
+    )
+
+
+@given(EXPRESSIONS, EXPRESSIONS)
+def test_a_choice_more_never_narrows_commercial_use(left: str, right: str) -> None:
+    rank = RESTRICTIVENESS.index
+    both = verdict(TINY, {f"{left} OR {right}": 1}).commercial_use
+    assert rank(both) == max(rank(verdict(TINY, {one: 1}).commercial_use) for one in (left, right))
 
 
 def parts(*names: str) -> dict[str, Entry | None]:
