@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvlm.cli.common import Progress, warn
 from medvlm.evaluate import resume
-from medvlm.evaluate.engines import Batch, Engine, in_turn
+from medvlm.evaluate.engines import Batch, Engine, answered, lengths
 from medvlm.evaluate.generation import decoding
 from medvlm.evaluate.sampling import SeededDraw
 from medvlm.evaluate.shown import GRAY, Picture, Pictures
@@ -74,9 +74,9 @@ class Predictor:
         if recipe.quantization.mode == "none":
             self.model = self.model.to(self.device)
 
-    def length(self, prefix: str) -> int:
-        """Return how many tokens a prefix takes, after truncation."""
-        return self.loaded.backbone.text_tokens(prefix, "")[0]
+    def lengths(self, prefixes: Sequence[str]) -> list[int]:
+        """Return how many tokens each prefix takes, after truncation."""
+        return [self.loaded.backbone.text_tokens(prefix, "")[0] for prefix in prefixes]
 
     def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
         """Return one answer for each picture and prefix."""
@@ -183,9 +183,9 @@ def _generate(
     from medvlm.train.collate import prefix
 
     prefixes = {place: prefix(mixture.text(place), recipe.prompts) for place in missing}
-    length = getattr(engine, "length", len)
+    tokens = dict(zip(missing, lengths(engine, list(prefixes.values())), strict=True))
     # Long prompts first: padding is least within a batch, and memory is highest at once rather than at the end.
-    order = sorted(missing, key=lambda place: (-length(prefixes[place]), place))
+    order = sorted(missing, key=lambda place: (-tokens[place], place))
     size = recipe.eval.batch_size
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     # The ids of the rows whose pictures are shown, batch by batch.
@@ -197,8 +197,7 @@ def _generate(
             owners[number] = [one.of for one in shown]
             yield Batch(number, [one.image for one in shown], [prefixes[place] for place in batch])
 
-    each = getattr(engine, "each", None)
-    for number, answers in each(asked()) if each else in_turn(engine, asked()):
+    for number, answers in answered(engine, asked()):
         rows = [
             row_of(mixture.text(place)) | {"prediction": answer}
             for place, answer in zip(batches[number], answers, strict=True)

@@ -28,7 +28,7 @@ def run(source: Source, tasks: Iterator[Task], workers: int, address: str | None
 
     mine = not ray.is_initialized()
     if mine:
-        _connect(ray, workers, address)
+        connect(ray, workers, address)
     try:
         yield from _read(ray, source, tasks, workers)
     finally:
@@ -36,23 +36,33 @@ def run(source: Source, tasks: Iterator[Task], workers: int, address: str | None
             ray.shutdown()
 
 
-def _connect(ray: Any, workers: int, address: str | None) -> None:
-    """Start Ray here, or join the cluster at `address`, with as few words as it allows."""
+def connect(ray: Any, workers: int, address: str | None, instead: str = "--engine local") -> None:
+    """Start Ray here, or join the cluster at `address`, with as few words as it allows.
+
+    Args:
+        ray: the module.
+        workers: CPUs that Ray may use where it is started here.
+        address: of a cluster that is running.
+        instead: how to do without, for the error.
+
+    Raises:
+        AccessError: no cluster answers, or Ray cannot be started.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without a GPU task Ray is about to leave the variable for devices alone, and says so.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
-        _knock(address)
+        _knock(address, instead)
     quiet = {"include_dashboard": False, "num_cpus": workers} if address is None else {"address": address}
     try:
         ray.init(**quiet, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         place = f"no Ray cluster answers at {address}" if address else "Ray cannot be started here"
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise AccessError(f"{place} ({first}); start one with ray start --head, or use --engine local") from error
+        raise AccessError(f"{place} ({first}); start one with ray start --head, or use {instead}") from error
 
 
-def _knock(address: str) -> None:
+def _knock(address: str, instead: str) -> None:
     """Make sure that something listens at `address`: Ray itself would try for many minutes."""
     match = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
     if match is None:
@@ -61,7 +71,7 @@ def _knock(address: str) -> None:
         socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise AccessError(
-            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or use --engine local"
+            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or use {instead}"
         ) from error
 
 

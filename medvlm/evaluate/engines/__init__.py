@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """Answers prompts about pictures.
 
-    It may also have `length(prefix) -> int`, tokens of a prefix, by which rows are sorted; and `each(batches)`, which
-    yields the numbers and answers of batches in any order, where several are answered at a time.
+    It may also have `lengths(prefixes) -> list[int]`, their tokens, by which rows are sorted; and `each(batches)`,
+    which yields the numbers and answers of batches in any order, where several are answered at a time.
     """
 
     def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
@@ -35,8 +35,19 @@ class Batch:
     prefixes: list[str]
 
 
-def in_turn(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and answers of each batch, one after the other."""
+def lengths(engine: Engine, prefixes: Sequence[str]) -> list[int]:
+    """Return how long each prefix is, in tokens where the engine counts them, else in characters."""
+    count = getattr(engine, "lengths", None)
+    return list(count(prefixes)) if count else [len(prefix) for prefix in prefixes]
+
+
+def answered(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and answers of each batch that is done: in turn, or as the engine does them."""
+    each = getattr(engine, "each", None)
+    yield from each(batches) if each else _in_turn(engine, batches)
+
+
+def _in_turn(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[int, list[str]]]:
     for batch in batches:
         yield batch.number, engine.answers(batch.images, batch.prefixes)
 

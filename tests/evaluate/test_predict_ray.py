@@ -1,0 +1,63 @@
+"""Two copies of the tiny base in Ray's workers answer as one process does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from predict_rows_kit import Rows, predicted, recipe_of
+
+from medvlm.errors import AccessError, InputError, UsageError
+from medvlm.evaluate import engines
+from medvlm.io import write_json
+from medvlm.runs import Run
+
+ray = pytest.importorskip("ray", reason="the extra medvlm[ray] is not installed")
+
+ONE, TWO = engines.Choice(), engines.Choice(workers=2)
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Run:
+    """The folder of a published model, nothing trained."""
+    folder = tmp_path / "baseline"
+    folder.mkdir()
+    write_json(folder / "run.json", {"status": "finished", "kind": "baseline"})
+    return Run(folder)
+
+
+@pytest.fixture
+def no_ray_left() -> Iterator[None]:
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_ray_left")
+def test_two_copies_answer_as_one_process(tmp_path: Path, baseline: Run) -> None:
+    recipe = recipe_of()
+    alone = predicted(Rows(20), engines.load(ONE, baseline, recipe), tmp_path / "one.jsonl")
+    spread = predicted(Rows(20), engines.load(TWO, baseline, recipe), tmp_path / "two.jsonl")
+    assert spread == alone
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_ray_left")
+def test_an_error_in_a_copy_is_one_line_here(tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    write_json(folder / "run.json", {"status": "finished"})
+    with pytest.raises(InputError, match="neither adapter/ nor model/ holds weights"):
+        engines.load(TWO, Run(folder), recipe_of()).answers([Rows().image(0)], ["caption en"])
+
+
+def test_no_cluster(baseline: Run) -> None:
+    with pytest.raises(AccessError, match=r"127\.0\.0\.1:9.*or use --workers 1"):
+        engines.load(engines.Choice(ray_address="127.0.0.1:9"), baseline, recipe_of())
+
+
+def test_no_workers(baseline: Run) -> None:
+    with pytest.raises(UsageError, match="--workers 0: expected 1 or more"):
+        engines.check(engines.Choice(workers=0), baseline, recipe_of())
