@@ -11,7 +11,7 @@ from medvlm.errors import InputError
 
 BUDGET = 11_000_000
 """Bytes of all pictures on a page together; base64 makes them a third larger."""
-_MOST = 45_000
+_LEAST, _MOST = 1000, 45_000
 _QUALITIES = (82, 70, 55, 40)
 _EDGES = (512, 400, 320, 256, 192, 128, 96, 64, 32)
 _BYTES_OF_EDGE = 34
@@ -19,13 +19,13 @@ _BYTES_OF_EDGE = 34
 
 
 class Thumbnails:
-    """Makes data URIs of `count` pictures that together stay below `BUDGET` bytes.
+    """Makes data URIs of `count` pictures that together stay below `BUDGET` bytes, up to 11,000 of them.
 
     WebP, which every browser of the last five years shows; JPEG, somewhat larger, where Pillow was built without it.
     """
 
     def __init__(self, count: int) -> None:
-        self.limit = min(_MOST, BUDGET // max(count, 1))
+        self.limit = min(_MOST, max(_LEAST, BUDGET // max(count, 1)))
         self.format = "WEBP" if features.check("webp") else "JPEG"
         likely = [edge for edge in _EDGES if edge * _BYTES_OF_EDGE <= self.limit]
         self.edges = likely or list(_EDGES[-1:])
@@ -39,7 +39,8 @@ class Thumbnails:
         except InputError:
             return None
         for edge in self.edges:
-            picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+            # A gap of 1 averages whole blocks of pixels first, which costs a fraction.
+            picture.thumbnail((edge, edge), Image.Resampling.BICUBIC, reducing_gap=1.0)
             for quality in _QUALITIES:
                 encoded = self._encoded(picture, quality)
                 if len(encoded) <= self.limit:
@@ -49,5 +50,6 @@ class Thumbnails:
 
     def _encoded(self, picture: Image.Image, quality: int) -> bytes:
         out = io.BytesIO()
-        picture.save(out, self.format, quality=quality)
+        # WebP's quick way (method 2 of 6) takes two thirds of the time for a tenth more bytes; JPEG knows no method.
+        picture.save(out, self.format, quality=quality, method=2)
         return out.getvalue()
