@@ -41,6 +41,9 @@ def predict(
     seed: given.Seed = None,
     max_new_tokens: given.NewTokens = None,
     batch_size: given.BatchSize = None,
+    engine: given.Engine = "transformers",
+    workers: given.Workers = 1,
+    ray_address: given.RayAddress = None,
     form: given.Format = "text",
     out: given.Out = None,
     overwrite: given.Overwrite = False,
@@ -55,7 +58,7 @@ def predict(
 
     Example: medvlm predict latest scans/ --format report --out drafts.jsonl
     """
-    from medvlm.evaluate import ask, pictures, prompting
+    from medvlm.evaluate import ask, engines, pictures, prompting
     from medvlm.models.locate import check_weights
     from medvlm.runs import open_run
 
@@ -80,7 +83,9 @@ def predict(
     for remark in found.remarks:
         warn(remark)
     check_weights(found_run.facts())
-    job = ask.Job(found_run, recipe, question, recipe.seed if seed is None else seed, out, overwrite)
+    choice = engines.Choice(engine, workers, ray_address)
+    engines.check(choice, found_run, recipe)
+    job = ask.Job(found_run, recipe, question, recipe.seed if seed is None else seed, out, overwrite, choice)
     outcome = ask.Outcome()
     with progress("predict", quiet) as bar:
         for row in ask.ask(job, found.paths, lambda: _asker(job), outcome, bar, warn):
@@ -132,9 +137,9 @@ _FLAGS = {"num_beams": "--beams", "temperature": "--temperature", "top_p": "--to
 
 def _asker(job: Any) -> Asker:
     """Load the model, and say what of the examples it will not see."""
-    from medvlm.evaluate import ask, predict
+    from medvlm.evaluate import ask, engines
 
-    made = ask.Asker(predict.Predictor(predict.load_tuned(job.run, job.recipe), job.recipe, job.seed), job.question)
+    made = ask.Asker(engines.load(job.choice, job.run, job.recipe, seed=job.seed), job.question)
     _tell_examples(job.question, made.first().dropped, job.recipe)
     return made
 

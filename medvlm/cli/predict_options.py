@@ -74,6 +74,34 @@ Seed = Annotated[
 ]
 NewTokens = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer.", rich_help_panel=HOW)]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at a time.", rich_help_panel=HOW)]
+RUNS = "Who answers (the answers are the same but for rounding)"
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="transformers, or vllm (extra medvlm[vllm]; merged or published PaliGemma models).",
+        rich_help_panel=RUNS,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Copies of the model, each on a GPU of its own, through Ray where more than one (extra medvlm[ray]).",
+        rich_help_panel=RUNS,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A running Ray cluster, for several machines; without it Ray starts here.",
+        show_default=False,
+        rich_help_panel=RUNS,
+    ),
+]
 Format = Annotated[str, typer.Option("--format", help="What is printed: text, json (a line each) or report.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Also keep JSON lines there; called again, it goes on from them.")

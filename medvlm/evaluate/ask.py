@@ -1,6 +1,6 @@
 """Ask a run about pictures from files: in batches, kept as they come, and gone on with where it broke off.
 
-`medvlm predict` calls it; what generates is `medvlm.evaluate.predict.Predictor`, as in evaluation.
+`medvlm predict` calls it; what answers is one of `medvlm.evaluate.engines`, as in evaluation.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from medvlm.cli.common import Progress
 from medvlm.errors import InputError, UsageError
-from medvlm.evaluate import pictures, predict, report_format
+from medvlm.evaluate import pictures, report_format, resume
+from medvlm.evaluate.engines import Choice
+from medvlm.evaluate.generation import decoding
 from medvlm.evaluate.prompting import Composed, Composer, Question
 from medvlm.io import atomic_write, resource_errors, stable_hash
 from medvlm.recipe.models import Recipe, Task
@@ -24,7 +25,7 @@ from medvlm.runs import Run
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from medvlm.evaluate.predict import Predictor
+    from medvlm.evaluate.engines import FullEngine
 
 _SMALLER = "set --batch-size 1"
 
@@ -52,19 +53,14 @@ class Asker:
     """Answers a question about pictures.
 
     Args:
-        predictor: of the tuned model.
+        predictor: of the tuned model (see `medvlm.evaluate.engines.load`).
         question: checked by `prompting.check`.
     """
 
-    def __init__(self, predictor: Predictor, question: Question) -> None:
+    def __init__(self, predictor: FullEngine, question: Question) -> None:
         recipe = predictor.recipe
-        tokenizer = predictor.loaded.processor.tokenizer
-
-        def count(text: str) -> int:
-            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
         self.predictor, self.question = predictor, question
-        self.composer = Composer(question, recipe.prompts, recipe.text.max_prefix_tokens, count)
+        self.composer = Composer(question, recipe.prompts, recipe.text.max_prefix_tokens, predictor.count)
 
     def first(self) -> Composed:
         """Return the first prefix, the same for every picture.
@@ -133,6 +129,8 @@ class Job:
     """JSONL file of the records; those it holds of the same picture, run, question and decoding are not made again."""
     overwrite: bool
     """Begin `out` anew where it holds predictions made otherwise."""
+    choice: Choice = dataclasses.field(default_factory=Choice)
+    """Who answers."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -172,14 +170,15 @@ def ask(
         warn: told of each picture that cannot be read.
 
     Raises:
-        InputError: `job.out` holds something else.
+        InputError: `job.out` holds something else, or another process writes it.
         ResourceError: disk or memory is exhausted.
     """
     common = _common(job)
-    known = _opened(job.out, common["made_by"], job.overwrite) if job.out is not None else {}
     ready: Asker | None = None
-    size = job.recipe.eval.batch_size
-    with resource_errors(job.out or Path(), _SMALLER):
+    # A batch for each copy of the model.
+    size = job.recipe.eval.batch_size * job.choice.workers
+    with resource_errors(job.out or Path(), _SMALLER), resume.held(job.out) if job.out else contextlib.nullcontext():
+        known = _opened(job.out, common["made_by"], job.overwrite) if job.out is not None else {}
         for start in range(0, len(paths), size):
             batch = _read(paths[start : start + size], outcome, warn)
             missing = [one for one in batch if (one.name, one.sha256) not in known]
@@ -192,7 +191,7 @@ def ask(
                 ]
                 known |= {(row["image"], row["sha256"]): row for row in made}
                 if job.out is not None:
-                    _append(job.out, made)
+                    resume.append(job.out, made)
             outcome.kept += len(batch) - len(missing)
             outcome.done += len(batch)
             show.update(min(start + size, len(paths)), len(paths))
@@ -202,15 +201,17 @@ def ask(
 def _common(job: Job) -> dict[str, Any]:
     """Return what all records say alike; `made_by` is a hash of what a prediction depends on, the picture apart."""
     facts, recipe = job.run.facts(), job.recipe
-    decoding = predict.decoding(recipe, job.seed)
+    decoded = decoding(recipe, job.seed, job.run)
     asked = dataclasses.asdict(job.question)
-    depends = [facts.get("recipe_hash"), facts.get("finished"), recipe.text.max_prefix_tokens, asked, decoding]
+    depends = [facts.get("recipe_hash"), facts.get("finished"), recipe.text.max_prefix_tokens, asked, decoded]
+    if job.choice.name != "transformers":
+        depends.append(job.choice.name)
     return {
         "model": recipe.model.label,
         "run": job.run.path.name,
         "task": job.question.task,
         "prompt": job.question.prompt,
-        "decoding": decoding,
+        "decoding": decoded,
         "made_by": stable_hash(depends)[:16],
     }
 
@@ -260,17 +261,5 @@ def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, str], d
             "another file, or set --overwrite"
         )
     with atomic_write(out) as file:
-        file.write("".join(map(_line, known.values())))
+        file.write("".join(map(resume.line, known.values())))
     return known
-
-
-def _append(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "a", encoding="utf-8") as file:
-        file.write("".join(map(_line, rows)))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -78,6 +78,10 @@ class Predictor:
         """Return how many tokens each prefix takes, after truncation."""
         return [self.loaded.backbone.text_tokens(prefix, "")[0] for prefix in prefixes]
 
+    def count(self, text: str) -> int:
+        """Return how many tokens a text takes by itself."""
+        return len(self.loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
         """Return one answer for each picture and prefix."""
         import torch
@@ -160,11 +164,12 @@ def predict_rows(
             # Written anew without a line that a kill cut off, or the next row would be appended to it.
             partial.write_text("".join(map(resume.line, resume.known(partial, fingerprint).values())), encoding="utf-8")
             resume.write_fingerprint(partial, fingerprint)
-            pictures = Pictures(mixture, picture, seed)
+            pictures, left = Pictures(mixture, picture, seed), len(missing)
             for rows in _generate(mixture, missing, recipe, predictor(), pictures):
                 resume.append(partial, rows)
                 done |= {row["id"]: row for row in rows}
-                show.update(sum(name in done for name in wanted), len(wanted))
+                left -= len(rows)
+                show.update(len(wanted) - left, len(wanted))
             _tell_alone(pictures)
         if missing or not path.is_file():
             # In the order of the split, and with rows that an earlier, larger evaluation left.

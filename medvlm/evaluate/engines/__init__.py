@@ -26,6 +26,20 @@ class Engine(Protocol):
         ...
 
 
+class FullEngine(Engine, Protocol):
+    """What `load` returns: it also says by what recipe it answers, and counts tokens for who composes prompts."""
+
+    recipe: Recipe
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text takes by itself."""
+        ...
+
+    def lengths(self, prefixes: Sequence[str]) -> list[int]:
+        """Return how many tokens each prefix takes, after truncation."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
     """Pictures and prefixes to be answered together."""
@@ -59,7 +73,7 @@ class Kind(Protocol):
         """Make sure that it can answer for this run, before anything heavy is loaded."""
         ...
 
-    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> Engine:
+    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> FullEngine:
         """Load the model."""
         ...
 
@@ -111,7 +125,7 @@ def check(choice: Choice, run: Run, recipe: Recipe, base: bool = False) -> None:
     ENGINES.get(choice.name).check(run, recipe, base)
 
 
-def load(choice: Choice, run: Run, recipe: Recipe, base: bool = False, seed: int | None = None) -> Engine:
+def load(choice: Choice, run: Run, recipe: Recipe, base: bool = False, seed: int | None = None) -> FullEngine:
     """Return what answers for a run, its model loaded; with several workers, they load it.
 
     Args:

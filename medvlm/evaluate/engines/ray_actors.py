@@ -14,7 +14,7 @@ from medvlm.errors import ResourceError, UsageError
 from medvlm.evaluate.engines import ENGINES, Batch, Choice, lengths
 
 if TYPE_CHECKING:
-    from medvlm.evaluate.engines import Engine
+    from medvlm.evaluate.engines import FullEngine
     from medvlm.recipe.models import Recipe
     from medvlm.runs import Run
 
@@ -31,9 +31,9 @@ class _Copy:
     def __init__(self, name: str, run: Run, recipe: Recipe, base: bool, seed: int | None) -> None:
         self._given = (run, recipe, base, seed)
         self._name = name
-        self._engine: Engine | None = None
+        self._engine: FullEngine | None = None
 
-    def _ready(self) -> Engine:
+    def _ready(self) -> FullEngine:
         if self._engine is None:
             self._engine = ENGINES.get(self._name).load(*self._given)
         return self._engine
@@ -45,6 +45,10 @@ class _Copy:
     def lengths(self, prefixes: Sequence[str]) -> list[int]:
         """Return how many tokens each prefix takes."""
         return lengths(self._ready(), prefixes)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text takes by itself."""
+        return self._ready().count(text)
 
 
 class Actors:
@@ -66,6 +70,7 @@ class Actors:
         import ray
 
         self.ray: Any = ray
+        self.recipe = recipe
         if not ray.is_initialized():
             connect(ray, choice.workers, choice.ray_address, instead="--workers 1 and no --ray-address")
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -80,10 +85,18 @@ class Actors:
         found: list[int] = self._get(self.copies[0].lengths.remote(list(prefixes)))
         return found
 
+    def count(self, text: str) -> int:
+        """Return how many tokens a text takes by itself."""
+        found: int = self._get(self.copies[0].count.remote(text))
+        return found
+
     def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
-        """Return one answer for each picture and prefix."""
-        ((_, answers),) = self.each([Batch(0, list(images), list(prefixes))])
-        return answers
+        """Return one answer for each picture and prefix, in batches of the recipe's size."""
+        size = self.recipe.eval.batch_size
+        starts = range(0, len(images), size)
+        batches = (Batch(at, list(images[at : at + size]), list(prefixes[at : at + size])) for at in starts)
+        found = dict(self.each(batches))
+        return [answer for at in starts for answer in found[at]]
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[int, list[str]]]:
         """Yield number and answers of each batch, as they are done.

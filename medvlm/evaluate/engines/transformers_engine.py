@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from medvlm.evaluate.engines import Engine
+    from medvlm.evaluate.engines import FullEngine
     from medvlm.recipe.models import Recipe
     from medvlm.runs import Run
 
@@ -16,7 +16,7 @@ class TransformersKind:
     def check(self, run: Run, recipe: Recipe, base: bool) -> None:
         """Every run can be asked."""
 
-    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> Engine:
+    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> FullEngine:
         """Return the run's model, or with `base` its base with nothing trained (see `medvlm.evaluate.predict`)."""
         from medvlm.evaluate import predict
 

@@ -22,7 +22,7 @@ from medvlm.io import sha256_bytes, write_json
 from medvlm.models.locate import locate
 
 if TYPE_CHECKING:
-    from medvlm.evaluate.engines import Engine
+    from medvlm.evaluate.engines import FullEngine
     from medvlm.recipe.models import Recipe
     from medvlm.runs import Run
 
@@ -61,7 +61,7 @@ class VllmKind:
             )
         model_folder(run, recipe, base)
 
-    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> Engine:
+    def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> FullEngine:
         """Return an engine with the model loaded."""
         return VllmEngine(model_folder(run, recipe, base), recipe, seed, decoding(recipe, run=run))
 
@@ -140,6 +140,7 @@ class VllmEngine:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         self.image_tokens = kind.image_tokens_of(config)
+        self._words = processor.tokenizer
         self.backbone = kind(
             processor,
             image_tokens=self.image_tokens,
@@ -164,6 +165,10 @@ class VllmEngine:
     def lengths(self, prefixes: Sequence[str]) -> list[int]:
         """Return how many tokens each prefix takes, after truncation."""
         return [self.backbone.text_tokens(prefix, "")[0] for prefix in prefixes]
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text takes by itself."""
+        return len(self._words(text, add_special_tokens=False)["input_ids"])
 
     def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
         """Return one answer for each picture and prefix.
