@@ -52,7 +52,7 @@ class Cider:
             idf=self._idf_name(segments),
             tok=signed(options.tokenizer),
             case=options.case,
-            refs=references_per_segment(segments.corpus(options.tokenizer).references()),
+            refs=references_per_segment(map(len, segments.references)),
         )
 
     def _idf_name(self, segments: Segments) -> str:

@@ -43,8 +43,11 @@ class Segments:
     _corpora: dict[str, Corpus] = field(default_factory=dict, repr=False)
     _chunks: dict[Any, Chunks] = field(default_factory=dict, repr=False)
 
-    def corpus(self, tokenizer: str) -> Corpus:
-        """Return the texts as token numbers, of a tokenizer of `medvlm.evaluate.tokenize`; once for all metrics."""
+    def corpus(self, tokenizer: str, keep: bool = True) -> Corpus:
+        """Return the texts as token numbers, of a tokenizer of `medvlm.evaluate.tokenize`; once for all metrics.
+
+        A metric that alone reads it does not `keep` it, to spare memory.
+        """
         if tokenizer not in self._corpora:
             found = tokenize.get(tokenizer, self.case)
             if found.split not in self._chunks:
@@ -55,7 +58,10 @@ class Segments:
                 ]
                 self._chunks[found.split] = Chunks.of(documents, found.split)
             chunks = self._chunks[found.split]
-            self._corpora[tokenizer] = Corpus.from_chunks(chunks, list(map(len, self.references)), found)
+            corpus = Corpus.from_chunks(chunks, list(map(len, self.references)), found)
+            if not keep:
+                return corpus
+            self._corpora[tokenizer] = corpus
         return self._corpora[tokenizer]
 
 

@@ -40,10 +40,9 @@ class NgramCounts:
     count: Ints  # [E]
     group_start: Ints  # [G]
     group_guessed: Bools  # [G] whether the hypothesis has the gram
-    first: Ints  # [grams] where in the tokens each n-gram stands first
     grams: int
 
-    @cached_property
+    @property
     def group_size(self) -> Ints:
         """Number of entries [G] of each group."""
         return run_lengths(self.group_start, len(self.gram))
@@ -56,8 +55,9 @@ class NgramCounts:
     @cached_property
     def shared(self) -> tuple[Ints, Ints]:
         """Return [S] entries of references whose hypothesis has the gram too, and [S] the hypothesis's entries."""
-        groups = np.flatnonzero(self.group_guessed & (self.group_size > 1))
-        sizes, starts = self.group_size[groups] - 1, self.group_start[groups]
+        sizes = self.group_size
+        groups = np.flatnonzero(self.group_guessed & (sizes > 1))
+        sizes, starts = sizes[groups] - 1, self.group_start[groups]
         own = np.repeat(starts, sizes)
         return own + 1 + _counted_from_zero(sizes), own
 
@@ -205,7 +205,6 @@ class Corpus:
         new_entry |= new_gram
         first = np.flatnonzero(new_entry)
         grams = int(gram[-1]) + 1 if len(gram) else 0
-        leading = positions[new_gram]
         gram, owners = gram[first], owners[first]
         new_group = changes(self.segment[owners])
         new_group |= new_gram[first]
@@ -216,7 +215,6 @@ class Corpus:
             count=run_lengths(first, len(positions)),
             group_start=starts,
             group_guessed=self.is_hypothesis[owners[starts]],
-            first=leading,
             grams=grams,
         )
 
@@ -238,7 +236,8 @@ class Corpus:
     def texts(self, order: int) -> Iterator[str]:
         """Yield the words of each n-gram of `order`, by its number, with a blank between them."""
         words = self.vocabulary
-        starts = self.ngrams(order).first
+        positions, new = self._sorted(order)
+        starts = positions[new]
         rows = np.stack([self.tokens[starts + place] for place in range(order)], axis=1)
         return (" ".join(map(words.__getitem__, row)) for row in rows.tolist())
 

@@ -35,12 +35,12 @@ class Rouge:
             "rouge",
             l=f"tok={signed(options.tokenizer)},case={options.case},beta={_BETA},refs=max-precision-and-recall",
             f1=f"1+2+l,tok=rouge,case=lower,stem={'porter' if options.stem else 'no'},refs=best",
-            refs=references_per_segment(segments.corpus(self._plain).references()),
+            refs=references_per_segment(map(len, segments.references)),
         )
 
     def statistics(self, segments: Segments) -> Floats:
         """Return [n, 5]: rouge_1, rouge_2, rouge_l, rouge_l_f1 of each segment, and 1."""
-        words, plain = segments.corpus(self.options.tokenizer), segments.corpus(self._plain)
+        words, plain = segments.corpus(self.options.tokenizer), segments.corpus(self._plain, keep=False)
         columns = [
             _best_f1(plain, _shared_ngrams(plain, 1), 1),
             _best_f1(plain, _shared_ngrams(plain, 2), 2),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import medvlm
-from medvlm.evaluate.ngrams import Ints
 
 
 def signature(head: str, **settings: object) -> str:
@@ -12,9 +13,8 @@ def signature(head: str, **settings: object) -> str:
     return "|".join(parts)
 
 
-def references_per_segment(references: Ints) -> str:
+def references_per_segment(references: Iterable[int]) -> str:
     """Return "5" where every segment has five references, "max5" where at most five, "0" where there is no segment."""
-    if not len(references):
-        return "0"
-    most = int(references.max())
-    return str(most) if int(references.min()) == most else f"max{most}"
+    counts = {int(count) for count in references}
+    most = max(counts, default=0)
+    return f"max{most}" if len(counts) > 1 else str(most)
