@@ -294,7 +294,8 @@ def _optional(key: str, value: object) -> str | None:
 
 def _clean(text: str) -> str:
     """Return `text` with lone surrogates, which JSON can spell but no file can hold, as U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    # Most text is ASCII, and told so at once.
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _shown(text: str) -> str:
