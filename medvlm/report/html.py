@@ -7,6 +7,7 @@ nothing a text smuggles in could run or reach out. The script only adds sorting 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -25,6 +26,27 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 
 def render(document: Document) -> str:
     """Return the page. Everything but our own charts is escaped, whatever its text is."""
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            document=document,
+            style=style,
+            script=script,
+            policy=(
+                f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+                "base-uri 'none'; form-action 'none'"
+            ),
+            version=medvlm.__version__,
+            notice=f"License lines: {NOT_LEGAL_ADVICE[0].lower()}{NOT_LEGAL_ADVICE[1:]}",
+        )
+    )
+    return printable(page)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -34,19 +56,7 @@ def render(document: Document) -> str:
     )
     environment.globals |= {"kind_of": _kind_of, "groups_of": groups, "sides": _sides, "addresses": _addresses}
     environment.tests["language"] = lambda tag: bool(_LANGUAGE.fullmatch(tag))
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
-    page = environment.get_template("page.html.j2").render(
-        document=document,
-        style=style,
-        script=script,
-        policy=(
-            f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        version=medvlm.__version__,
-        notice=f"License lines: {NOT_LEGAL_ADVICE[0].lower()}{NOT_LEGAL_ADVICE[1:]}",
-    )
-    return printable(page)
+    return environment
 
 
 def _hash(text: str) -> str:
