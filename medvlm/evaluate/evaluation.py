@@ -96,15 +96,18 @@ def evaluate_runs(runs: Sequence[Run], settings: Settings, show: Show) -> tuple[
 
 def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any], list[Row]]:
     """Return the content of scores.json and the model's rows that it is about."""
+    settings.check()
     recipe = _with(run.recipe(), settings)
     mixture, places = _rows(recipe)
     _same_as_trained_on(run, mixture)
-    engines.check(_choice(settings), run, recipe)
+    with_base = settings.base and not is_baseline(run.facts())
+    for base in {False, with_base}:
+        engines.check(_choice(settings), run, recipe, base=base)
     job = _Job(run, recipe, settings, mixture, places, show)
     leakage = _leakage(job)
     constants = _constants(recipe)
     rows = {"model": _generate(job, "model", places)}
-    if settings.base and not is_baseline(run.facts()):
+    if with_base:
         rows["base"] = _generate(job, "base", places)
     rows["constant"] = _constant_rows(constants, job)
     others = _other_pictures(job)

@@ -9,16 +9,23 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from medvlm.errors import InputError
 from medvlm.evaluate.compare import described, intervals, pairs
-from medvlm.evaluate.metrics import Options, Scores, score
+from medvlm.evaluate.metrics import METRICS, Options, Scores, aggregate, score
+from medvlm.evaluate.ngrams import Ints
 from medvlm.evaluate.slices import slices, with_normal
 from medvlm.evaluate.statistics import RESAMPLES, Bootstrap, groups_of
+from medvlm.evaluate.tokenize import tokenize
 
 SCHEMA = 2
 
 CONTROLS = 200
 """So many samples are shown with other pictures, unless more are asked for."""
+
+ALWAYS = ("bleu", "rouge", "cider")
+"""Metrics that fit any text."""
 
 Row = dict[str, Any]
 
@@ -49,6 +56,18 @@ class Settings:
     seed: int = 0
     """Of the resamples, the trials, and the choice of controls."""
 
+    def check(self) -> None:
+        """Make sure that the texts can be compared as asked, before any answer is generated.
+
+        Raises:
+            UsageError: no such metric, tokenizer or case.
+            InputError: the file of document frequencies cannot be read.
+            MissingExtraError: a metric's own package is not installed.
+        """
+        tokenize([], self.options.tokenizer, self.options.case)
+        for name in self.metrics or ALWAYS:
+            METRICS.get(name)(self.options)
+
 
 def automatic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the metrics that fit the rows.
@@ -56,7 +75,7 @@ def automatic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     BLEU, ROUGE and CIDEr always; vqa where there are questions; findings where there are captions or reports of chest
     radiographs, or such that say their finding.
     """
-    names = ["bleu", "rouge", "cider"]
+    names = list(ALWAYS)
     if any(row.get("task") == "vqa" for row in rows):
         names.append("vqa")
     if any(row.get("task") != "vqa" and (row.get("finding") or _chest_radiograph(row)) for row in rows):
@@ -118,7 +137,7 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         "bootstrap": described(bootstrap, groups),
         "signatures": found[main].signatures,
         "comparisons": {pair["b"]: pair["keys"] for pair in differences},
-        "by_task": _by_task(rows, names, settings.options),
+        "by_task": _by_task(rows, found, settings.options),
         "outputs": {name: outputs(listed) for name, listed in rows.items()},
         "references": _references(rows[main]),
         "slices": kept,
@@ -136,19 +155,34 @@ def tasks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({str(row["task"]) for row in rows if row.get("task")})
 
 
-def _by_task(rows: Mapping[str, Sequence[Row]], names: Sequence[str], options: Options) -> dict[str, Any]:
-    """Return the scores of each task by itself, where there are several."""
-    tasks = tasks_of(next(iter(rows.values())))
+def _by_task(rows: Mapping[str, Sequence[Row]], found: Mapping[str, Scores], options: Options) -> dict[str, Any]:
+    """Return the scores of each task by itself, where there are several; CIDEr with the task's own frequencies."""
+    first = next(iter(rows.values()))
+    tasks = tasks_of(first)
     if len(tasks) < 2:
         return {}
     tables = {}
     for task in tasks:
-        chosen = {name: [row for row in listed if row.get("task") == task] for name, listed in rows.items()}
-        values = {
-            name: scored(listed, names, options).values | finding_accuracy(listed) for name, listed in chosen.items()
+        places = np.flatnonzero([row.get("task") == task for row in first])
+        tables[task] = {
+            "n": len(places),
+            "rows": {
+                name: _of_task([listed[place] for place in places], places, found[name], options)
+                for name, listed in rows.items()
+            },
         }
-        tables[task] = {"n": len(next(iter(chosen.values()))), "rows": values}
     return tables
+
+
+def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, metric in found.metrics.items():
+        values |= (
+            scored(rows, [name], options).values
+            if name == "cider"
+            else aggregate(metric, found.statistics[name], places)
+        )
+    return values | finding_accuracy(rows)
 
 
 def finding_accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -92,6 +92,18 @@ def test_controls_and_base_can_be_left_out_and_it_is_said(at_run: Path, capsys: 
     assert (scores_of(at_run)["controls"]["n"], scores_of(at_run)["controls"]["of"]) == (2, 6)
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["--idf", "none.json"], 3), (["--tokenizer", "words"], 2), (["--case", "upper"], 2), (["--engine", "x"], 2)],
+)
+def test_wrong_settings_are_said_before_any_model_is_loaded(
+    words: list[str], code: int, at_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predict, "load_tuned", no_model)
+    assert run(["eval", *words, "--quiet"]) == code
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_an_interrupt_leaves_nothing_half_written(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = predict.Predictor.answers
     calls: list[int] = []

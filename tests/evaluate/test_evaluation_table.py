@@ -47,6 +47,15 @@ def test_the_table_holds_every_row_task_and_difference() -> None:
     assert set(found["signatures"]) == {"bleu", "cider", "vqa"}
 
 
+def test_a_task_scores_as_its_rows_alone() -> None:
+    mixed = table({"model": BAD}, Settings(metrics=["bleu", "rouge", "cider", "vqa"], bootstrap=0))
+    for task, part in mixed["by_task"].items():
+        alone = [row for row in BAD if row["task"] == task]
+        expected = table({"model": alone}, Settings(metrics=["bleu", "rouge", "cider", "vqa"], bootstrap=0))
+        assert part["n"] == len(alone)
+        assert part["rows"]["model"] == pytest.approx(expected["rows"]["model"])
+
+
 def test_values_are_those_of_score() -> None:
     found = table({"model": BAD}, Settings(metrics=["bleu", "rouge", "cider"], bootstrap=0))
     expected = score(["bleu", "rouge", "cider"], [row["prediction"] for row in BAD], [row["references"] for row in BAD])
