@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from medvlm.evaluate.findings.labels import reading
 from medvlm.evaluate.metrics import Options, Segments, aggregate, by_segment, score
 
 REPORTS = st.lists(st.sampled_from([row.sentence for row in labelled("tune")]), max_size=4).map(" ".join)
+STATED = ("positive", "uncertain")
 PAIRS = st.lists(st.tuples(REPORTS, REPORTS), min_size=1, max_size=6)
 
 
@@ -113,3 +116,14 @@ def test_signature_says_that_it_is_a_proxy_and_by_which_engine() -> None:
 def test_unknown_engine_of_negation() -> None:
     with pytest.raises(UsageError, match="unknown negation engine"):
         Findings(Options(), "negex")
+
+
+@pytest.mark.realdata
+def test_five_classes_agree_as_often_as_by_chexbert(realdata: Path) -> None:
+    # RadEval's published run of CheXbert: the share of the five classes that are alike, for eight pairs of reports.
+    run = json.loads((realdata / "metrics/radeval_fixtures/trl_rewards_260429.json").read_text("utf-8"))
+    assert len(run["divergence"]) == 8
+    for pair in run["divergence"]:
+        known, guess = (labels(pair[key]) for key in ("ref", "hyp"))
+        alike = [(known.get(name) in STATED) == (guess.get(name) in STATED) for name in FIVE]
+        assert sum(alike) / 5 == pytest.approx(pair["scores"]["f1chexbert"]), pair["id"]
