@@ -19,7 +19,26 @@ from typing import Any
 
 from PIL import Image
 
-WORDS = "is there a nodule mass effusion in the left right upper lower lung and what size has it".split()
+WORDS = [
+    "is",
+    "there",
+    "a",
+    "nodule",
+    "mass",
+    "effusion",
+    "in",
+    "the",
+    "left",
+    "right",
+    "upper",
+    "lower",
+    "lung",
+    "and",
+    "what",
+    "size",
+    "has",
+    "it",
+]
 
 
 def build(size: int, full: bool) -> Any:
