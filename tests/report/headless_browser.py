@@ -6,11 +6,11 @@ The protocol is that of https://chromedevtools.github.io/devtools-protocol/: JSO
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,15 @@ _QUIET = (
 _PATIENCE = 60
 
 
+def _pipe() -> tuple[int, int]:
+    """Return a pipe whose descriptors are none of the first ten."""
+    ends = os.pipe()
+    high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return high[0], high[1]
+
+
 class Browser:
     """One page of a headless Chromium; its events are kept in `events`."""
 
@@ -35,15 +44,16 @@ class Browser:
             pytest.skip(f"no {PROGRAM} on this machine; install the system's package to look at reports in it")
         # Chromium's sandbox does not run as root.
         options = [*_QUIET.split(), *(["--no-sandbox"] if os.geteuid() == 0 else []), f"--user-data-dir={profile}"]
-        to_read, self._out = os.pipe()
-        self._in, to_write = os.pipe()
-        shell = f'exec 3<&{to_read} 4>&{to_write}; exec "$@"'
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, "sh", program, *options, "about:blank"],
-            pass_fds=(to_read, to_write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        to_read, self._out = _pipe()
+        self._in, to_write = _pipe()
+        # Chromium reads commands from descriptor 3 and answers on 4.
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, to_read, 3),
+            (os.POSIX_SPAWN_DUP2, to_write, 4),
+        ]
+        self._process = os.posix_spawn(program, [program, *options, "about:blank"], os.environ, file_actions=actions)
         os.close(to_read)
         os.close(to_write)
         self._buffer = b""
@@ -61,8 +71,9 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
-        self._process.wait(_PATIENCE)
+        self._session = ""
+        self.call("Browser.close")
+        os.waitpid(self._process, 0)
         os.close(self._in)
         os.close(self._out)
 
