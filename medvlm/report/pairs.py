@@ -10,10 +10,10 @@ from medvlm.errors import InputError, MissingExtraError, UsageError
 from medvlm.evaluate.compare import compare
 from medvlm.evaluate.metrics import Options
 from medvlm.report import results, side_by_side
-from medvlm.report.context import Evaluation, RunContext
+from medvlm.report.context import Evaluation, Prediction, RunContext
 from medvlm.report.document import Block, Section, Table, Text
 from medvlm.report.scored import Difference, Scored, columns, differences, name, numbers, p_value, whole
-from medvlm.report.values import listed, mapping, text
+from medvlm.report.values import listed, mapping, text, texts
 
 _OFFLINE = ("bleu", "rouge", "cider", "vqa", "findings")
 """Metrics that need nothing but the texts; others would load models for a report."""
@@ -60,11 +60,21 @@ def _compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any] | str:
 
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [
-        {**row.row, "id": row.id, "prediction": row.prediction, "references": row.references}
-        for row in evaluation.predictions
-        if row.references
-    ]
+    return [_row(row) for row in evaluation.predictions if row.references]
+
+
+def _row(row: Prediction) -> dict[str, Any]:
+    """Return what metrics read of a prediction, each of its kind, whatever the file holds."""
+    group = row.row.get("group")
+    return {
+        "id": row.id,
+        "prediction": row.prediction,
+        "references": row.references,
+        "group": None if group is None else text(group),
+        "task": row.task,
+        "answer_type": text(row.row.get("answer_type")),
+        "choices": texts(row.row.get("choices")),
+    }
 
 
 def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:

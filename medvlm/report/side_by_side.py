@@ -32,8 +32,12 @@ def one_group(runs: Sequence[RunContext]) -> bool:
 
 
 def labels(runs: Sequence[RunContext]) -> list[str]:
-    """Return what to call each run: its member's name within one group, else its folder's."""
-    return [run.member if one_group(runs) else run.name for run in runs]
+    """Return what to call each run: its member's name within one group, else its folder's, or where two are alike
+    its path."""
+    if one_group(runs):
+        return [run.member for run in runs]
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def title(runs: Sequence[RunContext]) -> str:

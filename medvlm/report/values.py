@@ -18,18 +18,29 @@ def listed(value: Any) -> list[Any]:
 
 
 def text(value: Any) -> str:
-    """Return a JSON scalar as text; nothing for null."""
+    """Return a JSON scalar as text; nothing for null; what stands for a scalar wrongly is told in words."""
+    if isinstance(value, dict | list):
+        return words(value)
     return "" if value is None else value if isinstance(value, str) else str(value)
 
 
-def words(value: Any) -> str:
-    """Return a JSON value as a reader would write it: lists and maps in one line, "-" for null within them."""
+_DEEPEST = 8
+
+
+def words(value: Any, depth: int = 0) -> str:
+    """Return a JSON value as a reader would write it: lists and maps in one line, "-" for null within them.
+
+    What lies deeper than eight levels is "...", so that no nesting breaks a report.
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict | list) and depth > _DEEPEST:
+        return "..."
     if isinstance(value, dict):
-        return ", ".join(f"{str(key).replace('_', ' ')} {words(item) or '-'}" for key, item in value.items())
+        told = ((str(key).replace("_", " "), words(item, depth + 1) or "-") for key, item in value.items())
+        return ", ".join(f"{key} {item}" for key, item in told)
     if isinstance(value, list):
-        return ", ".join(words(item) or "-" for item in value)
+        return ", ".join(words(item, depth + 1) or "-" for item in value)
     return text(value)
 
 

@@ -51,8 +51,10 @@ def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = 
 
     Raises:
         InputError: one of them is no run.
-        UsageError: an unknown form.
+        UsageError: no form, or an unknown one.
     """
+    if not forms:
+        raise UsageError(f"no format named; known: {', '.join(FORMS)}")
     for form in forms:
         if form not in FORMS:
             raise UsageError(f'--format "{form}" is unknown{nearest(form, FORMS)}; known: {", ".join(FORMS)}')

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from fabricated_run import make_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvlm.errors import InputError
-from medvlm.report import context
+from medvlm.report import as_json, context
 from medvlm.report.build import build
 from medvlm.report.html import render as html
 from medvlm.report.markdown import render as markdown
@@ -149,6 +149,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     assert "No training curve was recorded" in page
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.sampled_from(["model", "data", "census", "license", "versions", "seed"]), JSON), JSON)
 def test_any_json_gives_a_report(tmp_path_factory: pytest.TempPathFactory, facts: dict[str, Any], scores: Any) -> None:
     path = tmp_path_factory.mktemp("run")
@@ -158,6 +159,10 @@ def test_any_json_gives_a_report(tmp_path_factory: pytest.TempPathFactory, facts
     (path / "eval" / "test").mkdir(parents=True)
     keys = ("rows", "comparisons", "by_task", "n", "limit", "decoding", "constant", "distinct_outputs", "signatures")
     (path / "eval" / "test" / "scores.json").write_text(json.dumps(dict.fromkeys(keys, scores)))
-    document = build([context.read(path)])
+    columns = ("id", "prediction", "references", "group", "task", "choices", "answer_type")
+    (path / "eval" / "test" / "predictions.jsonl").write_text(json.dumps(dict.fromkeys(columns, scores)) + "\n")
+    run = context.read(path)
+    document = build([run])
     assert html(document).encode()
     assert markdown(document).encode()
+    assert json.dumps(as_json.content(document, [run], {}), allow_nan=False, ensure_ascii=False).encode()
