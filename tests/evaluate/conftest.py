@@ -21,18 +21,26 @@ def coco_captions(realdata: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def shared_texts(realdata: Path, coco_captions: list[list[str]]) -> list[str]:
-    """COCO captions, VQA-RAD, SLAKE (English) and the captions of JATS articles, each on one line."""
-    texts = [caption for captions in coco_captions for caption in captions]
-    for path in sorted((realdata / "vqa_rad").glob("*.json")):
-        texts += [
-            str(row[key]) for row in json.loads(path.read_text(encoding="utf-8")) for key in ("question", "answer")
-        ]
-    for path in sorted((realdata / "slake").glob("*.json")):
-        rows = [row for row in json.loads(path.read_text(encoding="utf-8")) if row["q_lang"] == "en"]
-        texts += [row[key] for row in rows for key in ("question", "answer")]
+def shared_texts(realdata: Path, coco_captions: list[list[str]]) -> dict[str, list[str]]:
+    """Texts by source, each on one line: COCO, VQA-RAD, SLAKE, captions and paragraphs of JATS articles, RadEval."""
+    sources = {
+        "coco": [caption for captions in coco_captions for caption in captions],
+        "vqa_rad": _values(realdata / "vqa_rad", ("question", "answer")),
+        "slake": _values(realdata / "slake", ("question", "answer")),
+        "radeval": _values(realdata / "metrics" / "radeval_fixtures", ("hyp", "ref")),
+        "captions": [],
+        "paragraphs": [],
+    }
     parser = etree.XMLParser(recover=True, no_network=True)
     for path in sorted(realdata.glob("jats*/**/*ml")):
-        captions = etree.parse(path, parser).iter("{*}caption")
-        texts += {"".join(caption.itertext()): None for caption in captions}
-    return [" ".join(text.split()) for text in texts]
+        article = etree.parse(path, parser)
+        for name, tag in (("captions", "{*}caption"), ("paragraphs", "{*}p")):
+            sources[name] += dict.fromkeys("".join(part.itertext()) for part in article.iter(tag))
+    return {name: [" ".join(text.split()) for text in texts] for name, texts in sources.items()}
+
+
+def _values(folder: Path, keys: tuple[str, ...]) -> list[str]:
+    """What the rows of the JSON lists in `folder` say under `keys`."""
+    lists = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    rows = [row for one in lists if isinstance(one, list) for row in one]
+    return [str(row[key]) for row in rows for key in keys if key in row]
