@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvlm.evaluate.findings import FINDINGS, expected_findings, finding_accuracy, named_findings
@@ -51,11 +51,13 @@ def test_named_findings(text: str, findings: set[str]) -> None:
 
 
 @given(st.sampled_from(sorted(ASSERTED)), st.sampled_from(["No {}.", "Without {}.", "Free of {}.", "{} is absent."]))
+@settings(deadline=None)
 def test_negation_takes_back_any_finding(finding: str, template: str) -> None:
     assert named_findings(template.format(finding)) == set()
 
 
 @given(st.text(max_size=200))
+@settings(deadline=None)
 def test_any_text_gives_only_known_findings(text: str) -> None:
     assert named_findings(text) <= ASSERTED
 

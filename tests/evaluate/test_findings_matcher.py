@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_findings import labelled
 
@@ -30,6 +30,7 @@ def plainly(matcher: Matcher, text: str) -> list[tuple[int, int, int]]:
 
 
 @given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=2).map(" ".join))
+@settings(deadline=None)
 def test_finds_what_all_patterns_find(text: str) -> None:
     for matcher in (phrases().mentions, phrases().cues):
         assert list(matcher.find(text)) == plainly(matcher, text)

@@ -32,6 +32,7 @@ _QUESTIONED = re.compile(r"\?(?=\w)")
 _SAME_PLACE = re.compile(r" *(?:/|or|versus|vs\.?) *")
 _OTHER_PLACE = re.compile(r";| and |,(?! *(?:on the )?(?:left|right|both|bilateral)\b *(?:,|\.?$))")
 _MIDLINE = {"Cardiomegaly", "Enlarged Cardiomediastinum"}
+_BARE_ITEM = re.compile(r",\s*\w+(?: \w+)?\s*(?=[.,]|$)")  # "no effusion, pneumothorax."
 _VERB = re.compile(r"\b(?:is|are|was|were|lies|shows?|remains?)\b")
 _SIDE = re.compile(
     r"\b(?:(left|lt|lll|lul|lingular?)|(right|rt|rll|rul|rml)"
@@ -200,8 +201,11 @@ def _reach(text: str, start: int, stop: int) -> int:
     """Return where a cue that ends at `start` loses its hold: at a comma, save within a list, or at `stop`."""
     for comma in re.finditer(",", text[start:stop]):
         end = start + comma.start()
-        named_anew = _NEW_SUBJECT.match(text, end) and not _OR.search(text, end, stop)
-        if named_anew or not _LIST.search(text, end, stop):
+        if _NEW_SUBJECT.match(text, end):
+            goes_on = _OR.search(text, end, stop)
+        else:
+            goes_on = _LIST.search(text, end, stop) or _BARE_ITEM.match(text, end)
+        if not goes_on:
             return end
     return stop
 
