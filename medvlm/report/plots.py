@@ -91,7 +91,8 @@ def interval_chart(title: str, bars: Sequence[Bar], x_label: str, whole: float |
     places, bottom = _places(bars)
     height = bottom + 44
     rules = [] if whole is None or not abs(whole) < LARGEST else [whole]
-    marks = ticks(min(0.0, *rules, *(bar.low for bar in bars)), max(0.0, *rules, *(bar.high for bar in bars)))
+    ends = [0.0, *rules, *(value for bar in bars for value in (bar.low, bar.value, bar.high))]
+    marks = ticks(min(ends), max(ends))
     x_of = _scale(marks[0], marks[-1], _SIDE, _WIDTH - 24)
     parts = [_rule("grid", x_of(mark), bottom) for mark in marks]
     parts += [_rule("zero", x_of(0), bottom), *(_rule("whole", x_of(value), bottom) for value in rules)]
@@ -101,9 +102,8 @@ def interval_chart(title: str, bars: Sequence[Bar], x_label: str, whole: float |
         parts.append(_text(8, y + 4, _cut(group, _LABEL), "start", "group"))
     for y, bar in zip(places[1], bars, strict=True):
         number = names.index(bar.series)
-        ends = f'x1="{x_of(bar.low):.1f}" y1="{y}" x2="{x_of(bar.high):.1f}" y2="{y}"'
         parts.append(_text(_SIDE - 14, y + 4, _label(bar), "end"))
-        parts.append(f'<line class="l{number % _COLORS + 1}" {ends}/>')
+        parts.append(_span(x_of(bar.low), x_of(bar.high), y, number))
         parts.append(_mark(x_of(bar.value), y, number, 5))
     if len(names) > 1:
         legend, height = _legends(list(enumerate(names)), height)
@@ -200,6 +200,10 @@ def _grid_y(y: float, tick: float) -> str:
 
 def _rule(kind: str, x: float, bottom: int) -> str:
     return f'<line class="{kind}" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{bottom}"/>'
+
+
+def _span(low: float, high: float, y: float, number: int) -> str:
+    return f'<line class="l{number % _COLORS + 1}" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}"/>'
 
 
 def _dashed(number: int) -> str:
