@@ -40,6 +40,8 @@ except ImportError as error:
 
 VERSION = SchemaVersion.V1_6
 MODEL = "model"
+_FIRST = ("$schema", "bomFormat", "specVersion", "serialNumber", "version", "metadata")
+"""What a reader looks for at the top of the file."""
 
 
 def write(run: Run, path: Path | str) -> None:
@@ -70,7 +72,9 @@ def text(run: Run) -> str:
             component["data"] = [{"type": "dataset", "name": component["name"]}]
     del found["serialNumber"]
     serial = uuid.uuid5(uuid.NAMESPACE_URL, f"medvlm:{stable_hash(found)}")
-    whole = json.dumps({**found, "serialNumber": f"urn:uuid:{serial}"}, indent=2, ensure_ascii=False) + "\n"
+    found["serialNumber"] = f"urn:uuid:{serial}"
+    ordered = {key: found.pop(key) for key in _FIRST} | found
+    whole = json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
     _validate(whole)
     return whole
 

@@ -56,6 +56,7 @@ def test_it_satisfies_the_schema_and_the_library_reads_it_back(make_run: MakeRun
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     # What the library has no types for is left out before it reads.
     plain = json.loads(text)
+    assert list(plain)[1:3] == ["bomFormat", "specVersion"]
     plain["metadata"]["component"].pop("modelCard")
     for component in plain["components"]:
         component.pop("data", None)
@@ -146,6 +147,16 @@ def test_a_base_in_the_cache_of_the_hub_gives_commit_and_hashes_without_reading_
     (base,) = parts(built(make_run(base=name, model=model)), "machine-learning-model")
     assert base["version"] == commit
     assert base["components"][0]["hashes"][0]["content"] == digest
+
+
+def test_a_base_of_two_parts_has_two_components(make_run: MakeRun) -> None:
+    named = {"vision_tower": "google/siglip-base-patch16-224", "language_model": "/some/where/llm.gguf"}
+    found = built(make_run(model={"parts": named, "revision": None, "weights": {"vision_tower": "1" * 64}}))
+    bases = {properties(one)["role"]: one for one in parts(found, "machine-learning-model")}
+    assert {role: one["name"] for role, one in bases.items()} == named
+    assert bases["vision_tower"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert "purl" not in bases["language_model"]
+    assert properties(bases["language_model"])["weights_license"] == "not in the license registry"
 
 
 def test_data_sets_with_their_licenses(make_run: MakeRun) -> None:
