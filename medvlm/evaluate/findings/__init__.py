@@ -1,4 +1,8 @@
-"""Which findings a text asserts, read by rule: the metric, its labels, and the contradictions between two texts."""
+"""Which findings a text asserts, read by rule: the metric, its labels, and the contradictions between two texts.
+
+Made for English reports of chest radiographs; of other images and languages the rules say little, and nothing measured.
+`labels.reading` gives every mention with its characters, state and side; `phrases.toml` holds the words.
+"""
 
 from medvlm.evaluate.findings.labels import ENGINES, Flip, flips, is_normal, labels
 from medvlm.evaluate.findings.metric import Findings
