@@ -23,9 +23,15 @@ NAMES = {
     "choice_accuracy": "choice accuracy",
     "findings_micro_f1": "findings F1",
     "finding_accuracy": "finding acc.",
+    "radgraph_partial": "RadGraph F1",
+    "chexbert_micro_f1": "CheXbert F1",
+    "bertscore_f1": "BERTScore F1",
 }
 
-_MAIN = ("cider", "accuracy", "findings_micro_f1", "bleu_4", "rouge_l", "finding_accuracy")
+_MAIN = (
+    "cider", "accuracy", "radgraph_partial", "chexbert_micro_f1", "bertscore_f1", "findings_micro_f1", "bleu_4",
+    "rouge_l", "finding_accuracy",
+)  # fmt: skip
 _QUESTIONS = ("accuracy", "closed_accuracy", "open_accuracy", "open_recall", "choice_accuracy")
 _COLUMNS = 4
 _WORST = 3

@@ -1,0 +1,56 @@
+"""How `medvlm eval` words numbers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medvlm.cli import eval_table
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said"),
+    [
+        (0.412, [0.38, 0.44], "0.412 [.38, .44]"),
+        (4.132, [3.98, 4.291], "4.132 [3.98, 4.29]"),
+        (0.7201, [0.714, 0.728], "0.720 [.714, .728]"),
+        (0.0, [0.0, 1e-12], "0.000 [.00, .00]"),
+        (1.0, [1.0, 1.0], "1.000 [1.00, 1.00]"),
+        (0.41235, None, "0.4123"),
+        (None, None, "-"),
+    ],
+)
+def test_a_score_and_its_interval(value: float | None, interval: list[float] | None, said: str) -> None:
+    assert eval_table.cell(value, interval) == said
+
+
+@given(st.integers(1, 5001))
+def test_p_is_never_printed_as_nothing(count: int) -> None:
+    p = count / 5001
+    assert float(eval_table.p_value(p)) > 0
+    assert float(eval_table.p_value(p)) == pytest.approx(p, abs=0.0005, rel=0.5)
+
+
+def test_p_as_papers_print_it() -> None:
+    assert [eval_table.p_value(p) for p in (0.0034, 0.25, 1.0, 1 / 5001)] == [".003", ".250", "1.000", ".0002"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "said"),
+    [
+        (0.2, 0.003, "A is better than B in CIDEr: +.200 [+.100, +.300], p = .003"),
+        (-0.2, 0.003, "A is worse than B in CIDEr: -.200 [-.300, -.100], p = .003"),
+        (0.2, 0.06, "A and B do not clearly differ in CIDEr: +.200 [+.100, +.300], p = .060"),
+    ],
+)
+def test_a_difference_in_words(difference: float, p: float, said: str) -> None:
+    cell = {"difference": difference, "low": difference - 0.1, "high": difference + 0.1, "p": p / 2, "p_holm": p}
+    assert eval_table.in_words("A", "B", "cider", cell) == said
+
+
+def test_questions_alone_have_their_own_columns() -> None:
+    values = dict.fromkeys(("bleu_4", "rouge_l", "cider", "accuracy", "closed_accuracy", "open_accuracy"), 0.5)
+    assert eval_table.columns(values, ["vqa"]) == ["accuracy", "closed_accuracy", "open_accuracy"]
+    assert eval_table.columns(values, ["caption", "vqa"]) == ["cider", "accuracy", "bleu_4", "rouge_l"]
+    assert eval_table.columns({"bertscore_f1": 0.9}, []) == ["bertscore_f1"]
