@@ -48,7 +48,7 @@ class Pictures:
         self.mixture, self.picture = mixture, picture
         self.alone: list[str] = []
         """Ids of rows that were shown their own picture since the split has no other."""
-        self._ring = list(range(len(list(mixture.texts()))) if picture == "shuffled" else [])
+        self._ring = [place for place, _ in enumerate(mixture.texts())] if picture == "shuffled" else []
         random.Random(seed).shuffle(self._ring)
         self._at = {place: index for index, place in enumerate(self._ring)}
 
@@ -68,13 +68,17 @@ class Pictures:
 
     def _other(self, place: int, own: Any) -> Shown | None:
         """Return the next picture in the ring that is another group's, or else just another."""
-        start = self._at[place] + 1
-        following = [*self._ring[start:], *self._ring[: start - 1]]
+        start, count = self._at[place], len(self._ring)
         group = self.mixture.text(place).get("group")
-        strangers = [one for one in following if group is None or self.mixture.text(one).get("group") != group]
-        akin = [one for one in following if group is not None and self.mixture.text(one).get("group") == group]
-        for one in (*strangers, *akin):
-            image = self.mixture.image(one)
-            if image != own:
+        akin = []
+        for step in range(1, count):
+            one = self._ring[(start + step) % count]
+            text = self.mixture.text(one)
+            if group is not None and text.get("group") == group:
+                akin.append(one)
+            elif (image := self.mixture.image(one)) != own:
+                return Shown(image, str(text["id"]))
+        for one in akin:
+            if (image := self.mixture.image(one)) != own:
                 return Shown(image, str(self.mixture.text(one)["id"]))
         return None

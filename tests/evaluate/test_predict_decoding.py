@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,11 @@ from medvlm.io import write_json
 from medvlm.models.locate import TINY_BASE, locate
 from medvlm.recipe.models import Recipe
 from medvlm.runs import Run
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return load_plain(recipe_of()).model
 
 
 def with_settings(folder: Path, **settings: object) -> Recipe:
@@ -82,16 +88,15 @@ def test_the_defaults_of_transformers_are_neutral() -> None:
         ("encoder_no_repeat_ngram_size", 2),
     ],
 )
-def test_each_such_setting_makes_transformers_change_scores(name: str, value: object) -> None:
+def test_each_such_setting_makes_transformers_change_scores(tiny: Any, name: str, value: object) -> None:
     """Of every setting that is said to act, transformers makes a logits processor under greedy search."""
-    model = load_plain(recipe_of()).model
 
     def processors(**settings: object) -> list[str]:
         config = GenerationConfig(eos_token_id=1, max_length=99, **settings)
-        model._prepare_special_tokens(config, device="cpu")  # type: ignore[operator]
+        tiny._prepare_special_tokens(config, device="cpu")
         ids = torch.tensor([[4, 5]])
         given = {"generation_config": config, "input_ids_seq_length": 2, "encoder_input_ids": ids}
-        return [type(one).__name__ for one in model._get_logits_processor(**given)]  # type: ignore[operator]
+        return [type(one).__name__ for one in tiny._get_logits_processor(**given)]
 
     assert processors() == []
     assert len(processors(**{name: value})) == 1
