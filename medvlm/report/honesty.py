@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medvlm.report.document import Block, Caution, Facts, Table, Text
 from medvlm.report.scored import ROWS, Scored, Value, columns, name
-from medvlm.report.values import mapping, number, words
+from medvlm.report.values import listed, mapping, number, text, texts
 
 ASU = "arXiv:2603.03437"
 """Where image sensitivity and visual reliance come from."""
@@ -147,29 +147,58 @@ def leaked_count(scored: Scored) -> int | None:
 
 def leakage_blocks(scored: Scored) -> Iterator[Block]:
     """Yield what of the test samples was found in the training data."""
-    told, count = scored.leakage, leaked_count(scored)
-    if count is None:
+    told = scored.leakage
+    if leaked_count(scored) is None:
         yield Text("Nobody looked whether test samples also lie in the training data.")
         return
-    n = number(told.get("n"))
-    of = f" of {n:,.0f}" if n is not None else ""
-    if count:
-        yield Caution(
-            f"{count:,}{of} test samples also lie in the training data in one way or another: the scores may be too "
-            "good. medvlm eval --exclude-leaked scores without them."
-        )
+    sentence = f"{leaked_in_words(scored)} medvlm eval --exclude-leaked scores without what was found."
+    # Like cases are often described in like words; a picture that was trained on is known by heart.
+    by_text = not any(number(told.get(key)) for key in _SEEN)
+    if leaked_count(scored) and not (by_text and number(told.get("texts_same"))):
+        yield Caution(f"{sentence} The scores may be too good.")
     else:
-        yield Text(f"None{of} test samples was found in the training data.")
+        yield Text(sentence if leaked_count(scored) else leaked_in_words(scored))
+    yield from map(Caution, texts(told.get("missing")))
     found = ((label, number(told.get(key))) for key, label in _LEAKS.items())
     counted = [[label, f"{value:,.0f}"] for label, value in found if value is not None]
     if counted:
         yield Table(("what is looked for", "samples"), counted, "Leakage", numeric=frozenset({1}))
-    known = {"n", "leaked", "schema", *_LEAKS}
-    rest = [(key.replace("_", " "), words(value)) for key, value in told.items() if key not in known]
-    short = [(key, value) for key, value in rest if value and len(value) <= 400]
-    if short:
-        yield Facts(short)
+    yield from _leaks_by_part(scored)
     yield from _without(scored)
+
+
+def leaked_in_words(scored: Scored) -> str:
+    """Return in a sentence how many test samples were found in the training data, and by what; "" where unknown."""
+    told, count = scored.leakage, leaked_count(scored)
+    if count is None:
+        return ""
+    n = number(told.get("n"))
+    of = f" of {n:,.0f}" if n is not None else ""
+    if not count:
+        return f"None{of} test samples was found in the training data."
+    found = ((said, number(told.get(key))) for key, said in _BY.items())
+    ways = ", ".join(f"{value:,.0f} by {said}" for said, value in found if value)
+    return f"{count:,}{of} test samples also lie in the training data" + (f": {ways}." if ways else ".")
+
+
+_SEEN = ("images_same", "images_near", "groups_shared")
+_BY = {
+    "images_same": "the same picture",
+    "images_near": "nearly the same picture",
+    "texts_same": "the same text, as like cases often have",
+    "groups_shared": "the same patient, article or image group",
+}
+
+
+def _leaks_by_part(scored: Scored) -> Iterator[Block]:
+    parts = list(map(mapping, listed(scored.leakage.get("parts"))))
+    if len(parts) > 1:
+        body = []
+        for part in parts:
+            values = [number(part.get(key)) for key in ("rows", *_LEAKS)]
+            body.append([text(part.get("path")), *("-" if value is None else f"{value:,.0f}" for value in values)])
+        header = ("trained on", "rows", "same picture", "nearly", "same text", "same group")
+        yield Table(header, body, "Leakage by data set", numeric=frozenset(range(1, len(header))))
 
 
 def _without(scored: Scored) -> Iterator[Block]:

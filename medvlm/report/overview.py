@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medvlm.report.context import Evaluation, RunContext
 from medvlm.report.document import Block, Caution, Facts, Text
-from medvlm.report.honesty import leaked_count, percent
+from medvlm.report.honesty import leaked_in_words, percent
 from medvlm.report.results import warnings
 from medvlm.report.scored import Difference, Scored, name, p_value
 from medvlm.report.values import text
@@ -120,10 +120,7 @@ _LOOKS = {"better": "Yes", "worse": "No, another picture does better", "not clea
 
 def seen(scored: Scored) -> str:
     """Return how many of the test samples were found in the training data."""
-    count = leaked_count(scored)
-    if count is None:
-        return "Not looked for."
-    return f"{count:,} of them were found in the training data." if count else "None was found in the training data."
+    return leaked_in_words(scored) or "Not looked for."
 
 
 def _right(verdict: str, reasons: list[str]) -> str:

@@ -112,7 +112,10 @@ def test_in_short_answers_the_first_questions(tmp_path: Path) -> None:
     assert answers["looks at the image"].startswith("Yes: with its own picture the CIDEr is higher by +1.800")
     assert "84 % of its answers change when the picture is blank" in answers["looks at the image"]
     assert "keeps 50 % of its CIDEr" in answers["looks at the image"]
-    assert answers["test samples seen in training"] == "4 of them were found in the training data."
+    assert answers["test samples seen in training"] == (
+        "4 of 60 test samples also lie in the training data: 1 by the same picture, 2 by nearly the same picture, "
+        "3 by the same text, as like cases often have."
+    )
     assert (answers["commercial use"], answers["may be shared"][:3]) == ("yes", "yes")
 
 
@@ -184,6 +187,11 @@ def test_leakage_is_counted_and_told(tmp_path: Path) -> None:
     assert "None of 60 test samples was found" in said(list(honesty.leakage_blocks(clean)))
     listed = Scored({"leakage": {"n": 60, "leaked": {"a": ["image"], "b": ["text"]}}})
     assert honesty.leaked_count(listed) == 2
+    parts = [{"path": place, "rows": 9, "images_same": 1} for place in ("data/a", "data/b")]
+    told = Scored({"leakage": {"n": 9, "leaked": 3, "texts_same": 3, "parts": parts, "missing": ["data/c is gone"]}})
+    blocks = list(honesty.leakage_blocks(told))
+    assert [block.text for block in blocks if isinstance(block, Caution)] == ["data/c is gone"], "texts alone"
+    assert [row["same picture"] for row in tables(blocks)["Leakage by data set"]] == ["1", "1"]
 
 
 def test_the_evaluations_own_warnings_are_told(tmp_path: Path) -> None:
