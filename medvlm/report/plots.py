@@ -15,8 +15,8 @@ _MOST_POINTS = 400
 _COLORS, _DASHES = 8, 4
 _MARKED, _MARKS = 40, 12
 """A line of so many points has a mark at each; a longer one so many along it."""
-_SIDE = 230
-"""Where the axis of intervals begins, right of the names."""
+_SIDE, _LETTER = (110, 330), 6.6
+"""Least and greatest width of the names left of intervals, and that of a letter of them."""
 _SHORT, _LABEL = 17, 26
 """Letters of a name that fit above the chart, and below it."""
 _ABOVE = 3
@@ -93,16 +93,17 @@ def interval_chart(title: str, bars: Sequence[Bar], x_label: str, whole: float |
     rules = [] if whole is None or not abs(whole) < LARGEST else [whole]
     ends = [0.0, *rules, *(value for bar in bars for value in (bar.low, bar.value, bar.high))]
     marks = ticks(min(ends), max(ends))
-    x_of = _scale(marks[0], marks[-1], _SIDE, _WIDTH - 24)
+    side = min(max(_SIDE[0], *(_LETTER * len(_label(bar)) + 22 for bar in bars)), _SIDE[1])
+    x_of = _scale(marks[0], marks[-1], side, _WIDTH - 24)
     parts = [_rule("grid", x_of(mark), bottom) for mark in marks]
     parts += [_rule("zero", x_of(0), bottom), *(_rule("whole", x_of(value), bottom) for value in rules)]
     parts += [_text(x_of(mark), height - 24, _number(mark), "middle") for mark in marks]
-    parts.append(_text((_SIDE + _WIDTH) / 2, height - 6, x_label, "middle"))
+    parts.append(_text((side + _WIDTH) / 2, height - 6, x_label, "middle"))
     for y, group in places[0]:
         parts.append(_text(8, y + 4, _cut(group, _LABEL), "start", "group"))
     for y, bar in zip(places[1], bars, strict=True):
         number = names.index(bar.series)
-        parts.append(_text(_SIDE - 14, y + 4, _label(bar), "end"))
+        parts.append(_text(side - 14, y + 4, _label(bar), "end"))
         parts.append(_span(x_of(bar.low), x_of(bar.high), y, number))
         parts.append(_mark(x_of(bar.value), y, number, 5))
     if len(names) > 1:
@@ -128,7 +129,12 @@ def _places(bars: Sequence[Bar]) -> tuple[tuple[list[tuple[int, str]], list[int]
 
 def _label(bar: Bar) -> str:
     behind = f" (n = {bar.n:,})" if bar.n is not None else ""
-    return _cut(bar.label, _LABEL + 4 - len(behind)) + behind
+    room = int((_SIDE[1] - 22) / _LETTER) - len(behind)
+    if len(bar.label) > room:
+        # The ends of names that begin alike tell them apart.
+        half = max(room // 2, 1)
+        return f"{bar.label[: half - 1]}…{bar.label[-half:]}{behind}"
+    return bar.label + behind
 
 
 def _in_words(bar: Bar) -> str:

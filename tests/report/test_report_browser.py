@@ -203,6 +203,18 @@ def test_the_gallery_shows_what_is_chosen(browser: Browser, page: Path) -> None:
     assert choose(f"{task} = ''")["said"] == f"{total} of {total} cases shown"
 
 
+def test_no_table_is_cut_on_paper(browser: Browser, page: Path, tmp_path: Path) -> None:
+    first, second = (make_run(tmp_path, name, schema=2, same_samples=True) for name in ("first-run", "second-run"))
+    for path in (page, write([first, second], tmp_path / "both")[0], write([hostile_run(tmp_path / "hostile")])[0]):
+        # A4 landscape without its margins is 273 mm wide, at 96 pixels an inch.
+        browser.open(path, width=1032, media="print")
+        wide = browser.value(
+            "[...document.querySelectorAll('table')].filter(one => one.getBoundingClientRect().right > 1033)"
+            ".map(one => one.textContent.slice(0, 60))"
+        )
+        assert wide == []
+
+
 def test_paper_has_all_of_it_and_no_controls(browser: Browser, page: Path) -> None:
     browser.open(page, media="print", dark=True)
     assert shown(browser) == browser.value("document.querySelectorAll('.case').length")
