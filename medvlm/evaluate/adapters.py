@@ -5,9 +5,9 @@ says so before. RadGraph and CheXbert know reports of chest X-rays in English, a
 is not that of its model, nor of the texts that this was trained on.
 
 What the packages ask of their surroundings (read in radgraph 0.1.18, f1chexbert 0.0.2, bert-score 0.3.13): none pins an
-older transformers or torch. Two of them call what transformers 5, huggingface_hub 1 and newer releases of scikit-learn
-do not have any more: `CheXbert` fetches its weights, numbers its tokens and sums its labels in their place, `BertScore`
-encodes empty texts.
+older transformers or torch, and yet all of them call what transformers 5 does not have any more (f1chexbert also what
+huggingface_hub 1 and newer releases of scikit-learn do not). The adapters stand in for that and nothing else: tests run
+each package with a small random model against its own numbers.
 """
 
 from __future__ import annotations
@@ -120,6 +120,28 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _older_tokenizers() -> Iterator[None]:
+    """Give tokenizers, for a while, two methods that they had before transformers 5, as models of BERT's kind need."""
+    from transformers import PreTrainedTokenizerBase
+
+    def enclosed(self: Any, ids: Sequence[int]) -> list[int]:
+        return [self.cls_token_id, *ids, self.sep_token_id]
+
+    given = {
+        "encode_plus": lambda self, *texts, **how: self(*texts, **how),
+        "build_inputs_with_special_tokens": enclosed,
+    }
+    absent = [name for name in given if not hasattr(PreTrainedTokenizerBase, name)]
+    for name in absent:
+        setattr(PreTrainedTokenizerBase, name, given[name])
+    try:
+        yield
+    finally:
+        for name in absent:
+            delattr(PreTrainedTokenizerBase, name)
+
+
 def _pairs(segments: Segments) -> tuple[list[str], list[str], list[int]]:
     """Return every prediction beside each of its references, and where each segment begins."""
     predictions = [text for text, own in zip(segments.predictions, segments.references, strict=True) for _ in own]
@@ -157,7 +179,7 @@ class RadGraph(_Adapter):
     def statistics(self, segments: Segments) -> Floats:
         """Return [n, 4]: the three rewards of each segment, and 1."""
         predictions, references, starts = _pairs(segments)
-        with _quiet():
+        with _quiet(), _older_tokenizers():
             rewards = self._loaded()(refs=references, hyps=predictions)[1]
         best = np.maximum.reduceat(np.asarray(rewards, np.float64), starts, axis=1)
         return np.vstack([best, np.ones(len(starts))]).T
@@ -317,7 +339,7 @@ class BertScore(_Adapter):
         """Return [n, 4]: precision, recall and F1 of each segment, and 1."""
         with _quiet():
             scorer = self._loaded()
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+        with _quiet(), _older_tokenizers(), contextlib.redirect_stderr(io.StringIO()):
             found = scorer.score(list(segments.predictions), [list(own) for own in segments.references])
         columns = [np.asarray(column.tolist(), np.float64) for column in found]
         return np.stack([*columns, np.ones(len(columns[0]))], axis=1)
@@ -333,8 +355,4 @@ class BertScore(_Adapter):
             module = self._module()
             with self._loading():
                 self._scorer = module.BERTScorer(model_type=self.model_type, num_layers=self.num_layers)
-            tokenizer = getattr(self._scorer, "_tokenizer", None)
-            if tokenizer is not None and not hasattr(tokenizer, "build_inputs_with_special_tokens"):
-                # Asked for empty texts only.
-                tokenizer.build_inputs_with_special_tokens = lambda ids: tokenizer.encode("")
         return self._scorer

@@ -11,8 +11,9 @@
 All rows of the training split count, of earlier stages too, whatever cap or weight they were trained with. Pictures of
 one prepared data set are not compared again with one another: `medvlm prepare` puts near duplicates on one side.
 
-Shards are read in streams. Measured memory does not depend on the number of training rows but for 16 bytes of hash of
-each different picture; what is kept of the samples to be scored is 1.1 kB a picture.
+Shards are read in streams, and pictures compared by chunks. Peak memory of the process, 1,000 samples against 10,000
+training pictures: 246 MB, against 40,000: 323 MB (169 MB before); from then on it grows by the hashes of the different
+pictures alone, some 100 MB a million. Every different training picture of another data set is decoded once.
 """
 
 from __future__ import annotations

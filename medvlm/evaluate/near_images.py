@@ -17,7 +17,7 @@ from medvlm.data.sample import Image
 
 Array = np.ndarray[Any, Any]
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 _WAITING = 1 << 21
 _BLOCK = 64
 

@@ -16,6 +16,7 @@ from medvlm.errors import AccessError, InputError, MissingExtraError
 from medvlm.evaluate import adapters
 from medvlm.evaluate.adapters import BertScore, CheXbert, RadGraph
 from medvlm.evaluate.metrics import Segments, aggregate, score
+from medvlm.io import write_json
 
 NAMES = list(adapters._OBSERVATIONS)
 
@@ -270,3 +271,76 @@ def test_the_real_chexbert_with_a_random_model(tmp_path: Path, monkeypatch: pyte
         expected += [report[f"{kind} avg"]["f1-score"] for kind in ("micro", "macro")]
     assert list(values.values()) == pytest.approx(expected)
     assert 0 < values["chexbert_micro_f1"] < 1
+
+
+def tiny_radgraph(folder: Path) -> None:
+    """Write a model of RadGraph's form with random weights, where the package looks for "radgraph-xl"."""
+    import torch
+    from dotmap import DotMap
+    from radgraph.allennlp.data import Vocabulary
+    from radgraph.allennlp.modules import text_field_embedders, token_embedders
+    from radgraph.dygie.models import dygie
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "edema", "no", "effusion", "fracture", "the", *"ab12"]
+    bert = {"model_name": str(folder / "bert"), "max_length": 512}
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(words)}).save_pretrained(bert["model_name"])
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(bert["model_name"])
+    labels = folder / "radgraph-xl" / "vocabulary"
+    labels.mkdir(parents=True)
+    (labels / "radgraph-xl__ner_labels.txt").write_text(
+        "\nObservation::definitely present\nAnatomy::definitely present\n"
+    )
+    (labels / "radgraph-xl__relation_labels.txt").write_text("located_at\nmodify\n")
+    (labels / "non_padded_namespaces.txt").write_text("*labels\n*tags\n")
+    parts = {
+        "coref": {"spans_per_word": 0.3, "max_antecedents": 10, "coref_prop": 0},
+        "ner": {},
+        "relation": {"spans_per_word": 0.5},
+        "events": {"trigger_spans_per_word": 0.3, "argument_spans_per_word": 0.8},
+    }
+    settings = {
+        "modules": parts,
+        "feature_size": 4,
+        "max_span_width": 4,
+        "target_task": "relation",
+        "feedforward_params": {"num_layers": 1, "hidden_dims": 8, "dropout": 0.0},
+        "loss_weights": {"ner": 0.2, "relation": 1.0, "coref": 0.0, "events": 0.0},
+    }
+    left_out = {
+        "type": "dygie",
+        "embedder": {"token_embedders": {"bert": bert}},
+        "initializer": {},
+        "module_initializer": {},
+    }
+    reader = {"max_span_width": 4, "token_indexers": {"bert": bert}}
+    write_json(folder / "radgraph-xl" / "config.json", {"dataset_reader": reader, "model": {**left_out, **settings}})
+    with adapters._older_tokenizers():
+        vectors = token_embedders.PretrainedTransformerMismatchedEmbedder(**bert)
+        embedder = text_field_embedders.BasicTextFieldEmbedder({"bert": vectors})
+        model = dygie.DyGIE(Vocabulary.from_files(str(labels), None, None), embedder, **DotMap(settings))
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    torch.save(model.state_dict(), folder / "radgraph-xl" / "weights.th")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_radgraph_with_a_random_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = pytest.importorskip("radgraph")
+    from transformers import PreTrainedTokenizerBase
+
+    tiny_radgraph(tmp_path)
+    monkeypatch.setattr(sys.modules["radgraph.radgraph"], "CACHE_DIR", str(tmp_path))
+    predictions = ["no edema", "effusion the fracture", "", "the edema no fracture"]
+    references = [["no edema"], ["effusion fracture the", "edema"], ["edema"], ["the edema", "no fracture", "edema"]]
+    statistics = RadGraph().statistics(Segments(predictions, references))
+    assert not hasattr(PreTrainedTokenizerBase, "encode_plus")
+    assert statistics[0].tolist() == [1, 1, 1, 1]
+    assert statistics[2].tolist() == [0, 0, 0, 1]
+    with adapters._older_tokenizers():
+        scorer = package.F1RadGraph(reward_level="partial", model_type="radgraph-xl")
+        for prediction, own, row in zip(predictions, references, statistics, strict=True):
+            assert row[1] == max(scorer(hyps=[prediction], refs=[reference])[0] for reference in own)
