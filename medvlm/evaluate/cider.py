@@ -40,6 +40,7 @@ class Cider:
     def __init__(self, options: Options | None = None, sigma: float = 6.0) -> None:
         self.options, self.sigma = options or Options(), sigma
         self._file = _read_idf(self.options) if self.options.idf else None
+        self._hash = stable_hash(self._file) if self._file else ""
 
     def signature(self, segments: Segments) -> str:
         """Return the settings as one string, the corpus of the document frequencies among them."""
@@ -57,7 +58,7 @@ class Cider:
 
     def _idf_name(self, segments: Segments) -> str:
         if self._file is not None:
-            return f"file(n={self._file['n']},hash={stable_hash(self._file)})"
+            return f"file(n={self._file['n']},hash={self._hash})"
         if self.options.idf_references is not None:
             return f"references(n={len(self.options.idf_references)})"
         return f"references(n={len(segments.predictions)})"

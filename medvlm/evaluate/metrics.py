@@ -177,7 +177,7 @@ def score(
         options: how texts are compared.
 
     Raises:
-        UsageError: an unknown metric.
+        UsageError: an unknown metric, tokenizer or case.
         InputError: no prediction, as many predictions as references, or a prediction without a reference.
         MissingExtraError: a metric's own package is not installed.
     """
@@ -185,6 +185,8 @@ def score(
         METRICS.get(name)
     _check(predictions, references)
     options = options or Options()
+    # Said at once, though not every metric reads it.
+    tokenize.get(options.tokenizer, options.case)
     metrics = [METRICS.get(name)(options) for name in METRICS.names() if name in names]
     segments = Segments(predictions, references, rows, options.case)
     statistics = {metric.name: metric.statistics(segments) for metric in metrics}

@@ -97,5 +97,6 @@ def test_case_counts_where_it_is_asked_for():
 
 @pytest.mark.parametrize(("options", "message"), [(Options("ptp"), "ptb"), (Options(case="upper"), "lower, mixed")])
 def test_options_that_are_not_known(options, message):
-    with pytest.raises(UsageError, match=message):
-        score(["bleu"], ["a"], [["a"]], options=options)
+    for name in ("bleu", "vqa"):
+        with pytest.raises(UsageError, match=message):
+            score([name], ["a"], [["a"]], options=options)
