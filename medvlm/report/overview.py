@@ -103,8 +103,8 @@ def looks(scored: Scored) -> str:
     parts = []
     if reliance is not None and reliance.verdict:
         parts.append(
-            f"{_LOOKS[reliance.verdict]}: with its own picture the {name(reliance.key)} is higher by "
-            f"{reliance.value.signed()} than with another sample's"
+            f"{_LOOKS[reliance.verdict]}: with its own picture instead of another sample's, the {name(reliance.key)} "
+            f"changes by {reliance.value.signed()}"
         )
     changed = controls.sensitivity.get("blank")
     if changed is not None:

@@ -107,12 +107,13 @@ def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
     yield _scores(found, names)
     pairs = [mapping(pair) for pair in listed(found.get("pairs"))]
     values = {label: mapping(part) for label, part in mapping(found.get("rows")).items()}
-    keys = Scored({"rows": values}).main
+    scored = Scored({"rows": {**values, "model": values.get(names[0], {})}} if names else {})
+    keys = scored.main
     rows = [_cells(pair, one) for pair in pairs for one in differences(text(pair.get("b")), pair.get("keys"))]
     main = [cells for key, cells in rows if key in keys] or [cells for _, cells in rows]
     header = ("first run", "second run", "metric", "first minus second", "p", "p, Holm", "in words")
     yield Table(header, main, f"Paired differences: {split}", numeric=frozenset({3, 4, 5}), sortable=True)
-    for key in keys:
+    for key in scored.charted:
         bars = [
             results.bar(f"{text(pair.get('a'))} - {text(pair.get('b'))}", one.value)
             for pair in pairs

@@ -205,7 +205,8 @@ def difference_blocks(scored: Scored) -> Iterator[Block]:
             "p is from a paired randomization test over whole groups: how often chance alone would give a difference "
             "as large. Holm's correction makes up for testing several differences at once."
         )
-    for key in dict.fromkeys(one.key for one in main):
+    there = list(dict.fromkeys(one.key for one in main))
+    for key in [key for key in scored.charted if key in there] or there[:1]:
         bars = [bar(f"minus {ROWS.get(one.row, one.row)}", one.value) for one in main if one.key == key]
         title = f"{name(key)} of the model minus each other row, with {scored.confidence} intervals"
         yield from chart(title, bars, f"{name(key)} difference")

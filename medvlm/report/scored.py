@@ -41,6 +41,7 @@ MAIN = (
 )  # fmt: skip
 """The few that stand beside licenses; every other one has its place further down."""
 _HEADLINES = ("cider", "rouge_l", "bleu_4", "accuracy", "exact_match", "findings_micro_f1")
+_MOST_CHARTS = 4
 ROWS = {
     "model": "this model",
     "base": "base model, untuned",
@@ -94,7 +95,10 @@ def bounds(low: float, high: float, sign: str = "") -> str:
 
 def _decimal(value: float, decimals: int, sign: str = "") -> str:
     """Return a number with that many decimals; of one too large to be a score only the first figures."""
-    return f"{value:{sign}.{decimals}f}" if abs(value) < 1e6 else f"{value:{sign}.4g}"
+    if abs(value) >= 1e6:
+        return f"{value:{sign}.4g}"
+    # Adding 0 makes of -0.0 what a reader knows.
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,11 @@ class Scored:
     def main(self) -> list[str]:
         """The metrics for the first table: the few of `MAIN`, else all."""
         return [key for key in self.keys if key in MAIN] or self.keys
+
+    @property
+    def charted(self) -> list[str]:
+        """The main metrics that are drawn, the one of the sentences first."""
+        return sorted(self.main, key=lambda key: key != self.headline)[:_MOST_CHARTS]
 
     @property
     def headline(self) -> str:

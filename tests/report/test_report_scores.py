@@ -100,6 +100,7 @@ def test_values_by_hand() -> None:
     assert str(Value(0.5)) == "0.5000"
     assert Value(0.5).signed() == "+0.5000"
     assert str(Value(1e300)) == "1e+300"
+    assert Value(-0.0001, -0.04, 0.03).signed() == "+0.000 [-0.04, +0.03]"
 
 
 def test_in_short_answers_the_first_questions(tmp_path: Path) -> None:
@@ -109,7 +110,9 @@ def test_in_short_answers_the_first_questions(tmp_path: Path) -> None:
     assert answers["better than one fixed answer"] == (
         "Yes: the CIDEr difference is +1.000 [+0.94, +1.07], p = 0.0001 (0.0002 corrected)."
     )
-    assert answers["looks at the image"].startswith("Yes: with its own picture the CIDEr is higher by +1.800")
+    assert answers["looks at the image"].startswith(
+        "Yes: with its own picture instead of another sample's, the CIDEr changes by +1.800"
+    )
     assert "84 % of its answers change when the picture is blank" in answers["looks at the image"]
     assert "keeps 50 % of its CIDEr" in answers["looks at the image"]
     assert answers["test samples seen in training"] == (
