@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -39,9 +40,11 @@ def answers(path: Path) -> list[tuple[str, str]]:
 def test_killed_by_the_system_it_goes_on(adapter_run: Path, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
     words = ["predict", str(adapter_run), str(scans), "-q", "--batch-size", "1", "--out"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from medvlm.cli import main; main()", *words, str(out)], stdout=subprocess.DEVNULL
-    )
+    # What it prints goes into a pipe of a page that nobody reads, so it is at work still when the pipe is full.
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-c", "from medvlm.cli import main; main()", *words, str(out), "--format", "json"]
+    process = subprocess.Popen(command, stdout=writer)
     deadline = time.monotonic() + 300
     while not out.is_file() or out.read_bytes().count(b"\n") < 3:
         assert process.poll() is None
@@ -49,6 +52,8 @@ def test_killed_by_the_system_it_goes_on(adapter_run: Path, scans: Path, tmp_pat
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    os.close(reader)
+    os.close(writer)
     kept = out.read_bytes()
     assert kept.count(b"\n") < 16
     assert run([*words, str(out)]) == 0

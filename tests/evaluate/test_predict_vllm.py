@@ -16,6 +16,7 @@ from predict_rows_kit import QUESTIONS, recipe_of
 
 from medvlm.errors import MedvlmError, MissingExtraError, UsageError
 from medvlm.evaluate import engines
+from medvlm.evaluate.engines.vllm_engine import VllmKind
 from medvlm.evaluate.predict import Predictor, load_plain
 from medvlm.io import write_json
 from medvlm.models.locate import TINY_BASE, locate
@@ -89,6 +90,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module.__spec__ = importlib.machinery.ModuleSpec("vllm", None)
     module.LLM, module.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setattr("medvlm.evaluate.engines.vllm_engine.KIND", VllmKind())
     return module
 
 
@@ -122,6 +124,14 @@ def test_draws_are_of_seed_picture_and_prefix(tmp_path: Path) -> None:
         assert {(how.temperature, how.top_p, how.max_tokens) for how in LLM.made.params} == {(0.7, 0.9, 6)}
     assert seeds[0] == seeds[1][::-1]
     assert len({*seeds[0], *seeds[2]}) == 6
+
+
+@pytest.mark.usefixtures("vllm")
+def test_one_model_is_loaded_once(tmp_path: Path) -> None:
+    run = run_of(tmp_path, kind="baseline")
+    first = engines.load(VLLM, run, recipe_of())
+    assert engines.load(VLLM, run, recipe_of(), base=True) is first
+    assert engines.load(VLLM, run, recipe_of(max_new_tokens=7)) is not first
 
 
 @pytest.mark.usefixtures("vllm")

@@ -7,6 +7,7 @@ is given to it with that turned off. What it has read is compared with what the 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import MedvlmError, MissingExtraError, UsageError
 from medvlm.evaluate.generation import decoding
-from medvlm.io import sha256_bytes, write_json
+from medvlm.io import sha256_bytes, stable_hash, write_json
 from medvlm.models.locate import locate
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.m
 
 class VllmKind:
     """Answers for merged, whole and published PaliGemma models, greedily or by drawing."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, VllmEngine] | None = None
 
     def check(self, run: Run, recipe: Recipe, base: bool) -> None:
         """Raise where vLLM is not installed, or cannot answer as transformers would.
@@ -62,8 +66,16 @@ class VllmKind:
         model_folder(run, recipe, base)
 
     def load(self, run: Run, recipe: Recipe, base: bool, seed: int | None) -> FullEngine:
-        """Return an engine with the model loaded."""
-        return VllmEngine(model_folder(run, recipe, base), recipe, seed, decoding(recipe, run=run))
+        """Return an engine with the model loaded: the last one where it is the same, since each takes most of a GPU."""
+        folder, told = model_folder(run, recipe, base), decoding(recipe, seed, run)
+        # Whole parts of the recipe: prompts, budgets, dtype, and how many tokens are generated.
+        key = stable_hash([str(folder.resolve()), recipe.model_dump(mode="json"), told, seed])
+        if self._last is None or self._last[0] != key:
+            # Let go of the GPU's memory before the next model asks for it.
+            self._last = None
+            gc.collect()
+            self._last = key, VllmEngine(folder, recipe, seed, told)
+        return self._last[1]
 
 
 KIND = VllmKind()
