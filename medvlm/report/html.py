@@ -21,6 +21,7 @@ from medvlm.report.document import Block, Document, groups, printable
 _HERE = Path(__file__).parent
 _INTERVAL = re.compile(r"(\S+) (\[[^\[\]]*\])")
 _ADDRESS = re.compile(r"(https?://[^\s<>\"'`|\\^{}]*[^\s<>\"'`|\\^{}.,;:!?)\]])")
+_ENDLESS = re.compile(r"[^\s-]{25}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 
 
@@ -55,6 +56,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"kind_of": _kind_of, "groups_of": groups, "sides": _sides, "addresses": _addresses}
+    environment.tests["endless"] = lambda said: bool(_ENDLESS.search(said))
     environment.tests["language"] = lambda tag: bool(_LANGUAGE.fullmatch(tag))
     return environment
 
