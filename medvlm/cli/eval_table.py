@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medvlm.cli.common import say
-from medvlm.evaluate.cautions import judged
+from medvlm.evaluate.cautions import by_text_alone, judged, leaked_in_words
 
 WIDTH = 100
 
@@ -214,6 +214,11 @@ def _slices(scores: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _leakage(scores: Mapping[str, Any]) -> Iterator[str]:
+    found = scores.get("leakage")
+    if found and not found["leaked"]:
+        yield f"none of {found['n']} samples was found in the training data"
+    elif found and by_text_alone(found):
+        yield f"{leaked_in_words(found)}; like cases are often described in like words"
     if "with_leaked" in scores:
         before = scores["with_leaked"]
         for key in judged(scores):

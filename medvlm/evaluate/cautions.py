@@ -18,10 +18,10 @@ FEW, FEW_GROUPS = 100, 30
 LENGTHS = (0.5, 2.0)
 """Answers shorter or longer than the references by these factors are named."""
 
-_LEAKS = {
+LEAKS = {
     "images_same": "the same image",
     "images_near": "nearly the same image",
-    "texts_same": "the same text, as like cases often have,",
+    "texts_same": "the same text",
     "groups_shared": "the same article or patient",
 }
 
@@ -119,11 +119,21 @@ def _leakage(table: Mapping[str, Any], train_known: bool) -> Iterator[str]:
     if not leakage:
         return
     yield from leakage["missing"]
-    if leakage["leaked"]:
-        counts = ", ".join(f"{label} {leakage[key]}" for key, label in _LEAKS.items() if leakage[key])
-        yield f"{leakage['leaked']} of {leakage['n']} samples are in the training data too ({counts}); " + (
+    if leakage["leaked"] and not by_text_alone(leakage):
+        yield f"{leaked_in_words(leakage)}; " + (
             "they are left out" if "with_leaked" in table else "--exclude-leaked scores without them"
         )
+
+
+def by_text_alone(leakage: Mapping[str, Any]) -> bool:
+    """Return True where only texts were found, which is no alarm: like cases are described in like words."""
+    return not any(leakage[key] for key in LEAKS if key != "texts_same")
+
+
+def leaked_in_words(leakage: Mapping[str, Any]) -> str:
+    """Return in words how many samples the training data holds too, and by what."""
+    counts = ", ".join(f"{label} {leakage[key]}" for key, label in LEAKS.items() if leakage[key])
+    return f"{leakage['leaked']} of {leakage['n']} samples are in the training data too ({counts})"
 
 
 def _few(table: Mapping[str, Any]) -> Iterator[str]:

@@ -65,7 +65,7 @@ def test_good_scores_are_said_nothing_against() -> None:
         (
             "leakage.leaked",
             7,
-            "in the training data too (the same image 5, the same text, as like cases often have, 2); --exclude-leaked",
+            "in the training data too (the same image 5, the same text 2); --exclude-leaked",
         ),
         ("leakage.missing", ["data/x was not looked at"], "data/x was not looked at"),
         ("n", 99, "99 samples are few"),
@@ -77,6 +77,12 @@ def test_each_has_one_sentence(path: str, value: Any, said: str) -> None:
     (sentence,) = cautions(changed(path, value))
     assert said in sentence
     assert "\n" not in sentence
+
+
+def test_texts_alone_are_no_alarm() -> None:
+    table = changed("leakage.leaked", 2)
+    table["leakage"]["images_same"] = 0
+    assert cautions(table) == []
 
 
 def test_an_unknown_training_set_is_said() -> None:
