@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -82,13 +81,7 @@ def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
     shared = set(_OFFLINE)
     for evaluation in evaluations:
         shared &= evaluation.scored.signatures.keys()
-    if "findings" in shared and not _installed("negspacy"):
-        shared.remove("findings")
     return [metric for metric in _OFFLINE if metric in shared] or list(_OFFLINE[:3])
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _options(evaluations: Sequence[Evaluation]) -> Options:

@@ -29,6 +29,8 @@ def score_blocks(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
     if len(scored.keys) > len(scored.main):
         yield every_score(scored)
     yield from difference_blocks(scored)
+    if any(one.key not in scored.main for one in scored.differences):
+        yield Text("The differences in every other metric stand in report.json.")
     yield from _tasks(scored)
     yield from _constants(scored)
     yield from signature_blocks(scored)
@@ -198,8 +200,6 @@ def difference_blocks(scored: Scored) -> Iterator[Block]:
     main = [one for one in found if one.key in scored.main] or found
     caption = f"Paired differences, {scored.confidence} intervals from a bootstrap over groups"
     yield Table(DIFFERENCE_HEADER, difference_rows(main, "model"), caption, numeric=frozenset({2, 3, 4}), sortable=True)
-    if len(main) < len(found):
-        yield Text("The differences in every other metric stand in report.json.")
     if any(one.p is not None for one in found):
         yield Text(
             "p is from a paired randomization test over whole groups: how often chance alone would give a difference "
