@@ -4,8 +4,9 @@
   `medvlm.data.dedup` tells it. As there, blank pictures and drawings on a light ground are known by their bytes only.
   A picture mirrored left to right is another one: the side is part of what a radiograph says.
 - Texts: a target of more than 8 words, or prompt and target together where the target has at least 2 words, with the
-  same normalized words. Shorter ones ("yes", "right lung") are said of many pictures; so are long ones of normal
-  findings, so that a text alone is a hint and no proof.
+  same normalized words. Shorter ones ("yes", "right lung") are said of many pictures. So are some long ones ("The heart
+  is of normal size. The lungs are clear."): a text that the training data says of 3 groups or more tells none of them;
+  such samples are counted as `texts_common` and have not leaked.
 - Groups: the same article, patient or image by its name, from the same source.
 
 All rows of the training split count, of earlier stages too, whatever cap or weight they were trained with. Pictures of
@@ -41,7 +42,10 @@ COUNTS = ("images_same", "images_near", "texts_same", "groups_shared")
 LONG = 8
 """A target of more words than this is known by itself, a shorter one only together with its prompt."""
 
-_RULES = 1
+COMMON = 3
+"""A text that is said of so many groups is a phrase, and no sign of a leak."""
+
+_RULES = 2
 _COLUMNS = ("id", "task", "prompt", "target", "group", "source", "sha256")
 
 
@@ -66,6 +70,7 @@ class Leakage:
         leaked: id -> which of `REASONS`, for the samples that the training data holds in one way or another.
         parts: for each data set trained on its path, rows, and how many samples it holds, by `COUNTS`.
         missing: a sentence for each data set that could not be looked at.
+        texts_common: samples whose text the training data says of many groups, which is no leak.
     """
 
     n: int
@@ -73,18 +78,20 @@ class Leakage:
     leaked: dict[str, list[str]]
     parts: list[dict[str, Any]]
     missing: list[str]
+    texts_common: int = 0
 
     def count(self, reason: str) -> int:
         """Return how many samples leaked for one of `REASONS`."""
         return sum(reason in reasons for reasons in self.leaked.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what scores.json says: n, train_rows, `COUNTS`, leaked (how many), ids, parts, missing."""
+        """Return what scores.json says: n, train_rows, `COUNTS`, texts_common, leaked (how many), ids, parts, ..."""
         counts = {key: self.count(reason) for key, reason in zip(COUNTS, REASONS, strict=True)}
         return {
             "n": self.n,
             "train_rows": self.train_rows,
             **counts,
+            "texts_common": self.texts_common,
             "leaked": len(self.leaked),
             "ids": self.leaked,
             "parts": self.parts,
@@ -149,12 +156,17 @@ def find(
         return known
     samples = _Samples(test, places)
     near = _Near(samples, test, places, show, train_split)
-    parts, rows = [], 0
-    for part, folder in folders:
-        counted, read = _compared(part, folder, samples, near, test, train_split)
-        rows += read
-        parts.append({"path": part.path, "rows": read, **counted})
-    found = Leakage(len(samples.ids), rows, samples.leaked(), parts, missing)
+    seen = [_compared(part, folder, samples, near, test, train_split) for part, folder in folders]
+    common = samples.common()
+    parts = []
+    for (part, _), (hits, rows) in zip(folders, seen, strict=True):
+        hits["same text"] -= common
+        samples.take(hits)
+        parts.append(
+            {"path": part.path, "rows": rows, **{c: len(hits[r]) for c, r in zip(COUNTS, REASONS, strict=True)}}
+        )
+    total = sum(rows for _, rows in seen)
+    found = Leakage(len(samples.ids), total, samples.leaked(), parts, missing, len(common))
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {"key": key, **dataclasses.asdict(found)})
@@ -211,6 +223,8 @@ class _Samples:
         """A picture's, text's or group's key -> the samples that have it."""
         self.digests: list[str] = []
         self.found: list[set[str]] = []
+        self._said: dict[bytes, set[str]] = {}
+        """A text's key -> the groups that the training data says it of, the first few."""
         for number, place in enumerate(places):
             row = test.text(place)
             pick = test.picks[place]
@@ -220,6 +234,22 @@ class _Samples:
             self.found.append(set())
             for key in _keys_of(row, digest):
                 self.keys.setdefault(key, []).append(number)
+
+    def say(self, key: bytes, row: dict[str, Any]) -> None:
+        """Note of which group a row of the training data says a text, where samples have that text."""
+        groups = self._said.setdefault(key, set())
+        if len(groups) < COMMON:
+            groups.add(f"{row.get('source')}/{row['group']}" if row.get("group") else str(row["sha256"]))
+
+    def common(self) -> set[int]:
+        """Return the samples whose text is said of `COMMON` groups or more."""
+        return {number for key, groups in self._said.items() if len(groups) >= COMMON for number in self.keys[key]}
+
+    def take(self, hits: dict[str, set[int]]) -> None:
+        """Note which samples were found, by reason."""
+        for reason, numbers in hits.items():
+            for number in numbers:
+                self.found[number].add(reason)
 
     def leaked(self) -> dict[str, list[str]]:
         """Return id -> reasons, in the order of the samples and of `REASONS`."""
@@ -251,14 +281,18 @@ def _hashed(reason: str, *parts: str) -> bytes:
 
 def _compared(
     part: TrainData, folder: DataFolder, samples: _Samples, near: _Near, test: Mixture, split: str
-) -> tuple[dict[str, int], int]:
-    """Look through one data set; return how many samples it holds by `COUNTS`, and its rows."""
+) -> tuple[dict[str, set[int]], int]:
+    """Look through one data set; return the samples that it holds, by reason, and its rows."""
     hits: dict[str, set[int]] = {reason: set() for reason in REASONS}
     rows = 0
     for row in _rows(folder, split, part.tasks):
         rows += 1
         for key in _keys_of(row, row["sha256"]):
-            hits[REASONS[key[0]]].update(samples.keys.get(key, ()))
+            reason, numbers = REASONS[key[0]], samples.keys.get(key)
+            if numbers:
+                hits[reason].update(numbers)
+                if reason == "same text":
+                    samples.say(key, row)
     # Of its own test split a data set holds no near duplicate: preparing it has compared them all.
     kept_apart = {
         number
@@ -267,13 +301,9 @@ def _compared(
         and "near_duplicates" in (folder.manifest.get("counts") or {})
         and split != test.split
     }
-    for number in hits["same image"]:
-        samples.found[number].add("same image")
+    samples.take({"same image": hits["same image"]})
     hits["near image"] = near.found(folder, part.tasks, kept_apart, rows) - hits["same image"]
-    for reason, numbers in hits.items():
-        for number in numbers:
-            samples.found[number].add(reason)
-    return {key: len(hits[reason]) for key, reason in zip(COUNTS, REASONS, strict=True)}, rows
+    return hits, rows
 
 
 def _rows(

@@ -121,6 +121,19 @@ def test_texts_and_groups(train: Path, tmp_path: Path) -> None:
     assert (only.leaked, only.train_rows) == ({"long": ["same text"], "patient": ["same group"]}, 14)
 
 
+def test_a_text_that_is_said_of_many_is_no_leak(tmp_path: Path) -> None:
+    common = "the heart is of normal size and both lungs are clear"
+    samples = [row(f"t{n}", encoded(scene(n)), text) for n, text in enumerate([common, common, LONG, LONG])]
+    one = folder(tmp_path / "one", "train", [*samples[:3], row("t5", encoded(scene(5)), LONG, group="t2")])
+    two = folder(tmp_path / "two", "train", [row("t6", encoded(scene(6)), common)])
+    test = folder(tmp_path / "test", "test", [row("a", encoded(scene(9)), common), row("b", encoded(scene(8)), LONG)])
+    assert look([one], test).leaked == {"a": ["same text"], "b": ["same text"]}
+    both = look([one, two], test)
+    assert both.leaked == {"b": ["same text"]}
+    assert [part["texts_same"] for part in both.parts] == [1, 0]
+    assert (both.as_dict()["texts_same"], both.as_dict()["texts_common"]) == (1, 1)
+
+
 def test_several_data_sets_and_reasons(train: Path, tmp_path: Path) -> None:
     other = folder(tmp_path / "other", "train", [row("o", encoded(scene(900)), LONG, group="g")])
     samples = [row("a", encoded(scene(900)), LONG, group="g"), row("b", encoded(scene(901)), "x")]
