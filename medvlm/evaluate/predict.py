@@ -12,7 +12,7 @@ from medvlm.evaluate import resume
 from medvlm.evaluate.engines import Batch, Engine, answered, lengths
 from medvlm.evaluate.generation import decoding
 from medvlm.evaluate.sampling import SeededDraw
-from medvlm.evaluate.shown import GRAY, Picture, Pictures
+from medvlm.evaluate.shown import Picture, Pictures
 from medvlm.io import atomic_write, resource_errors, sha256_bytes, stable_hash
 from medvlm.recipe.models import Recipe
 
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from medvlm.models.load import Loaded
     from medvlm.runs import Run
 
-__all__ = [
-    "GRAY", "Predictor", "decoding", "fingerprint", "load_plain", "load_tuned", "predict_rows", "row_of",
-]  # fmt: skip
+__all__ = ["Predictor", "decoding", "fingerprint", "load_plain", "load_tuned", "predict_rows", "row_of"]
 
 COLUMNS = ("modality", "organ", "question_type", "answer_type", "choices", "source", "language")
 """What is told of a row where the data set tells it."""

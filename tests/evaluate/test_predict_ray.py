@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from predict_rows_kit import Rows, predicted, recipe_of
 
@@ -41,6 +43,42 @@ def test_two_copies_answer_as_one_process(tmp_path: Path, baseline: Run) -> None
     spread = predicted(Rows(20), engines.load(TWO, baseline, recipe), tmp_path / "two.jsonl")
     assert spread == alone
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+def copies() -> list[psutil.Process]:
+    """Return Ray's processes below this one that hold a model."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "ray::_Copy" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_ray_left")
+def test_a_copy_that_is_killed_is_begun_anew(tmp_path: Path, baseline: Run) -> None:
+    recipe = recipe_of()
+    engine = engines.load(TWO, baseline, recipe)
+    killed: list[int] = []
+
+    class Killing:
+        """Kills a copy once answers come."""
+
+        def each(self, batches: Iterator[engines.Batch]) -> Iterator[tuple[int, list[str]]]:
+            for done in engines.answered(engine, batches):
+                if not killed:
+                    victim = copies()[0]
+                    victim.kill()
+                    killed.append(victim.pid)
+                yield done
+
+        def answers(self, images: list[object], prefixes: list[str]) -> list[str]:
+            raise AssertionError("asked batch by batch")
+
+    rows = predicted(Rows(20), Killing(), tmp_path / "two.jsonl")
+    assert killed
+    assert rows == predicted(Rows(20), engines.load(ONE, baseline, recipe), tmp_path / "one.jsonl")
 
 
 @pytest.mark.slow
