@@ -140,6 +140,21 @@ def test_truncated_predictions_are_counted(tmp_path: Path) -> None:
     assert run.problems == ["eval/test: predictions.jsonl: 1 damaged line left out"]
 
 
+def test_the_data_sets_own_card_is_shown_without_its_front_matter(tmp_path: Path) -> None:
+    path = make_run(tmp_path, n=3)
+    card = tmp_path / "data" / path.name / "README.md"
+    card.write_text(
+        "---\nlicense: cc-by-4.0\n---\n\n# Phantom articles\n\n```\nmedvlm prepare pmc\n```\n" + "x" * 30_000
+    )
+    page = markdown(build([context.read(path)]))
+    assert "The data card of Phantom articles:" in page
+    assert "````markdown\n# Phantom articles\n" in page, "a fence longer than those within"
+    assert "license: cc-by-4.0" not in page
+    assert "more characters in README.md" in page
+    card.write_bytes(b"\xff\xfe")
+    assert markdown(build([context.read(path)]))
+
+
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"status": "running", "name": "x"}')
     document = build([context.read(tmp_path)])
