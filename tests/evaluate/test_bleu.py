@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_peers import AS_IT_IS, coco_bleu, sacre_bleu, segments
 from metric_peers import scored as as_segments
@@ -16,6 +16,7 @@ def scored(some):
     return statistics, list(aggregate(BLEU, statistics).values())
 
 
+@settings(deadline=None)
 @given(segments)
 def test_equals_pycocoevalcap_on_random_tokens(some):
     expected, of_each = coco_bleu(some)
@@ -65,6 +66,7 @@ texts = st.text(alphabet="aB1.,-\n &;'é\u2003", max_size=25) | st.sampled_from(
 
 @pytest.mark.parametrize(("tokenizer", "theirs"), [("13a", "13a"), ("whitespace", "none"), ("none", "none")])
 @pytest.mark.parametrize("case", ["lower", "mixed"])
+@settings(deadline=None)
 @given(some=st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=3)), min_size=1, max_size=5))
 def test_equals_sacrebleu_where_no_order_is_zero(tokenizer, theirs, case, some):
     predictions, references = [p for p, _ in some], [own for _, own in some]

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from metric_peers import AS_IT_IS, coco_cider, plain_cider, segments
 from metric_peers import scored as as_segments
 
@@ -18,6 +18,7 @@ def scored(some):
     return aggregate(CIDER, statistics)["cider"], by_segment(CIDER, statistics)["cider"]
 
 
+@settings(deadline=None)
 @given(segments)
 def test_equals_pycocoevalcap_on_random_tokens(some):
     # With nothing but empty references the peer fails on its own assertion.
@@ -48,6 +49,7 @@ def test_duplicated_text_and_long_hypotheses():
     assert scored(some)[0] == pytest.approx(coco_cider(some)[0], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(segments)
 def test_unclipped_equals_the_definition_written_out(some):
     found = by_segment(CIDER, CIDER.statistics(as_segments(some)))["cider_unclipped"]
@@ -68,6 +70,7 @@ def both(segments, chosen):
     return by_segment(Cider(chosen), Cider(chosen).statistics(segments))
 
 
+@settings(deadline=None)
 @given(segments, segments)
 def test_frequencies_of_other_references_give_what_the_definition_gives(some, others):
     found = both(as_segments(some), options(others=as_segments(others).references))

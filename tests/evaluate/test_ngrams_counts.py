@@ -17,7 +17,7 @@ def grams(tokens, order):
 
 
 @pytest.mark.parametrize("bits", [64, 1])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some=segments)
 def test_counts_equal_those_of_dictionaries(bits, some, monkeypatch):
     # With one bit for keys, they are sorted the slower way that long corpora need.

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvlm.errors import UsageError
@@ -72,6 +72,7 @@ def test_the_next_word_decides_about_a_period_every_time():
         assert ptb("no. five") == ["no", "five"]
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet="aB.'’-5/,:;()&@<>n t"))
 def test_any_text_gives_lower_case_tokens_without_blanks(text):
     tokens = ptb(text)
@@ -87,6 +88,7 @@ def test_a_very_long_word_is_done_at_once(piece):
     assert ptb(piece * 20_000 + " end")[-1] == "end"
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet="aB.'’-5/,:;()&@<>n tE"))
 def test_mixed_case_differs_in_case_only(text):
     assert [token.lower() for token in mixed(text)] == ptb(text)
@@ -96,6 +98,7 @@ def test_mixed_case_is_the_case_of_the_text():
     assert mixed("The MRI, (T2).") == ["The", "MRI", "-lrb-", "T2", "-rrb-"]
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[A-Za-z]{1,7}[.,;:]?|[0-9]{1,4}[.,;:]?", fullmatch=True) | st.sampled_from(SHORT))
 def test_the_short_way_gives_what_the_rules_give(chunk):
     # Of a chunk that is longer than simple ones, the rules are asked: a mark before it is a token that is removed.

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_peers import AS_IT_IS, coco_rouge_l, rouge_f1, segments
 
@@ -19,6 +19,7 @@ def scored(predictions, references, rouge=ROUGE):
     return rouge.statistics(Segments(predictions, references, case="mixed"))
 
 
+@settings(deadline=None)
 @given(segments)
 def test_rouge_l_equals_pycocoevalcap_on_random_tokens(some):
     found = scored([" ".join(p) for p, _ in some], [[" ".join(r) for r in own] for _, own in some])
@@ -27,6 +28,7 @@ def test_rouge_l_equals_pycocoevalcap_on_random_tokens(some):
     assert aggregate(ROUGE, found)["rouge_l"] == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(raw, st.lists(raw, min_size=1, max_size=3)), min_size=1, max_size=5))
 def test_f1_equals_rouge_score_on_random_text(some):
     for rouge, stem in ((ROUGE, False), (STEMMED, True)):
