@@ -37,7 +37,7 @@ def check_run(path: Path, split: str) -> None:
     assert set(scores["controls"]["rows"]) == {"model", "blank", "shuffled"}
     assert scores["n"] == 4
     page = (path / "report.html").read_text(encoding="utf-8")
-    assert "data:image/jpeg;base64," in page
+    assert '<img src="data:image/' in page
     assert (path / "report.md").is_file()
 
 
