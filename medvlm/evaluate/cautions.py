@@ -72,6 +72,9 @@ def _against_rows(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _texts(table: Mapping[str, Any]) -> Iterator[str]:
     own = table["outputs"]["model"]
+    if own["empty"] == own["n"]:
+        yield f"all {own['n']} answers of the model are empty"
+        return
     if own["n"] > 1 and own["distinct"] == 1:
         yield f"all {own['n']} answers of the model are the same text"
     elif own["distinct"] < _ALIKE * table["references"].get("distinct", 0):

@@ -56,6 +56,11 @@ def test_good_scores_are_said_nothing_against() -> None:
         ("comparisons.constant.cider", {"difference": -0.5, "low": -0.8, "high": -0.2}, "scores lower than the best"),
         ("outputs.model.distinct", 1, "all 400 answers of the model are the same text"),
         ("outputs.model.distinct", 20, "20 distinct answers to 400 samples, whose references are 390"),
+        (
+            "outputs.model",
+            {"n": 400, "distinct": 1, "empty": 400, "mean_words": 0.0},
+            "all 400 answers of the model are empty",
+        ),
         ("outputs.model.empty", 3, "3 of 400 answers of the model are empty"),
         ("outputs.model.mean_words", 4.0, "much shorter than the references: 4.0 words against 10.0"),
         ("outputs.model.mean_words", 40.0, "much longer"),
