@@ -127,4 +127,4 @@ def marked(pieces: Sequence[Piece]) -> str:
         before = " " if piece.text[:1].isspace() else ""
         after = " " if inner and piece.text[-1:].isspace() else ""
         parts.append(f"{before}{sign}{inner}{sign}{after}")
-    return "".join(parts).strip()
+    return re.sub(" {2,}", " ", "".join(parts)).strip()

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import lxml.html
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -17,6 +18,7 @@ from fabricated_run import make_run, write_predictions
 from fabricated_run import rows as captions
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from PIL import Image, ImageFilter
 
 from medvlm.evaluate import cider
@@ -136,7 +138,9 @@ def test_marks_by_hand() -> None:
     assert words(left, "missing") == ["No"]
 
 
-TEXTS = st.lists(st.sampled_from(["no", "Effusion", "heart", ",", "- ", "\n", "左", "é"]), max_size=12).map(" ".join)
+TEXTS = st.lists(
+    st.sampled_from(["no", "Effusion", "heart", ",", "- ", "\n", "左", "é", "*", "~~a", "<b>", "_x_"]), max_size=12
+).map(" ".join)
 
 
 @given(TEXTS, TEXTS)
@@ -172,6 +176,21 @@ def test_marks_are_said_and_not_only_colored() -> None:
     assert "***No effusion*** ~~here~~" in text
     assert "***Effusion*** **too**" in text
     assert "contradiction: effusion: one says" in text
+
+
+@given(TEXTS, TEXTS, st.integers(0, 9), st.integers(1, 9))
+def test_markdown_shows_the_marks_to_any_reader(reference: str, said: str, start: int, size: int) -> None:
+    parser = MarkdownIt("commonmark").enable("strikethrough")
+    span = (start, min(start + size, len(reference)))
+    left, right = marks.compare(reference, said, [(span, (0, 0))] if span[0] < span[1] else [])
+    for text, pieces in ((reference, left), (said, right)):
+        tree = lxml.html.fragment_fromstring(parser.renderInline(markdown.marked(pieces)), create_parent="div")
+        assert tree.text_content() == " ".join(text.split())
+        for tag, mark in (("s", "missing"), ("strong", "extra")):
+            found = [" ".join(one.text_content().split()) for one in tree.xpath(f"//{tag}[not(ancestor-or-self::em)]")]
+            wanted = [" ".join(piece.split()) for piece in words(pieces, mark)]
+            if not words(pieces, "opposite"):
+                assert found == wanted
 
 
 def radiograph(seed: int) -> bytes:
