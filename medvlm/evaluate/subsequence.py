@@ -18,7 +18,7 @@ def common_subsequences(corpus: Corpus) -> Floats:
     found = np.zeros(len(corpus.length))
     words = np.maximum(-(-corpus.length[corpus.hypothesis] // _BITS), 1)
     tokens = np.bincount(corpus.segment, corpus.length, corpus.segments)
-    for size in np.unique(words).tolist():
+    for size in sorted(set(words.tolist())):
         chosen = np.flatnonzero(words == size)
         if size > _MOST_WORDS:
             for segment in chosen.tolist():

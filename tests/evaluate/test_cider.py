@@ -70,7 +70,7 @@ def both(segments, chosen):
     return by_segment(Cider(chosen), Cider(chosen).statistics(segments))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(segments, segments)
 def test_frequencies_of_other_references_give_what_the_definition_gives(some, others):
     found = both(as_segments(some), options(others=as_segments(others).references))

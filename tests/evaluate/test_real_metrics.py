@@ -69,7 +69,7 @@ def test_unclipped_cider_of_coco_human_captions(coco_captions):
 
 
 def test_coco_and_reports_equal_sacrebleu_and_stemmed_rouge_score(realdata, coco_captions):
-    same_as_other_peers([own[0] for own in coco_captions[:1000]], [own[1:] for own in coco_captions[:1000]])
+    same_as_other_peers([own[0] for own in coco_captions[:300]], [own[1:] for own in coco_captions[:300]])
     pairs = load(realdata, "radeval_fixtures/speed_workload.json")
     same_as_other_peers([pair["hyp"] for pair in pairs], [[pair["ref"]] for pair in pairs])
 

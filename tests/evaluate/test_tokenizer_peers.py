@@ -63,7 +63,8 @@ def test_all_words_of_the_shared_texts(shared_texts, source):
     chosen = shared_texts[source]
     words = {word for text in chosen for word in re.findall("[a-z0-9]+", text.lower())}
     assert [word for word in words if stem(word) != NLTK.stem(word)] == []
-    assert tokenize(chosen, "13a", "mixed") == [THEIRS(text).split() for text in chosen]
+    some = chosen[:3000]
+    assert tokenize(some, "13a", "mixed") == [THEIRS(text).split() for text in some]
 
 
 @settings(deadline=None)
