@@ -1,7 +1,7 @@
 """Evaluate a run: predictions of the model, its base and the constant answer, controls, then scores and what they mean.
 
-`eval/<split>/scores.json`, schema 2, holds: n, groups, tasks, split, split_hash, limit, decoding, engine, data, constant,
-constant_search; rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references, slices,
+`eval/<split>/scores.json`, schema 2, holds: n, groups, tasks, split, split_hash, limit, decoding, engine, data,
+constant, constant_search; rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references, slices,
 slices_left_out (see `medvlm.evaluate.score_table`); controls (see `medvlm.evaluate.controls`; null where none were
 asked for); leakage (see `medvlm.evaluate.leakage`; null where the training data is not known); with_leaked (n and rows
 with the samples that --exclude-leaked leaves out everywhere else); warnings (sentences).

@@ -163,11 +163,11 @@ def _by_task(rows: Mapping[str, Sequence[Row]], found: Mapping[str, Scores], opt
         return {}
     tables = {}
     for task in tasks:
-        places = np.flatnonzero([row.get("task") == task for row in first])
+        places = [place for place, row in enumerate(first) if row.get("task") == task]
         tables[task] = {
             "n": len(places),
             "rows": {
-                name: _of_task([listed[place] for place in places], places, found[name], options)
+                name: _of_task([listed[place] for place in places], np.asarray(places), found[name], options)
                 for name, listed in rows.items()
             },
         }
