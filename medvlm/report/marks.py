@@ -12,7 +12,9 @@ from medvlm.report.document import Piece
 
 Span = tuple[int, int]
 
-_WORD = re.compile(r"\w+(?:[-'’./]\w+)*")
+_HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+# Where no blanks part the words, each character is one.
+_WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:[-'’./][^\W{_HAN}]+)*")
 _MOST_PAIRS = 250_000
 """Words of one text times words of the other, above which places are not compared: that takes their square."""
 _LONGEST = 4000
@@ -101,6 +103,16 @@ def _pieces(text: str, words: Iterable[Span], opposite: Iterable[Span], mark: st
         kinds[start:end] = [mark] * (end - start)
         last = end
     for start, end in opposite:
+        start, end = _trimmed(text, start, end)
         kinds[start:end] = ["opposite"] * len(kinds[start:end])
     cut = itertools.groupby(zip(text, kinds, strict=True), key=lambda pair: pair[1])
     return [Piece("".join(sign for sign, _ in group), kind) for kind, group in cut]
+
+
+def _trimmed(text: str, start: int, end: int) -> Span:
+    """Return a span without what is no letter or digit at its ends."""
+    while start < end and not text[start : start + 1].isalnum():
+        start += 1
+    while start < end and not text[end - 1 : end].isalnum():
+        end -= 1
+    return start, end
