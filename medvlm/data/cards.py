@@ -19,6 +19,7 @@ from medvlm.data import contact_sheet, credits, croissant
 from medvlm.data.splits import SPLITS
 from medvlm.data.write import NOT_STATED
 from medvlm.io import write_text
+from medvlm.licenses import policy
 
 NAME = "README.md"
 FILES = {
@@ -328,6 +329,18 @@ def _licenses(manifest: Mapping[str, Any]) -> str:
     )
 
 
+def _models(manifest: Mapping[str, Any]) -> str:
+    """Return what a model trained on all of it may, by the rules that a report and a model's card go by."""
+    found = policy.verdict_of_parts({}, manifest["licenses"])
+    follows = (
+        f"As far as this data goes: commercial use **{found.commercial_use}**, passing the model on "
+        f"**{found.may_share}**. The license of the base model counts too; `medvlm licenses check RECIPE` says what "
+        "follows from both."
+    )
+    parts = [follows, _bullets([*found.forbids, *found.obligations]), found.notice]
+    return "\n\n".join(part for part in parts if part)
+
+
 def _drops(manifest: Mapping[str, Any]) -> str:
     drops = manifest["drops"]
     if not drops:
@@ -366,6 +379,7 @@ def render(manifest: Mapping[str, Any], extras: Extras | None = None) -> str:
     sections = (
         _section("Splits", _splits(manifest)),
         _section("Licenses", _licenses(manifest)),
+        _section("Models trained on it", _models(manifest)),
         _section("Attribution", _attribution(extras)),
         _section("Contents", _contents(manifest, extras)),
         _section("Duplicates", _duplicates(manifest)),

@@ -67,6 +67,21 @@ def test_text_says_what_was_left_out_and_how_it_was_made(tmp_path: Path) -> None
         assert expected in text
 
 
+@pytest.mark.parametrize(
+    ("license", "use", "share", "said"),
+    [
+        ("CC-BY-4.0", "yes", "yes", "- name the authors of the CC-BY-4.0 material"),
+        ("CC-BY-NC-4.0", "no", "conditional", "CC-BY-NC-4.0: forbids commercial use"),
+        ("LicenseRef-unheard-of", "unknown", "unknown", "not legal advice"),
+    ],
+)
+def test_what_a_model_trained_on_it_may(tmp_path: Path, license: str, use: str, share: str, said: str) -> None:
+    text = card(tmp_path, FakeSource(1, special={0: [sample("g", 0, 0, license=license)]})).text
+    part = text.split("## Models trained on it")[1].split("\n## ")[0]
+    assert f"commercial use **{use}**, passing the model on **{share}**" in part
+    assert said in part
+
+
 @pytest.mark.parametrize(("rows", "name"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**7, "n>10M")])
 def test_size_category(rows: int, name: str) -> None:
     assert size_category(rows) == name
@@ -166,7 +181,9 @@ def test_without_an_attribution_file_none_is_promised(tmp_path: Path) -> None:
     manifest = prepare(FakeSource(2), tmp_path, Settings(license="any"), workers=1).manifest
     (tmp_path / credits.NAME).unlink(missing_ok=True)
     finish(tmp_path, manifest)
-    assert "attribution" not in (tmp_path / "README.md").read_text(encoding="utf-8").lower()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "## Attribution" not in text
+    assert credits.NAME not in text
 
 
 def test_original_bytes_are_claimed_only_where_they_are(tmp_path: Path) -> None:
