@@ -121,8 +121,11 @@ class Case:
     @property
     def told(self) -> str:
         """The score in words."""
-        verdict = {True: "right, ", False: "wrong, ", None: ""}[self.right]
-        return f"{verdict}{self.measure} {self.score:.3f}"
+        verdict = {True: "right", False: "wrong", None: ""}[self.right]
+        if verdict and self.measure == "accuracy":
+            # A single answer's accuracy says no more.
+            return verdict
+        return ", ".join(part for part in (verdict, f"{self.measure} {self.score:.3f}") if part)
 
     def pieces(self) -> tuple[list[Sequence[Piece]], Sequence[Piece]]:
         """Return the pieces of each reference, and of the prediction; of one piece where nothing is marked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ KINDS = ("contradiction", "best", "median", "worst")
 CREDIT = ("license", "license_evidence", "doi", "source")
 _RANKED = KINDS[1:]
 _MOST_REFERENCES = 5
+_SIDE = re.compile(r"\b(?:left|right)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,17 @@ def _score(metric: str, rows: Sequence[Prediction]) -> dict[str, list[float]]:
 
 def _flips(row: Prediction) -> list[tuple[int, Any]]:
     """Return where a prediction says the opposite of its nearest reference."""
-    from medvlm.evaluate.findings import flips
+    from medvlm.evaluate.findings import Flip, flips
 
     place = marks.nearest(row.references, row.prediction)
-    return [(place, flip) for flip in flips(row.references[place], row.prediction)]
+    reference = row.references[place]
+    found = flips(reference, row.prediction)
+    if row.task == "vqa" and not found:
+        # "The left side" names no finding: its question does.
+        ours, theirs = (list(_SIDE.finditer(text)) for text in (row.prediction, reference))
+        if {side[0].lower() for side in ours + theirs} == {"left", "right"} and len(ours) == len(theirs) == 1:
+            found = [Flip("side", "answer", theirs[0].span(), ours[0].span())]
+    return [(place, flip) for flip in found]
 
 
 def find_rows(folders: Iterable[Path], split: str, ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:

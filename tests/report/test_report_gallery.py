@@ -84,10 +84,23 @@ def test_each_task_has_its_own_cases_and_answers_are_right_or_wrong() -> None:
     found = [case for case in gallery.cases(Evaluation("test", {}, rows), [], each=9) if case.task == "vqa"]
     assert len(found) == 5
     told = {case.id: case.told for case in found}
-    assert told["y1"] == "right, accuracy 1.000"
-    assert told["y0"] == "wrong, accuracy 0.000"
+    assert told["y1"] == "right"
+    assert told["y0"] == "wrong"
     # Two of three words are the reference's two: precision 2/3, recall 1.
     assert told["o"] == "wrong, token F1 0.800"
+
+
+def test_an_answer_on_the_other_side_contradicts() -> None:
+    rows = [
+        prediction("other", "The RIGHT side", "the left side", task="vqa"),
+        prediction("same", "on the left", "left", task="vqa"),
+        prediction("both", "left and right", "left", task="vqa"),
+    ]
+    found = gallery.cases(Evaluation("test", {}, rows), [])
+    (case,) = [case for case in found if case.kind == "contradiction"]
+    assert (case.id, case.flips) == ("other", ["answer: left and right are exchanged"])
+    assert [piece.text for piece in case.prediction_marks if piece.mark == "opposite"] == ["RIGHT"]
+    assert [piece.text for piece in case.reference_marks[0] if piece.mark == "opposite"] == ["left"]
 
 
 def test_images_are_those_of_the_ids(tmp_path: Path) -> None:
