@@ -45,7 +45,7 @@ _NUMBERS = {word: str(number) for number, word in enumerate(_COUNTS)} | {"none":
 _YES, _NO = "yes", "no"
 _SAID = re.compile(r"(?<![^\W_])(yes|no)(?![^\W_])")
 _TRUTH = {"yes": _YES, "true": _YES, "no": _NO, "false": _NO}
-_BOTH = re.compile(r"^\W*yes\W*(?:(?:and|or)\W+no(?![^\W_])|.*(?<![^\W_])no\s*(?:[^\w\s-]|$))", re.DOTALL)
+_ALONE = re.compile(r"\s*(?:[^\w\s-]|$)")
 
 _LABEL = re.compile(r"\s*[(\[]?([A-Za-z])\s*[)\].:]\s*(?=\S)")
 _LEAD = re.compile(
@@ -159,14 +159,21 @@ def said(text: str) -> str | None:
     ("There is no nodule"). An answer of nothing but "true" or "false" counts as yes or no.
     """
     folded = unicodedata.normalize("NFKC", text).lower()
-    found = _SAID.findall(folded)
+    found = list(_SAID.finditer(folded))
+    both = len({match[1] for match in found}) == 2
     if _truth(text) or not found:
         return _truth(text)
-    if found[0] == _NO and _YES in found:
-        return None
-    if _first(text) == _YES:
-        return None if _BOTH.match(folded) else _YES
-    return found[0] if len(set(found)) == 1 else None
+    if found[0][1] == _YES == _first(text):
+        return None if both and _contradicts(folded, found) else _YES
+    return None if both else found[0][1]
+
+
+def _contradicts(text: str, found: Sequence[re.Match[str]]) -> bool:
+    """Whether a "no" after the first "yes" is an answer too ("yes and no", "yes. no."), unlike in "no effusion"."""
+    between = text[found[0].end() : found[1].start()]
+    if found[1][1] == _NO and words(between) in (["and"], ["or"]):
+        return True
+    return any(match[1] == _NO and _ALONE.match(text, match.end()) for match in found)
 
 
 def _truth(text: str) -> str | None:

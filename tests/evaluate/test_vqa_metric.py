@@ -1,6 +1,7 @@
 """The metric `vqa` against published examples, slow formulations of the same numbers, and real answer files."""
 
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -99,6 +100,15 @@ def test_yes_and_no_are_never_found_inside_words(text):
         assert said(text) == "no"
     if not found & {"yes", "no"}:
         assert said(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["yes" + " " * 50_000 + "x", "no " * 20_000 + "yes", "(" * 50_000 + "B", "A" + "-" * 50_000]
+)
+def test_long_answers_take_no_long_time(text):
+    start = time.process_time()
+    said(text), pick(text, CHOICES), words(text)
+    assert time.process_time() - start < 5
 
 
 def test_closed_answers_other_than_yes_and_no():
