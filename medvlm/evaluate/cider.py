@@ -40,7 +40,7 @@ class Cider:
     def __init__(self, options: Options | None = None, sigma: float = 6.0) -> None:
         self.options, self.sigma = options or Options(), sigma
         self._file = _read_idf(self.options) if self.options.idf else None
-        self._hash = stable_hash(self._file) if self._file else ""
+        self._hash = stable_hash(self._file)[:16] if self._file else ""
 
     def signature(self, segments: Segments) -> str:
         """Return the settings as one string, the corpus of the document frequencies among them."""

@@ -26,7 +26,7 @@ class Options:
     stem: bool = False
     """Porter-stem the words of ROUGE's F1, as rouge_score's use_stemmer."""
     idf: Path | None = None
-    """File of document frequencies for CIDEr; None takes the references themselves."""
+    """File of document frequencies for CIDEr, as `cider.save_idf` writes it; None takes those of the references."""
     idf_references: Sequence[Sequence[str]] | None = None
     """The texts [N][r] to take CIDEr's document frequencies from, where they are more than those being scored."""
 
