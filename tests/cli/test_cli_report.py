@@ -36,7 +36,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_run_is_written_into_its_folder(app: typer.Typer, runs: Path) -> None:
     result = CliRunner().invoke(app, ["report", "runs/one"])
-    assert result.stdout.splitlines() == ["runs/one/report.html", "runs/one/report.md"]
+    assert result.stdout.splitlines() == ["runs/one/report.html", "runs/one/report.md", "runs/one/report.json"]
     assert (runs / "runs" / "one" / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
@@ -48,7 +48,7 @@ def test_without_a_name_the_newest_run(app: typer.Typer, runs: Path) -> None:
 def test_several_runs_are_written_beside_them_or_where_asked(app: typer.Typer, runs: Path) -> None:
     (runs / "report.md").write_text("mine")
     first = CliRunner().invoke(app, ["report", "one", "runs/two"]).stdout.split()
-    assert [Path(path).name for path in first] == ["report.html", "report.md"]
+    assert [Path(path).name for path in first] == ["report.html", "report.md", "report.json"]
     assert Path(first[1]).read_text().startswith("# 2 runs compared\n")
     assert (runs / "report.md").read_text() == "mine", "nothing is replaced where the user happens to be"
     assert Path(first[1]).parent.parent == Path("runs")
@@ -63,7 +63,7 @@ def test_several_runs_are_written_beside_them_or_where_asked(app: typer.Typer, r
 
 def test_one_run_under_two_names_is_one_run(app: typer.Typer, runs: Path) -> None:
     result = CliRunner().invoke(app, ["report", "two", "runs/latest"])
-    assert result.stdout.split() == ["runs/latest/report.html", "runs/latest/report.md"]
+    assert result.stdout.split() == ["runs/latest/report.html", "runs/latest/report.md", "runs/latest/report.json"]
 
 
 def test_no_run(app: typer.Typer, runs: Path) -> None:
