@@ -12,6 +12,9 @@ from medvlm.evaluate.statistics import RESAMPLES, TRIALS, Bootstrap, groups_of, 
 
 Row = Mapping[str, Any]
 
+SHARED = ("group", "task", "choices", "answer_type", "finding", "modality", "organ")
+"""What is told of a sample, not of a system, and decides how it is scored or drawn."""
+
 
 def compare(
     systems: Mapping[str, Sequence[Row]],
@@ -37,11 +40,11 @@ def compare(
         for each key); signatures; bootstrap, trials.
 
     Raises:
-        InputError: fewer than two systems, no sample in common, or one id with different references.
+        InputError: fewer than two systems, no sample in common, or one id with different references or `SHARED`.
     """
     if len(systems) < 2:
         raise InputError("give at least two runs or prediction files to compare")
-    common = _common(systems)
+    common = in_common(systems)
     names = list(systems)
     scored = {name: _score(rows, metrics, options) for name, rows in common.items()}
     groups = groups_of(common[names[0]])
@@ -128,8 +131,15 @@ def _score(rows: Sequence[Row], metrics: Sequence[str], options: Options | None)
     return score(metrics, predictions, references, rows, options)
 
 
-def _common(systems: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """Return the rows of each system that all systems have, in the order of the first."""
+def in_common(systems: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Return the rows of each system that all systems have, in the order of the first.
+
+    What any system says of a sample (`SHARED`) is said of it in all of them, so that no order of the systems changes
+    how they are scored.
+
+    Raises:
+        InputError: no sample in common, or one id with different references or `SHARED`.
+    """
     by_id = {name: {str(row["id"]): row for row in rows} for name, rows in systems.items()}
     first, *others = by_id.values()
     ids = [key for key in first if all(key in other for other in others)]
@@ -142,4 +152,22 @@ def _common(systems: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
                 raise InputError(
                     f'{name}: "{key}" has other references than in {next(iter(systems))}; compare on one data set'
                 )
-    return {name: [rows[key] for key in ids] for name, rows in by_id.items()}
+    told = {key: _told(key, {name: rows[key] for name, rows in by_id.items()}) for key in ids}
+    return {name: [{**rows[key], **told[key]} for key in ids] for name, rows in by_id.items()}
+
+
+def _told(key: str, rows: Mapping[str, Row]) -> dict[str, Any]:
+    """Return what the systems' rows of one sample say of it together."""
+    found: dict[str, Any] = {}
+    by: dict[str, str] = {}
+    for name, row in rows.items():
+        for column in SHARED:
+            value = row.get(column)
+            if value in (None, "", []):
+                continue
+            if found.setdefault(column, value) != value:
+                raise InputError(
+                    f'{name}: "{key}" has another {column} than in {by[column]}; make them alike, or leave it out of one'
+                )
+            by.setdefault(column, name)
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from medvlm.evaluate import predictions_file
 from medvlm.evaluate.cautions import cautions
-from medvlm.evaluate.compare import compare
+from medvlm.evaluate.compare import compare, in_common
 from medvlm.evaluate.score_table import Row, Settings, automatic, grouped_by, table, tasks_of
 
 
@@ -40,7 +40,7 @@ def score_rows(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
 
 def compare_rows(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, Any]:
     """Return several systems on the samples that all of them answered (see `medvlm.evaluate.compare`)."""
-    first = next(iter(rows.values()))
+    first = next(iter(in_common(rows).values()))
     names = settings.metrics or automatic(first)
     found = compare(rows, names, settings.options, settings.bootstrap, seed=settings.seed)
     return {**found, "tasks": tasks_of(first)}

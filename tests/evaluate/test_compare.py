@@ -8,7 +8,9 @@ import pytest
 
 from medvlm.errors import InputError
 from medvlm.evaluate.compare import compare
+from medvlm.evaluate.files import compare_rows
 from medvlm.evaluate.metrics import score
+from medvlm.evaluate.score_table import Settings
 
 REFERENCES = [f"the {size} nodule lies in the {side} lung" for size in ("small", "large") for side in ("left", "right")]
 
@@ -66,3 +68,23 @@ def test_without_a_bootstrap_there_are_tests_but_no_intervals():
 def test_what_cannot_be_compared_is_refused(systems, message):
     with pytest.raises(InputError, match=message):
         compare(systems, ["bleu"])
+
+
+def test_what_one_system_says_of_a_sample_holds_for_all():
+    options = {"task": "vqa", "choices": ["CT", "MRI", "US"]}
+    rows = [{"id": str(n), "prediction": "ABC"[n % 3], "references": [["CT", "MRI"][n % 2]]} for n in range(40)]
+    told = [row | options | {"group": str(n // 10), "prediction": "B"} for n, row in enumerate(rows)]
+    found = compare_rows({"bare": rows, "told": told}, Settings(bootstrap=50))
+    other = compare_rows({"told": told, "bare": rows}, Settings(bootstrap=50))
+    assert found["rows"] == other["rows"]
+    assert found["rows"]["told"]["choice_accuracy"] == 0.5
+    assert found["rows"]["bare"]["choice_accuracy"] == sum(n % 3 == n % 2 for n in range(40)) / 40
+    assert (found["groups"], found["tasks"]) == (other["groups"], other["tasks"]) == (4, ["vqa"])
+    mine, theirs = (one["pairs"][0]["keys"]["accuracy"] for one in (found, other))
+    assert mine["p"] == theirs["p"]
+    assert mine["low"] == pytest.approx(-theirs["high"])
+
+
+def test_systems_that_disagree_on_a_sample_are_refused():
+    with pytest.raises(InputError, match='b: "0/0" has another group than in a; make them alike'):
+        compare({"a": system(""), "b": [row | {"group": "x"} for row in system("")]}, ["bleu"])
