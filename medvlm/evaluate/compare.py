@@ -167,7 +167,7 @@ def _told(key: str, rows: Mapping[str, Row]) -> dict[str, Any]:
                 continue
             if found.setdefault(column, value) != value:
                 raise InputError(
-                    f'{name}: "{key}" has another {column} than in {by[column]}; make them alike, or leave it out of one'
+                    f'{name}: "{key}" has another {column} than in {by[column]}; make them alike, or leave one out'
                 )
             by.setdefault(column, name)
     return found

@@ -155,12 +155,14 @@ def predict_rows(
         fingerprint = stable_hash([fingerprint, picture, seed if picture == "shuffled" else None])
     with resource_errors(path.parent, SMALLER), resume.held(path):
         partial = path.with_name(f".{path.name}.partial")
-        done = resume.known(path, fingerprint) | resume.known(partial, fingerprint)
+        kept = resume.known(path, fingerprint)
+        done = kept | resume.known(partial, fingerprint)
         wanted = {str(mixture.text(place)["id"]): place for place in places}
         missing = [place for name, place in wanted.items() if name not in done]
         if missing:
             # Written anew without a line that a kill cut off, or the next row would be appended to it.
-            partial.write_text("".join(map(resume.line, resume.known(partial, fingerprint).values())), encoding="utf-8")
+            with atomic_write(partial) as file:
+                file.writelines(map(resume.line, resume.known(partial, fingerprint).values()))
             resume.write_fingerprint(partial, fingerprint)
             pictures, left = Pictures(mixture, picture, seed), len(missing)
             for rows in _generate(mixture, missing, recipe, predictor(), pictures):
@@ -169,9 +171,12 @@ def predict_rows(
                 left -= len(rows)
                 show.update(len(wanted) - left, len(wanted))
             _tell_alone(pictures)
-        if missing or not path.is_file():
+        if len(done) > len(kept) or not path.is_file():
             # In the order of the split, and with rows that an earlier, larger evaluation left.
             order = [str(text["id"]) for text in mixture.texts()]
+            if not kept:
+                # A kill between the two writes must not leave these rows under the name of another model.
+                resume.remove_fingerprint(path)
             with atomic_write(path) as file:
                 file.write("".join(resume.line(done[name]) for name in dict.fromkeys(order) if name in done))
             resume.write_fingerprint(path, fingerprint)

@@ -69,6 +69,11 @@ def write_fingerprint(path: Path, fingerprint: str) -> None:
 def remove(path: Path) -> None:
     """Remove the file and what is recorded beside it."""
     path.unlink(missing_ok=True)
+    remove_fingerprint(path)
+
+
+def remove_fingerprint(path: Path) -> None:
+    """Forget what the predictions of `path` were made by: they are used no more."""
     _fingerprint_path(path).unlink(missing_ok=True)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medvlm.cli.common import progress
-from medvlm.evaluate import baselines, predict
+from medvlm.evaluate import baselines, predict, resume
 from medvlm.evaluate.metrics import score
 from medvlm.recipe.load import check
 
@@ -49,10 +50,12 @@ class Answers:
         return [f"saw {image}" if isinstance(image, int) else "saw gray" for image in images]
 
 
-def rows_of(path: Path, model: Answers, fingerprint: str = "f", picture: str = "own") -> list[dict[str, Any]]:
+def rows_of(
+    path: Path, model: Answers, fingerprint: str = "f", picture: str = "own", places: Sequence[int] = range(10)
+) -> list[dict[str, Any]]:
     with progress("test", quiet=True) as bar:
         return predict.predict_rows(
-            Table(), range(10), RECIPE, lambda: model, path, bar, fingerprint=fingerprint, picture=picture  # type: ignore[arg-type,return-value]
+            Table(), places, RECIPE, lambda: model, path, bar, fingerprint=fingerprint, picture=picture  # type: ignore[arg-type,return-value]
         )  # fmt: skip
 
 
@@ -103,14 +106,63 @@ def test_rows_that_somebody_removed_are_generated_again(tmp_path: Path) -> None:
 def test_a_smaller_evaluation_later_loses_no_prediction(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     rows_of(path, Answers())
-    with progress("test", quiet=True) as bar:
-        model = Answers()
-        rows = predict.predict_rows(
-            Table(), [3], RECIPE, lambda: model, path, bar, fingerprint="f"  # type: ignore[arg-type,return-value]
-        )  # fmt: skip
+    model = Answers()
+    rows = rows_of(path, model, places=[3])
     assert [row["id"] for row in rows] == ["g/3"]
     assert model.shown == []
     assert len(path.read_text(encoding="utf-8").splitlines()) == 10
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, path: Path, call: Callable[[], Any]) -> None:
+    """Call what dies where `owner.name` is about to be called with `path`."""
+    real = getattr(owner, name)
+
+    def dying(at: Path, *rest: Any) -> Any:
+        if at == path:
+            raise Killed
+        return real(at, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, dying)
+        call()
+
+
+@pytest.mark.parametrize("before", [("another", range(10)), ("f", range(4))])
+@pytest.mark.parametrize("after", [range(10), range(2)])
+def test_killed_before_the_file_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[str, range], after: range
+) -> None:
+    path = tmp_path / "p.jsonl"
+    rows_of(path, Answers(), before[0], places=before[1])
+    killed_at(monkeypatch, predict, "atomic_write", path, lambda: rows_of(path, Answers()))
+    again = Answers()
+    rows = rows_of(path, again, places=after)
+    assert again.shown == []
+    assert [row["id"] for row in rows] == [f"g/{i}" for i in after]
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [f"g/{i}" for i in range(10)]
+    assert list(resume.known(path, "f")) == [f"g/{i}" for i in range(10)]
+    assert not path.with_name(".p.jsonl.partial").exists()
+
+
+def test_killed_before_it_is_recorded_who_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.jsonl"
+    rows_of(path, Answers())
+    killed_at(monkeypatch, resume, "write_fingerprint", path, lambda: rows_of(path, Answers(), "another"))
+    again = Answers()
+    rows_of(path, again)
+    assert len(again.shown) == 10
+
+
+def test_a_last_line_that_was_cut_off_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    rows = rows_of(path, Answers())
+    # Cut between the brace and the line end it is JSON, but the next row would be appended to it.
+    path.write_bytes(path.read_bytes()[:-1])
+    assert list(resume.known(path, "f").values()) == rows[:-1]
 
 
 def test_line_separators_within_a_text_are_no_line_ends(tmp_path: Path) -> None:
