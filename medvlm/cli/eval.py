@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     runs: given.Runs = None,
     predictions: given.Predictions = None,
     references: given.References = None,
@@ -66,9 +67,16 @@ def evaluate(
     from medvlm.evaluate.metrics import Options, parse_metrics
     from medvlm.evaluate.score_table import Settings
 
-    asked = [name for name, value in (("RUN", runs), ("--predictions", predictions), ("--model", model)) if value]
+    asked = [
+        name for name, value in (("RUN", runs), ("--predictions", predictions), ("--model", model)) if _said(value)
+    ]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)}: name one of them, not both")
+    if model is not None and not model.strip():
+        raise UsageError("--model: is empty; name a Hub id or a folder")
+    if predictions:
+        _check_used(context)
+    _check_json(json_file, [*(predictions or []), *(path for path in (references, idf) if path)])
     _check_companions({"--references": references}, "--predictions", predictions)
     _check_companions({"--like": like, "--data": data, "--trained-on": trained_on}, "--model", model)
     if split not in (None, "train", "validation", "test"):
@@ -93,7 +101,7 @@ def evaluate(
     if predictions:
         result = _files(predictions, references, settings, show)
     else:
-        result = _runs(_baseline(model, like, data, trained_on) if model else _open(runs), settings, show)
+        result = _runs(_open(runs) if model is None else _baseline(model, like, data, trained_on), settings, show)
     if json_file is not None:
         from medvlm.io import write_json
 
@@ -104,9 +112,48 @@ def evaluate(
 def _check_companions(options: dict[str, Any], leader: str, value: Any) -> None:
     from medvlm.errors import UsageError
 
-    alone = [name for name, given in options.items() if given]
-    if alone and not value:
+    alone = [name for name, given in options.items() if _said(given)]
+    if alone and not _said(value):
         raise UsageError(f"{alone[0]} goes with {leader}")
+
+
+def _said(value: Any) -> bool:
+    """Return True where an option was given, were it as an empty text; one that repeats is [] where it was not."""
+    return value is not None and value != []
+
+
+_FOR_MODELS = (
+    "split", "limit", "no_base", "controls", "exclude_leaked", "batch_size", "engine", "workers", "ray_address",
+)  # fmt: skip
+
+
+def _check_used(context: typer.Context) -> None:
+    """Refuse options that say nothing about answers that are there already."""
+    from medvlm.errors import UsageError
+
+    names = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    # By its name: typer carries its own copy of click.
+    sources = {name: context.get_parameter_source(name) for name in _FOR_MODELS}
+    idle = [names[name] for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if idle:
+        raise UsageError(f"{', '.join(idle)}: of no use with --predictions, whose answers are made already")
+
+
+def _check_json(path: Path | None, read: list[Path]) -> None:
+    """Refuse a file that cannot be written, or that is read, before any work is done."""
+    import os
+
+    from medvlm.errors import UsageError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"--json {path}: is a folder; name a file")
+    if path.resolve() in {one.resolve() for one in read}:
+        raise UsageError(f"--json {path}: is read too and would be overwritten; name another file")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--json {path}: {there} is no folder that can be written to; name another file")
 
 
 def _controls(text: str) -> int | None:
@@ -175,7 +222,7 @@ def _files(paths: list[Path], references: Path | None, settings: Settings, show:
     from medvlm.errors import UsageError
     from medvlm.evaluate import files
 
-    if len(set(paths)) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("--predictions: one file is named twice; name different ones to compare")
     rows = {str(path): files.rows_of(path, references, settings) for path in paths}
     tables = {name: files.score_rows(listed, settings) for name, listed in rows.items()}

@@ -100,8 +100,10 @@ def cell(value: float | None, interval: Sequence[float] | None) -> str:
         return "-"
     if interval is None:
         return f"{value:.4f}"
-    digits = 3 if 0.0005 < interval[1] - interval[0] < 0.02 else 2
-    return f"{value:.3f} [{_bare(interval[0], digits)}, {_bare(interval[1], digits)}]"
+    low, high = interval
+    # Two digits must neither hide how narrow an interval is nor leave the score beside it.
+    digits = 2 if high - low >= 0.02 and round(low, 2) <= round(value, 3) <= round(high, 2) else 3
+    return f"{value:.3f} [{_bare(low, digits)}, {_bare(high, digits)}]"
 
 
 def p_value(p: float) -> str:
@@ -216,7 +218,8 @@ def _slices(scores: Mapping[str, Any]) -> Iterator[str]:
 def _leakage(scores: Mapping[str, Any]) -> Iterator[str]:
     found = scores.get("leakage")
     if found and not found["leaked"]:
-        yield f"none of {found['n']} samples was found in the training data"
+        if found["train_rows"]:
+            yield f"none of {found['n']} samples was found in the training data"
     elif found and by_text_alone(found):
         yield f"{leaked_in_words(found)}; like cases are often described in like words"
     if "with_leaked" in scores:

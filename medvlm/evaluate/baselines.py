@@ -34,7 +34,7 @@ def best_constants(
 
     Args:
         train: rows with `task` and `target` to choose from.
-        validation: rows to choose by; where a task has none, the training rows stand in.
+        validation: rows to choose by; where a task has fewer than two, the training rows stand in.
         seed: of the choice among many candidates and rows.
 
     Returns:

@@ -15,6 +15,9 @@ KEPT = 0.8
 FEW, FEW_GROUPS = 100, 30
 """Fewer samples, or groups, than these are called few."""
 
+LEVEL = 0.05
+"""From this p-value on, a difference without an interval is not clear."""
+
 LENGTHS = (0.5, 2.0)
 """Answers shorter or longer than the references by these factors are named."""
 
@@ -57,17 +60,35 @@ def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:
 
 
 def _against_rows(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the model does not beat; of several tasks each by itself, since one may hide another."""
+    by_task = table.get("by_task") or {}
     for row, label in ROWS.items():
-        cells = table["comparisons"].get(row, {})
-        for key in judged(table):
-            cell = cells.get(key)
-            if cell is None or "low" not in cell or cell["low"] > 0:
-                continue
-            words = "scores lower than" if cell["high"] < 0 else "does not clearly beat"
-            yield (
-                f"the model {words} {label} in {NAMES.get(key, key)}: difference {cell['difference']:+.3f} "
-                f"[{cell['low']:+.3f}, {cell['high']:+.3f}]"
+        for task, part in by_task.items():
+            yield from _against(
+                part["comparisons"].get(row, {}), judged({**part, "tasks": [task]}), label, f" of {task}"
             )
+        if not by_task:
+            yield from _against(table["comparisons"].get(row, {}), judged(table), label)
+
+
+def _against(cells: Mapping[str, Any], keys: list[str], label: str, of: str = "") -> Iterator[str]:
+    for key in keys:
+        cell = cells.get(key)
+        if cell is None or _above(cell):
+            continue
+        below = cell["high"] < 0 if "high" in cell else cell["difference"] < 0 and cell["p_holm"] < LEVEL
+        words = "scores lower than" if below else "does not clearly beat"
+        yield f"the model {words} {label} in {NAMES.get(key, key)}{of}: {_difference(cell)}"
+
+
+def _above(cell: Mapping[str, float]) -> bool:
+    """Return True where a difference is clearly above 0: by its interval, or where there is none by its p-value."""
+    return cell["low"] > 0 if "low" in cell else cell["difference"] > 0 and cell["p_holm"] < LEVEL
+
+
+def _difference(cell: Mapping[str, float]) -> str:
+    sure = f"[{cell['low']:+.3f}, {cell['high']:+.3f}]" if "low" in cell else f"(p = {cell['p_holm']:.2g})"
+    return f"difference {cell['difference']:+.3f} {sure}"
 
 
 def _texts(table: Mapping[str, Any]) -> Iterator[str]:
@@ -108,10 +129,10 @@ def _pictures(table: Mapping[str, Any]) -> Iterator[str]:
         if share is not None and share >= KEPT:
             yield f"with blank pictures the model keeps {share:.0%} of its {name}: the prompts may tell the answers"
         cell = controls["visual_reliance"].get(key)
-        if cell and "low" in cell and cell["low"] <= 0:
+        if cell and not _above(cell):
             yield (
-                f"another sample's picture does the model as well as the right one in {name}: difference "
-                f"{cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}] on {controls['n']} samples"
+                f"another sample's picture does the model as well as the right one in {name}: {_difference(cell)} on "
+                f"{controls['n']} samples"
             )
 
 

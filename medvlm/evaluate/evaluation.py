@@ -2,14 +2,15 @@
 
 `eval/<split>/scores.json`, schema 2, holds: n, groups, tasks, split, split_hash, limit, decoding, engine, data,
 constant, constant_search; rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references, slices,
-slices_left_out (see `medvlm.evaluate.score_table`); controls (see `medvlm.evaluate.controls`; null where none were
-asked for); leakage (see `medvlm.evaluate.leakage`; null where the training data is not known); with_leaked (n and rows
-with the samples that --exclude-leaked leaves out everywhere else); warnings (sentences).
+slices_left_out, settings (see `medvlm.evaluate.score_table`); controls (see `medvlm.evaluate.controls`; null where none
+were asked for); leakage (see `medvlm.evaluate.leakage`; null where the training data is not known); with_leaked (n and
+rows with the samples that --exclude-leaked leaves out everywhere else); warnings (sentences).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ class _Job:
     mixture: Mixture
     places: list[int]
     show: Show
+    tuned: engines.Engine | None = None
+    """The run's model, once it is loaded; it answers with every kind of picture."""
 
     @property
     def folder(self) -> Path:
@@ -68,7 +71,8 @@ def evaluate_run(run: Run, settings: Settings, show: Show) -> dict[str, Any]:
         The content of scores.json.
 
     Raises:
-        InputError: the split is empty, or the data or weights are gone.
+        InputError: the split is empty, or the data or weights are gone; no row has the column that groups are asked by.
+        UsageError: samples are to be left out that training data holds which is not known.
     """
     scores, _ = _evaluated(run, settings, show)
     return scores
@@ -104,15 +108,19 @@ def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any]
     for base in {False, with_base}:
         engines.check(_choice(settings), run, recipe, base=base)
     job = _Job(run, recipe, settings, mixture, places, show)
+    described = _described(job)
     leakage = _leakage(job)
+    leaked = _left_out(leakage, job)
     constants = _constants(recipe)
     rows = {"model": _generate(job, "model", places)}
+    others = _other_pictures(job, leaked)
+    # Two models at a time may be more than fits.
+    job.tuned = None
+    gc.collect()
     if with_base:
         rows["base"] = _generate(job, "base", places)
     rows["constant"] = _constant_rows(constants, job)
-    others = _other_pictures(job)
-    rows = {name: _described(listed, job) for name, listed in rows.items()}
-    leaked = set(leakage.leaked) if leakage and settings.exclude_leaked else set[str]()
+    rows = {name: _answered(described, listed) for name, listed in rows.items()}
     clean = {name: _without(listed, leaked) for name, listed in rows.items()}
     scores = _scores(rows, clean, others, leakage, settings)
     scores |= {
@@ -158,7 +166,7 @@ def _rows(recipe: Recipe) -> tuple[Mixture, list[int]]:
         if tasks is not None and text["task"] not in tasks:
             continue
         known = first.setdefault(str(text["id"]), place)
-        if mixture.text(known)["target"] != text["target"]:
+        if known != place and not _same_row(mixture, known, place):
             raise InputError(f"data: the id {text['id']} stands for different rows; prepare one of the data sets anew")
     places = list(first.values())
     if not places:
@@ -168,6 +176,15 @@ def _rows(recipe: Recipe) -> tuple[Mixture, list[int]]:
     if limit is not None and limit < len(places):
         places = [places[index * len(places) // limit] for index in range(limit)]
     return mixture, places
+
+
+def _same_row(mixture: Mixture, one: int, other: int) -> bool:
+    """Return True where two places ask the same about the same picture: a data set may be named twice."""
+    texts = mixture.text(one), mixture.text(other)
+    if any(texts[0][column] != texts[1][column] for column in ("task", "prompt", "target")):
+        return False
+    picks = mixture.picks[one], mixture.picks[other]
+    return len({mixture.rows[pick.part].encoded(pick.row) for pick in picks}) == 1
 
 
 _SHOWN: dict[str, Picture] = {"blank": "blank", "shuffled": "shuffled"}
@@ -182,7 +199,11 @@ def _generate(job: _Job, row: str, places: Sequence[int]) -> list[Row]:
     run, recipe, settings = job.run, job.recipe, job.settings
 
     def engine() -> engines.Engine:
-        return engines.load(_choice(settings), run, recipe, base=row == "base")
+        if row == "base":
+            return engines.load(_choice(settings), run, recipe, base=True)
+        if job.tuned is None:
+            job.tuned = engines.load(_choice(settings), run, recipe)
+        return job.tuned
 
     with job.show(f"predict {row}") as bar:
         return predict.predict_rows(
@@ -198,25 +219,28 @@ def _generate(job: _Job, row: str, places: Sequence[int]) -> list[Row]:
         )
 
 
-def _other_pictures(job: _Job) -> dict[str, list[Row]]:
-    """Return the model's answers to some samples with other pictures; none where none are asked for."""
+def _other_pictures(job: _Job, leaked: set[str]) -> dict[str, list[Row]]:
+    """Return the model's answers to some samples that count with other pictures; none where none are asked for."""
     if job.settings.controls == 0:
         return {}
-    chosen = controls.choose(job.places, job.settings.controls, job.settings.seed)
+    clean = [place for place in job.places if str(job.mixture.text(place)["id"]) not in leaked]
+    chosen = controls.choose(clean, job.settings.controls, job.settings.seed)
     return {name: _generate(job, name, chosen) for name in controls.PICTURES}
 
 
-def _described(rows: list[Row], job: _Job) -> list[Row]:
-    """Return predictions with all that the data tells of their rows, and with the groups asked for.
-
-    Predictions of an earlier version may tell less.
-    """
+def _described(job: _Job) -> list[Row]:
+    """Return all that the data tells of the rows that are to be answered, with the groups asked for."""
     titles = [facts["title"] for facts in job.mixture.facts()] if len(job.mixture.parts) > 1 else []
     found = []
-    for place, row in zip(job.places, rows, strict=True):
-        told = predict.row_of(job.mixture.text(place)) | {"prediction": row["prediction"]}
+    for place in job.places:
+        told = predict.row_of(job.mixture.text(place))
         found.append(told | ({"data": titles[job.mixture.picks[place].part]} if titles else {}))
     return grouped_by(found, job.settings.group_by)
+
+
+def _answered(described: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with their predictions; those of an earlier version may tell less of their rows."""
+    return [told | {"prediction": row["prediction"]} for told, row in zip(described, rows, strict=True)]
 
 
 def _leakage(job: _Job) -> Leakage | None:
@@ -228,6 +252,25 @@ def _leakage(job: _Job) -> Leakage | None:
         return None
     with job.show("leakage") as bar:
         return leakage.of_run(job.run, job.mixture, job.places, bar)
+
+
+def _left_out(leakage: Leakage | None, job: _Job) -> set[str]:
+    """Return the ids of the samples that are not to be scored.
+
+    Raises:
+        UsageError: the training data is not known.
+        InputError: no sample would be left.
+    """
+    if not job.settings.exclude_leaked:
+        return set()
+    if leakage is None:
+        raise UsageError(
+            "--exclude-leaked: what this model was trained on is not known; name the data with --trained-on FOLDER, or "
+            "leave --exclude-leaked out"
+        )
+    if all(str(job.mixture.text(place)["id"]) in leakage.leaked for place in job.places):
+        raise InputError("every sample is in the training data too; score them without --exclude-leaked")
+    return set(leakage.leaked)
 
 
 def _constants(recipe: Recipe) -> dict[str, baselines.Constant]:
@@ -259,8 +302,6 @@ def _scores(
     settings: Settings,
 ) -> dict[str, Any]:
     """Return the table, controls, leakage and warnings of the `clean` rows among all `rows`."""
-    if not clean["model"]:
-        raise InputError("every sample is in the training data too; score them without --exclude-leaked")
     found = table(clean, settings)
     names = list(found["signatures"])
     found["controls"] = _controls(clean["model"], others, names, settings)
@@ -276,9 +317,8 @@ def _controls(model: list[Row], others: dict[str, list[Row]], names: list[str], 
     if not others:
         return None
     by_id = {row["id"]: row for row in model}
-    shown = {name: [row for row in listed if row["id"] in by_id] for name, listed in others.items()}
-    own = [by_id[row["id"]] for row in shown["blank"]]
-    return controls.measure({"model": own, **shown}, model, names, settings) if own else None
+    own = [by_id[row["id"]] for row in others["blank"]]
+    return controls.measure({"model": own, **others}, model, names, settings)
 
 
 def _without(rows: list[Row], leaked: set[str]) -> list[Row]:

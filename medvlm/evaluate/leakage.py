@@ -45,7 +45,7 @@ LONG = 8
 COMMON = 3
 """A text that is said of so many groups is a phrase, and no sign of a leak."""
 
-_RULES = 2
+_RULES = 3
 _COLUMNS = ("id", "task", "prompt", "target", "group", "source", "sha256")
 
 
@@ -69,7 +69,7 @@ class Leakage:
         train_rows: rows of training data that they were compared with.
         leaked: id -> which of `REASONS`, for the samples that the training data holds in one way or another.
         parts: for each data set trained on its path, rows, and how many samples it holds, by `COUNTS`.
-        missing: a sentence for each data set that could not be looked at.
+        missing: a sentence for each data set that could not be looked at, or has no rows.
         texts_common: samples whose text the training data says of many groups, which is no leak.
     """
 
@@ -165,6 +165,9 @@ def find(
         parts.append(
             {"path": part.path, "rows": rows, **{c: len(hits[r]) for c, r in zip(COUNTS, REASONS, strict=True)}}
         )
+        if not rows:
+            of = f" of {', '.join(part.tasks)}" if part.tasks else ""
+            missing.append(f"{part.path} has no rows{of} in its {train_split} split: nothing was compared with it")
     total = sum(rows for _, rows in seen)
     found = Leakage(len(samples.ids), total, samples.leaked(), parts, missing, len(common))
     if cache is not None:

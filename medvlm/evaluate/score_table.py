@@ -13,8 +13,8 @@ import numpy as np
 
 from medvlm.errors import InputError
 from medvlm.evaluate.compare import described, intervals, pairs
-from medvlm.evaluate.metrics import METRICS, Options, Scores, aggregate, score
-from medvlm.evaluate.ngrams import Ints
+from medvlm.evaluate.metrics import METRICS, Options, Scores, aggregate, by_segment, score
+from medvlm.evaluate.ngrams import Floats, Ints
 from medvlm.evaluate.slices import slices, with_normal
 from medvlm.evaluate.statistics import RESAMPLES, Bootstrap, groups_of
 from medvlm.evaluate.tokenize import tokenize
@@ -68,6 +68,27 @@ class Settings:
         for name in self.metrics or ALWAYS:
             METRICS.get(name)(self.options)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was asked for, as scores.json keeps it so that it can be asked again; null takes the default."""
+        options = self.options
+        return {
+            "metrics": self.metrics,
+            "tokenizer": options.tokenizer,
+            "case": options.case,
+            "stem": options.stem,
+            "idf": None if options.idf is None else str(options.idf),
+            "groups": self.group_by,
+            "bootstrap": self.bootstrap,
+            "seed": self.seed,
+            "split": self.split,
+            "limit": self.limit,
+            "batch_size": self.batch_size,
+            "controls": "all" if self.controls is None else self.controls,
+            "exclude_leaked": self.exclude_leaked,
+            "base": self.base,
+            "engine": self.engine,
+        }
+
 
 def automatic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the metrics that fit the rows.
@@ -118,7 +139,7 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
 
     Returns:
         schema, n, groups, tasks, rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references,
-        slices, slices_left_out.
+        slices, slices_left_out, settings.
     """
     main, *others = rows
     names = settings.metrics or automatic(rows[main])
@@ -137,11 +158,12 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         "bootstrap": described(bootstrap, groups),
         "signatures": found[main].signatures,
         "comparisons": {pair["b"]: pair["keys"] for pair in differences},
-        "by_task": _by_task(rows, found, settings.options),
+        "by_task": _by_task(rows, found, settings),
         "outputs": {name: outputs(listed) for name, listed in rows.items()},
         "references": _references(rows[main]),
         "slices": kept,
         "slices_left_out": small,
+        "settings": settings.as_dict(),
     }
 
 
@@ -155,43 +177,52 @@ def tasks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({str(row["task"]) for row in rows if row.get("task")})
 
 
-def _by_task(rows: Mapping[str, Sequence[Row]], found: Mapping[str, Scores], options: Options) -> dict[str, Any]:
-    """Return the scores of each task by itself, where there are several; CIDEr with the task's own frequencies."""
-    first = next(iter(rows.values()))
-    tasks = tasks_of(first)
+def _by_task(rows: Mapping[str, Sequence[Row]], found: Mapping[str, Scores], settings: Settings) -> dict[str, Any]:
+    """Return scores and differences of each task by itself, where there are several.
+
+    CIDEr takes the task's own document frequencies: those of answers and of reports together mean little.
+    """
+    main, *others = rows
+    tasks = tasks_of(rows[main])
     if len(tasks) < 2:
         return {}
     tables = {}
     for task in tasks:
-        places = [place for place, row in enumerate(first) if row.get("task") == task]
+        places = [place for place, row in enumerate(rows[main]) if row.get("task") == task]
+        own = {name: [listed[place] for place in places] for name, listed in rows.items()}
+        scores = {name: _of_task(own[name], np.asarray(places), found[name], settings.options) for name in rows}
+        groups = groups_of(own[main])
+        bootstrap = bootstrap_of(groups, settings)
+        differences = pairs(scores, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
         tables[task] = {
             "n": len(places),
-            "rows": {
-                name: _of_task([listed[place] for place in places], np.asarray(places), found[name], options)
-                for name, listed in rows.items()
-            },
+            "rows": {name: scores[name].values | finding_accuracy(own[name]) for name in rows},
+            "comparisons": {pair["b"]: pair["keys"] for pair in differences},
         }
     return tables
 
 
-def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options) -> dict[str, float]:
+def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options) -> Scores:
+    """Return the scores of a task's rows, which stand at `places` of those that were scored; only CIDEr is anew."""
+    statistics = {name: whole[places] for name, whole in found.statistics.items()}
+    if "cider" in statistics:
+        statistics["cider"] = scored(rows, ["cider"], options).statistics["cider"]
     values: dict[str, float] = {}
+    per_segment: dict[str, Floats] = {}
     for name, metric in found.metrics.items():
-        values |= (
-            scored(rows, [name], options).values
-            if name == "cider"
-            else aggregate(metric, found.statistics[name], places)
-        )
-    return values | finding_accuracy(rows)
+        values |= aggregate(metric, statistics[name])
+        per_segment |= by_segment(metric, statistics[name])
+    empty = sum(not row["prediction"].strip() for row in rows)
+    return Scores(values, found.signatures, len(rows), empty, per_segment, statistics, found.metrics)
 
 
 def finding_accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the share of texts that name just the known finding, where findings are known."""
-    known = [row for row in rows if row.get("finding") and row.get("task") in ("caption", "report")]
-    if not known:
-        return {}
+    """Return the share of texts that name just the known finding, where all known ones are the embedded sample's."""
     from medvlm.evaluate import findings
 
+    known = [row for row in rows if row.get("finding") and row.get("task") in ("caption", "report")]
+    if not known or not all(findings.is_phantom(str(row["finding"])) for row in known):
+        return {}
     accuracy = findings.finding_accuracy([row["prediction"] for row in known], [row["finding"] for row in known])
     return {"finding_accuracy": accuracy}
 

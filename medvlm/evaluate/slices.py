@@ -90,20 +90,27 @@ def _scores(scored: Scores, places: Any, bootstrap: Bootstrap | None) -> dict[st
     return found
 
 
+_NO_FINDING = ("none", "no finding", "normal")
+
+
 def with_normal(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows with a column `normal`: what is known, or what a report or caption to match says by rule.
 
-    The rules are those of `medvlm.evaluate.findings`; a text that says nothing about it gets no value.
+    A column `finding` is what is known where it says that there is none, or is in the words of the embedded sample:
+    what other data sets call a finding may be a normal one. The rules are those of `medvlm.evaluate.findings`; a text
+    that says nothing about it gets no value.
     """
     return [{**row, "normal": _normal(row)} for row in rows]
 
 
 def _normal(row: Mapping[str, Any]) -> str | None:
-    from medvlm.evaluate.findings import is_normal
+    from medvlm.evaluate.findings import is_normal, is_phantom
 
-    finding = row.get("finding")
-    if finding:
-        return "normal" if str(finding).strip().lower() == "none" else "abnormal"
+    finding = str(row.get("finding") or "").strip().casefold()
+    if finding in _NO_FINDING:
+        return "normal"
+    if finding and is_phantom(finding):
+        return "abnormal"
     references = row.get("references") or []
     if row.get("task") not in ("caption", "report") or not references:
         return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 from medvlm.report.context import DataSet, Evaluation, RunContext
 from medvlm.report.document import Block, Code, Facts, Table, Text
-from medvlm.report.scored import whole
+from medvlm.report.scored import Scored, whole
 from medvlm.report.values import mapping, text
 
 
@@ -49,20 +50,38 @@ def commands(run: RunContext) -> list[str]:
 
 
 def _eval_options(evaluation: Evaluation) -> Iterator[str]:
+    """Yield what `medvlm eval` was asked for; of scores that do not say it, as far as they show it."""
     scored = evaluation.scored
+    asked = _shown(scored) | mapping(scored.raw.get("settings"))
     yield f"--split {shlex.quote(evaluation.split)}"
     yield f"--metrics {shlex.quote(','.join(scored.signatures) or 'bleu,rouge,cider')}"
-    for option, key, usual in (("tokenizer", "tok", "ptb"), ("case", "case", "lower")):
-        said = scored.setting(key)
-        if said not in ("", usual):
-            yield f"--{option} {shlex.quote(said)}"
-    limit, resamples = whole(scored.raw.get("limit")), whole(mapping(scored.raw.get("bootstrap")).get("resamples"))
-    if limit is not None:
-        yield f"--limit {limit}"
-    if resamples is not None:
-        yield f"--bootstrap {resamples}"
-    if scored.controls.n is not None:
-        yield "--controls all" if scored.controls.n == scored.n else f"--controls {scored.controls.n}"
-    engine = text(scored.raw.get("engine"))
-    if engine and engine != "transformers":
-        yield f"--engine {shlex.quote(engine)}"
+    controls = asked.get("controls")
+    for option, value, usual in (
+        ("tokenizer", asked.get("tokenizer"), "ptb"),
+        ("case", asked.get("case"), "lower"),
+        ("stem", asked.get("stem") is True, False),
+        ("idf", asked.get("idf"), None),
+        ("limit", whole(scored.raw.get("limit")), None),
+        ("bootstrap", whole(asked.get("bootstrap")), None),
+        ("groups", asked.get("groups"), "group"),
+        ("seed", whole(asked.get("seed")), 0),
+        ("controls", "none" if controls == 0 else controls, None),
+        ("exclude-leaked", asked.get("exclude_leaked") is True, False),
+        ("no-base", asked.get("base") is False, False),
+        ("batch-size", whole(asked.get("batch_size")), None),
+        ("engine", asked.get("engine"), "transformers"),
+    ):
+        if value not in (usual, None, ""):
+            yield f"--{option}" if value is True else f"--{option} {shlex.quote(text(value))}"
+
+
+def _shown(scored: Scored) -> dict[str, Any]:
+    """Return the settings that scores show by themselves."""
+    controls = scored.controls.n
+    return {
+        "tokenizer": scored.setting("tok"),
+        "case": scored.setting("case"),
+        "bootstrap": mapping(scored.raw.get("bootstrap")).get("resamples"),
+        "controls": "all" if controls is not None and controls == scored.n else controls,
+        "engine": scored.raw.get("engine"),
+    }

@@ -15,14 +15,29 @@ from medvlm.cli import eval_table
         (0.412, [0.38, 0.44], "0.412 [.38, .44]"),
         (4.132, [3.98, 4.291], "4.132 [3.98, 4.29]"),
         (0.7201, [0.714, 0.728], "0.720 [.714, .728]"),
-        (0.0, [0.0, 1e-12], "0.000 [.00, .00]"),
-        (1.0, [1.0, 1.0], "1.000 [1.00, 1.00]"),
+        (0.0, [0.0, 1e-12], "0.000 [.000, .000]"),
+        (1.0, [1.0, 1.0], "1.000 [1.000, 1.000]"),
+        (0.182, [0.1819, 0.1821], "0.182 [.182, .182]"),
+        (0.1849, [0.16, 0.1849], "0.185 [.160, .185]"),
         (0.41235, None, "0.4123"),
         (None, None, "-"),
     ],
 )
 def test_a_score_and_its_interval(value: float | None, interval: list[float] | None, said: str) -> None:
     assert eval_table.cell(value, interval) == said
+
+
+@given(st.floats(0, 10), st.floats(0, 0.1), st.floats(0, 0.1))
+def test_a_score_is_never_printed_beside_its_interval(value: float, below: float, above: float) -> None:
+    score, low, high = eval_table.cell(value, [value - below, value + above]).replace("[", "").replace("]", "").split()
+    assert float(low.rstrip(",")) <= float(score) <= float(high)
+
+
+def test_nothing_compared_is_not_called_clean() -> None:
+    found = {"leakage": {"n": 6, "leaked": 0, "train_rows": 0}}
+    assert list(eval_table._leakage(found)) == []
+    found["leakage"]["train_rows"] = 9
+    assert list(eval_table._leakage(found)) == ["none of 6 samples was found in the training data"]
 
 
 @given(st.integers(1, 5001))

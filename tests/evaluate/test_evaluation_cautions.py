@@ -84,6 +84,43 @@ def test_each_has_one_sentence(path: str, value: Any, said: str) -> None:
     assert "\n" not in sentence
 
 
+def pair(difference: float, p: float) -> dict[str, float]:
+    return {"difference": difference, "p": p, "p_holm": p}
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (pair(0.5, 0.001), None),
+        (pair(0.5, 0.05), "does not clearly beat the best constant answer in CIDEr: difference +0.500 (p = 0.05)"),
+        (pair(0.0, 0.001), "does not clearly beat"),
+        (pair(-0.5, 0.2), "does not clearly beat"),
+        (pair(-0.5, 0.001), "scores lower than the best constant answer in CIDEr: difference -0.500 (p = 0.001)"),
+    ],
+)
+def test_without_intervals_the_p_value_decides(cell: dict[str, float], said: str | None) -> None:
+    table = changed("bootstrap", None)
+    table["comparisons"]["constant"]["cider"] = cell
+    *found, _ = cautions(table)
+    assert [said in sentence for sentence in found] == ([] if said is None else [True])
+    table = changed("bootstrap", None)
+    table["controls"]["visual_reliance"]["cider"] = cell
+    *found, _ = cautions(table)
+    assert len(found) == (said is not None)
+    assert all("another sample's picture does the model as well" in sentence for sentence in found)
+
+
+def test_each_task_is_held_against_the_constant_by_itself() -> None:
+    good, bad = ({"cider": {"difference": d, "low": d - 0.1, "high": d + 0.1}} for d in (0.5, -0.5))
+    tasks = {
+        "caption": {"rows": {"model": {"cider": 0.0}}, "comparisons": {"constant": bad}},
+        "vqa": {"rows": {"model": {"cider": 2.0, "accuracy": 0.9}}, "comparisons": {"constant": bad}},
+        "report": {"rows": {"model": {"cider": 2.0}}, "comparisons": {"constant": good}},
+    }
+    (sentence,) = cautions(changed("tasks", sorted(tasks)) | {"by_task": tasks})
+    assert "scores lower than the best constant answer in CIDEr of caption: difference -0.500" in sentence
+
+
 def test_texts_alone_are_no_alarm() -> None:
     table = changed("leakage.leaked", 2)
     table["leakage"]["images_same"] = 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medvlm.errors import InputError
-from medvlm.evaluate.metrics import score
-from medvlm.evaluate.score_table import Settings, automatic, grouped_by, table
+from medvlm.evaluate.metrics import Options, score
+from medvlm.evaluate.score_table import Settings, automatic, finding_accuracy, grouped_by, table
 
 
 def prediction(number: int, text: str, task: str = "caption", finding: str | None = "nodule") -> dict[str, Any]:
@@ -54,6 +56,36 @@ def test_a_task_scores_as_its_rows_alone() -> None:
         expected = table({"model": alone}, Settings(metrics=["bleu", "rouge", "cider", "vqa"], bootstrap=0))
         assert part["n"] == len(alone)
         assert part["rows"]["model"] == pytest.approx(expected["rows"]["model"])
+
+
+def test_a_task_differs_as_its_rows_alone() -> None:
+    settings = Settings(metrics=["bleu", "cider", "vqa"], bootstrap=50)
+    mixed = table({"model": GOOD, "constant": BAD}, settings)
+    for task, part in mixed["by_task"].items():
+        alone = {name: [row for row in rows if row["task"] == task] for name, rows in (("m", GOOD), ("constant", BAD))}
+        expected = table(alone, settings)["comparisons"]["constant"]
+        assert part["comparisons"]["constant"].keys() == expected.keys()
+        for key, cell in expected.items():
+            assert part["comparisons"]["constant"][key] == pytest.approx(cell)
+
+
+@pytest.mark.parametrize(
+    ("finding", "known"),
+    [("Effusion", True), ("nodule, none", True), ("Pleural Effusion", False), ("No Finding", False)],
+)
+def test_findings_in_other_words_have_no_accuracy(finding: str, known: bool) -> None:
+    rows = [*GOOD, prediction(99, "There is a pleural effusion.", finding=finding)]
+    assert ("finding_accuracy" in finding_accuracy(rows)) == known
+    if finding == "Effusion":
+        assert finding_accuracy(rows) == {"finding_accuracy": 1.0}
+
+
+def test_the_settings_are_kept() -> None:
+    options = Options("13a", "mixed", True, Path("idf.json"))
+    settings = Settings(["bleu"], options=options, bootstrap=0, controls=None, exclude_leaked=True, base=False, seed=4)
+    kept = table({"model": GOOD}, replace(settings, options=Options("13a", "mixed", True)))["settings"]
+    assert kept | {"idf": "idf.json"} == settings.as_dict()
+    assert (kept["tokenizer"], kept["controls"], kept["base"], kept["seed"]) == ("13a", "all", False, 4)
 
 
 def test_values_are_those_of_score() -> None:

@@ -103,6 +103,17 @@ def test_planted_copies_are_found_and_nothing_else(train: Path, tmp_path: Path) 
     assert found.parts == [{"path": str(train), "rows": 16, **dict(zip(leakage.COUNTS, [1, 4, 0, 0], strict=True))}]
 
 
+def test_a_data_set_without_training_rows_is_said(train: Path, tmp_path: Path) -> None:
+    test = folder(tmp_path / "test", "test", [row("a", encoded(scene(0)), "x")])
+    found = look([TrainData(str(train), tasks=["caption"]), test], test)
+    assert found.train_rows == 0
+    assert found.missing == [
+        f"{train} has no rows of caption in its train split: nothing was compared with it",
+        f"{test} has no rows in its train split: nothing was compared with it",
+    ]
+    assert look([train], test).missing == []
+
+
 def test_texts_and_groups(train: Path, tmp_path: Path) -> None:
     picture = encoded(scene(500))
     question = {"task": "vqa", "prompt": "where is the nodule"}

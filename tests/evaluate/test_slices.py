@@ -75,5 +75,11 @@ def test_normal_is_what_is_known_else_what_the_reference_says():
         {"task": "report", "references": ["There is a large left pleural effusion."]},
         {"task": "report", "references": ["No acute cardiopulmonary abnormality. The lungs are clear."]},
         {"task": "vqa", "references": ["pneumothorax"]},
+        {"finding": "No Finding", "task": "report", "references": ["x"]},
+        {"finding": "Normal ", "task": "vqa", "references": ["x"]},
+        {"finding": "Cardiomegaly", "task": "vqa", "references": ["x"]},
+        {"finding": "age-related change", "task": "report", "references": ["The lungs are clear. No effusion."]},
+        {"finding": "melanoma", "task": "vqa", "references": ["yes"]},
     ]
-    assert [row["normal"] for row in with_normal(rows)] == ["normal", "abnormal", "abnormal", "normal", None]
+    normal = ["normal", "normal", "abnormal", "normal", None]
+    assert [row["normal"] for row in with_normal(rows)] == ["normal", "abnormal", "abnormal", "normal", None, *normal]

@@ -6,7 +6,7 @@ Made for English reports of chest radiographs; of other images and languages the
 
 from medvlm.evaluate.findings.labels import ENGINES, Flip, flips, is_normal, labels
 from medvlm.evaluate.findings.metric import Findings
-from medvlm.evaluate.findings.phantom import FINDINGS, expected_findings, finding_accuracy, named_findings
+from medvlm.evaluate.findings.phantom import FINDINGS, expected_findings, finding_accuracy, is_phantom, named_findings
 from medvlm.evaluate.findings.phrases import FIVE, OBSERVATIONS
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "finding_accuracy",
     "flips",
     "is_normal",
+    "is_phantom",
     "labels",
     "named_findings",
 ]

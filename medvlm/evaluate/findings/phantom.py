@@ -30,9 +30,14 @@ def named_findings(text: str) -> set[str]:
     return found
 
 
+def is_phantom(column: str) -> bool:
+    """Return True where a `finding` column is in the words of the embedded sample, not in another data set's."""
+    return {name.strip() for name in column.casefold().split(",")} <= set(FINDINGS)
+
+
 def expected_findings(column: str) -> set[str]:
     """Return the set that a `Sample.finding` column ("nodule", "nodule, effusion", "none") stands for."""
-    return {name.strip() for name in column.split(",")} - {"none", ""}
+    return {name.strip() for name in column.casefold().split(",")} - {"none", ""}
 
 
 def finding_accuracy(predictions: Iterable[str], findings: Iterable[str]) -> float:

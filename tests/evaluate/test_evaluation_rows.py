@@ -1,0 +1,49 @@
+"""Which rows of the data are scored, and by which the constant answer is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prepared import write_folder
+
+from medvlm.data.sample import Image, Sample
+from medvlm.errors import InputError
+from medvlm.evaluate import baselines, evaluation
+from medvlm.io import sha256_bytes
+from medvlm.recipe.load import check
+
+
+def sample(**changes: Any) -> Sample:
+    fields = {"id": "x/1", "task": "vqa", "prompt": "Is there a nodule?", "target": "yes", "source": "x", "group": "x"}
+    picture = changes.pop("picture", b"one")
+    return Sample(image=Image(picture, "x"), sha256=sha256_bytes(picture), **fields | changes)
+
+
+def rows_to_score(folder: Path, *parts: list[Sample], limit: int | None = None) -> list[str]:
+    paths = [write_folder(folder / str(number), {"test": samples}) for number, samples in enumerate(parts)]
+    data = [{"path": str(path)} for path in paths]
+    recipe = check({"name": "r", "model": {"id": "m"}, "data": data, "eval": {"limit": limit}}, "test")
+    mixture, places = evaluation._rows(recipe)
+    return [mixture.text(place)["id"] for place in places]
+
+
+@pytest.mark.parametrize("change", [{"prompt": "Is it an MRI?"}, {"target": "no"}, {"picture": b"other"}])
+def test_rows_of_one_id_are_one_only_where_they_ask_the_same(change: dict[str, Any], tmp_path: Path) -> None:
+    assert rows_to_score(tmp_path / "same", [sample()], [sample()]) == ["x/1"]
+    with pytest.raises(InputError, match="the id x/1 stands for different rows"):
+        rows_to_score(tmp_path / "different", [sample()], [sample(**change)])
+
+
+def test_a_limit_takes_rows_evenly_spread(tmp_path: Path) -> None:
+    samples = [sample(id=str(number)) for number in range(10)]
+    assert rows_to_score(tmp_path / "a", samples, limit=4) == ["0", "2", "5", "7"]
+    assert rows_to_score(tmp_path / "b", samples, limit=20) == [str(number) for number in range(10)]
+
+
+def test_one_row_to_choose_a_constant_by_is_too_few() -> None:
+    train = [{"task": "vqa", "target": text} for text in ("no", "no", "yes")]
+    held_out = {"task": "vqa", "target": "yes"}
+    assert baselines.best_constants(train, [held_out], seed=0)["vqa"].text == "no"
+    assert baselines.best_constants(train, [held_out] * 2, seed=0)["vqa"].text == "yes"
