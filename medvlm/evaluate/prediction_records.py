@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _DECODER = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\r\n]*")
 _WHOLE = re.compile(r"-?\d+\.0")
 _REFERENCE = re.compile(r"references?[ _.]?\d+")
+_CHOICES = frozenset(string.ascii_uppercase)
 _LARGEST_CELL = 2**31 - 1
 
 
@@ -160,9 +162,10 @@ def _name(cell: str) -> str:
 def _cells(names: list[str], cells: list[str]) -> dict[str, Any]:
     """Return the row as a JSON object would say it.
 
-    Empty cells and NaN, which pandas writes for nothing, are left out (an empty prediction stays one); so are columns
-    without a name, and the column "image", which may hold the whole picture. "4.0" is 4: pandas makes whole numbers so
-    in a column with empty cells.
+    Empty cells and NaN, which pandas writes for nothing, are left out (an empty prediction stays one, and an empty
+    choice, A, B, ..., holds its place); so are columns without a name, and the column "image", which may hold the whole
+    picture. "4.0" is 4: pandas makes whole numbers so in a column with empty cells. A column "reference" without a
+    number is the first of those with one.
     """
     row: dict[str, Any] = {}
     references: list[str] = []
@@ -174,7 +177,12 @@ def _cells(names: list[str], cells: list[str]) -> dict[str, Any]:
             references.append(_number(cell))
         elif known and name and name != "image":
             row[name] = _several(cell) if name in ("references", "choices") else _number(cell)
-    return row | ({"references": references} if references else {})
+        elif name in _CHOICES:
+            row[name] = ""
+    if not references:
+        return row
+    first = row.pop("references", row.pop("reference", []))
+    return row | {"references": [*(first if isinstance(first, list) else [first]), *references]}
 
 
 def _number(cell: str) -> str:

@@ -8,11 +8,12 @@ file of their own; and the tables of VLMEvalKit (index, question, answer, predic
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from medvlm.io import atomic_write
 
 _OPTIONAL = ("group", "task", "finding")
 _IDS = ("id", "index", "question_id", "image_id")
-_RESULTS = (("image_id", "caption"), ("question_id", "answer"), ("question_id", "text"))
+# "text" first: where "answer" stands beside it, that is the reference.
+_RESULTS = (("image_id", "caption"), ("question_id", "text"), ("question_id", "answer"))
 _REFERENCES = ("references", "reference", "answer")
 _LETTER = re.compile(r"\W*([A-Za-z])\W*")
 
@@ -202,7 +204,7 @@ def columns(row: PredictionRow) -> dict[str, Any]:
     found = {key: value for key, value in row.extra.items() if value is not None}
     choices = found.pop("choices", None)
     if isinstance(choices, dict):
-        choices = list(choices.values())
+        choices = _lettered(choices) if set(choices) <= set(string.ascii_uppercase) else list(choices.values())
     if isinstance(choices, list) and choices:
         found["choices"] = [_clean(str(choice)) for choice in choices]
     for name, other in (("prompt", "question"), ("question_type", "category")):
@@ -215,6 +217,8 @@ def columns(row: PredictionRow) -> dict[str, Any]:
 def _row(value: dict[str, Any], elsewhere: bool) -> PredictionRow:
     """Return the row that a record holds; ValueError says what is wrong with it."""
     value = dict(value)
+    if "prediction" not in value and {"question_id", "answer", "text"} <= value.keys() and not _asked(value):
+        raise ValueError('has "answer" and "text"; call the one that the model said "prediction"')
     pair = next((pair for pair in _RESULTS if "prediction" not in value and value.keys() >= set(pair)), None)
     if pair is not None:
         value["prediction"] = value.pop(pair[1])
@@ -228,7 +232,7 @@ def _row(value: dict[str, Any], elsewhere: bool) -> PredictionRow:
             )
     name = _id(value.pop(str(key)), str(key))
     prediction = _text(value.pop("prediction"), "prediction")
-    choices = list(_choices(value))
+    choices = _choices(value)
     references = _references(value.pop(known)) if known else []
     optional = {key: _optional(key, value.pop(key)) for key in _OPTIONAL if key in value}
     if choices:
@@ -237,21 +241,43 @@ def _row(value: dict[str, Any], elsewhere: bool) -> PredictionRow:
     return PredictionRow(name, prediction, references, **optional, extra=value)
 
 
-def _choices(value: dict[str, Any]) -> Iterator[str]:
-    """Take the columns A, B, C, ... out of a record, where it has at least A and B, and yield their texts."""
-    if "choices" in value or not {"A", "B"} <= value.keys():
-        return
-    for letter in string.ascii_uppercase:
-        if letter not in value:
-            return
-        yield _text(value.pop(letter), letter)
+def _asked(value: Mapping[str, Any]) -> bool:
+    """Whether a record says its question by that name, so that its "text" is none."""
+    return "question" in value or "prompt" in value
+
+
+def _choices(value: dict[str, Any]) -> list[str]:
+    """Take the columns A, B, C, ... out of a record that has two choices or more, and return their texts in place.
+
+    One that is empty stays "" where others follow, so that each stands where its letter says.
+    """
+    if "choices" in value:
+        return []
+    columns = {letter: value[letter] for letter in itertools.takewhile(value.__contains__, string.ascii_uppercase)}
+    texts = _lettered(columns)
+    if sum(map(bool, texts)) < 2:
+        return []
+    for letter in columns:
+        del value[letter]
+    return texts
+
+
+def _lettered(choices: Mapping[str, object]) -> list[str]:
+    """Return the texts of choices by their letters, each in its place, "" for one that is missing before others."""
+    known = {letter: _text(choice, letter) for letter, choice in choices.items() if not _missing(choice)}
+    last = string.ascii_uppercase.index(max(known)) if known else -1
+    return [known.get(letter, "") for letter in string.ascii_uppercase[: last + 1]]
+
+
+def _missing(value: object) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _chosen(answer: str, choices: Sequence[str]) -> str:
     """Return the choice that a letter names, or the answer as it is."""
     match = _LETTER.fullmatch(answer)
     place = string.ascii_lowercase.index(match[1].lower()) if match else len(choices)
-    return choices[place] if place < len(choices) and answer not in choices else answer
+    return choices[place] if place < len(choices) and choices[place] and answer not in choices else answer
 
 
 def _id(value: object, key: str) -> str:

@@ -126,9 +126,10 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, path: Path
             raise Killed
         return real(at, *rest)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(owner, name, dying)
-        call()
+        with pytest.raises(Killed):
+            call()
 
 
 @pytest.mark.parametrize("before", [("another", range(10)), ("f", range(4))])

@@ -119,6 +119,30 @@ def test_vlmevalkit_tables_answer_by_letter(saved):
     assert values == {"accuracy": 0.5, "choice_accuracy": 0.5}
 
 
+@pytest.mark.parametrize("said", ["US", "D", "D. US"])
+def test_a_missing_choice_moves_no_letter(saved, said):
+    table = f"index\tA\tB\tC\tD\tE\tanswer\tprediction\n1\tCT\tMRI\t\tUS\t\tD\t{said}\n"
+    told = {"id": 1, "A": "CT", "B": "MRI", "C": None, "D": "US", "answer": "D", "prediction": said}
+    other = {"id": 1, "choices": {"A": "CT", "B": "MRI", "D": "US"}, "answer": "D", "prediction": said}
+    for path in (saved("x.tsv", table), saved("y.jsonl", json.dumps(told)), saved("z.jsonl", json.dumps(other))):
+        (row,) = read(path)
+        assert columns(row)["choices"] == ["CT", "MRI", "", "US"]
+        assert score(["vqa"], [row.prediction], [row.references], [columns(row)]).values["choice_accuracy"] == 1
+    (row,) = read(saved("x.tsv", table.replace(f"\tD\t{said}\n", f"\tB\t{said}\n")))
+    assert row.references == ["MRI"]
+    # An open question in the same table has no choices.
+    (row,) = read(saved("x.tsv", table.replace("CT\tMRI\t\tUS", "\t\t\t")))
+    assert "choices" not in columns(row)
+
+
+def test_the_reference_without_a_number_is_the_first(saved):
+    for head in ("reference,reference_2", "reference 1,reference", "references,reference_2"):
+        (row,) = read(saved("x.csv", f"id,prediction,{head}\n1,x,one,two\n"))
+        assert sorted(row.references) == ["one", "two"]
+    (row,) = read(saved("x.csv", 'id,prediction,references,reference_3\n1,x,"[""one"", ""two""]",three\n'))
+    assert row.references == ["one", "two", "three"]
+
+
 def test_columns_of_rows_without_any():
     assert columns(PredictionRow("a", "x", ["y"])) == {}
     row = PredictionRow("a", "x", ["y"], task="report", extra={"choices": {"A": 1, "B": 2}, "organ": None})
@@ -146,6 +170,17 @@ def test_results_without_their_references(saved):
     assert "(and 1 more)" in wrong(path, references)
     references.write_text(json.dumps({"annotations": [{"image_id": 9}]}))
     assert 'annotation 1: needs "image_id" and "caption"' in wrong(path, references)
+
+
+def test_an_answer_beside_a_text_is_the_reference(saved):
+    line = {"question_id": 5, "question": "Is there a nodule?", "answer": "no", "text": "yes"}
+    (row,) = read(saved("x.jsonl", json.dumps(line)))
+    assert (row.prediction, row.references) == ("yes", ["no"])
+    truth = saved("truth.json", '[{"question_id": 5, "answer": "maybe"}]')
+    (row,) = read(saved("x.jsonl", json.dumps(line)), truth)
+    assert (row.prediction, row.references) == ("yes", ["maybe"])
+    del line["question"]
+    assert 'call the one that the model said "prediction"' in wrong(saved("x.jsonl", json.dumps(line)), truth)
 
 
 def test_references_in_a_file_of_their_own(saved):
