@@ -117,6 +117,14 @@ def test_two_files_are_compared_in_words(tmp_path: Path, capsys: pytest.CaptureF
     assert 0 < pair["keys"]["rouge_l"]["p"] < 0.01
 
 
+def test_a_folder_for_the_scores_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "s.json"
+    assert (
+        run(["eval", "--predictions", write(tmp_path / "p.jsonl", ROWS), "--metrics", "bleu", "--json", str(out)]) == 0
+    )
+    assert json.loads(out.read_text(encoding="utf-8"))["settings"]["metrics"] == ["bleu"]
+
+
 def test_equal_files_do_not_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [write(tmp_path / f"{name}.jsonl", many(40, 20)) for name in "ab"]
     assert run(["eval", "--predictions", files[0], "--predictions", files[1], "--metrics", "bleu"]) == 0
@@ -133,6 +141,27 @@ def test_equal_files_do_not_differ(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--model", "medvlm/tiny-base"], 2, "--model needs data"),
         (["--predictions", "p.jsonl", "--predictions", "p.jsonl"], 2, "named twice"),
         (["--split", "dev"], 2, "expected train, validation or test"),
+        (["--predictions", "p.jsonl", "--predictions", "./p.jsonl"], 2, "named twice"),
+        (["--predictions", "p.jsonl", "--limit", "1", "--no-base"], 2, "--limit, --no-base: of no use with --pred"),
+        (["--predictions", "p.jsonl", "--split", "test"], 2, "--split: of no use"),
+        (["--predictions", "p.jsonl", "--exclude-leaked"], 2, "--exclude-leaked: of no use"),
+        (["--predictions", "p.jsonl", "--controls", "200"], 2, "--controls: of no use"),
+        (["--predictions", "p.jsonl", "--engine", "transformers"], 2, "--engine: of no use"),
+        (["--predictions", "p.jsonl", "--workers", "1"], 2, "--workers: of no use"),
+        (["--predictions", "p.jsonl", "--ray-address", "x"], 2, "--ray-address: of no use"),
+        (["--predictions", "p.jsonl", "--batch-size", "1"], 2, "--batch-size: of no use"),
+        (["--model", ""], 2, "--model: is empty"),
+        (["--model", "", "--predictions", "p.jsonl"], 2, "name one of them"),
+        (["--like", ""], 2, "--like goes with --model"),
+        (
+            ["--predictions", "p.jsonl", "--json", "./p.jsonl"],
+            2,
+            "--json p.jsonl: is read too and would be overwritten",
+        ),
+        (["--predictions", "q.csv", "--references", "p.jsonl", "--json", "p.jsonl"], 2, "is read too"),
+        (["--predictions", "q.csv", "--idf", "p.jsonl", "--json", "p.jsonl"], 2, "is read too"),
+        (["--predictions", "p.jsonl", "--json", "."], 2, "--json .: is a folder; name a file"),
+        (["--predictions", "p.jsonl", "--json", "p.jsonl/s.json"], 2, "p.jsonl is no folder that can be written to"),
         (["--predictions", "p.jsonl", "--groups", "patient"], 3, '"patient": no row has this column'),
         (["--predictions", "p.jsonl", "--tokenizer", "words"], 2, "words"),
         (["--predictions", "p.jsonl", "--metrics", "blue"], 2, "bleu"),
@@ -148,7 +177,10 @@ def test_wrong_calls_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(Path("p.jsonl"), ROWS)
+    before = Path("p.jsonl").read_bytes()
     assert run(["eval", *words]) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["p.jsonl"]
+    assert Path("p.jsonl").read_bytes() == before
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1
     assert said in error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medvlm.cli import run
-from medvlm.evaluate import predict
+from medvlm.evaluate import baseline_run, predict
 from medvlm.io import write_json
 
 
@@ -94,7 +96,14 @@ def test_controls_and_base_can_be_left_out_and_it_is_said(at_run: Path, capsys: 
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["--idf", "none.json"], 3), (["--tokenizer", "words"], 2), (["--case", "upper"], 2), (["--engine", "x"], 2)],
+    [
+        (["--idf", "none.json"], 3),
+        (["--tokenizer", "words"], 2),
+        (["--case", "upper"], 2),
+        (["--engine", "x"], 2),
+        (["--groups", "doctor"], 3),
+        (["--json", "data"], 2),
+    ],
 )
 def test_wrong_settings_are_said_before_any_model_is_loaded(
     words: list[str], code: int, at_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -102,6 +111,83 @@ def test_wrong_settings_are_said_before_any_model_is_loaded(
     monkeypatch.setattr(predict, "load_tuned", no_model)
     assert run(["eval", *words, "--quiet"]) == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_base_that_changed_since_is_refused(
+    at_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = json.loads((at_run / "run.json").read_text(encoding="utf-8"))
+    facts["model"]["weights"]["model"] = "other"
+    write_json(at_run / "run.json", facts)
+    monkeypatch.setattr(predict, "load_tuned", no_model)
+    assert run(["eval", "--quiet"]) == 3
+    assert "other weights than when this run was trained" in capsys.readouterr().err
+
+
+def test_the_model_is_loaded_once_and_gone_before_its_base(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned, plain = predict.load_tuned, predict.load_plain
+    loaded: list[Any] = []
+
+    def one(*given: Any) -> Any:
+        found = tuned(*given)
+        loaded.append(weakref.ref(found.model))
+        return found
+
+    def other(*given: Any) -> Any:
+        assert [model() for model in loaded] == [None]
+        return plain(*given)
+
+    monkeypatch.setattr(predict, "load_tuned", one)
+    monkeypatch.setattr(predict, "load_plain", other)
+    assert run(["eval", "--metrics", "bleu", "--quiet"]) == 0
+    assert len(loaded) == 1
+
+
+def test_the_seed_decides_whose_picture_is_shown(at_run: Path) -> None:
+    from medvlm.data.mixture import Mixture
+    from medvlm.evaluate.shown import Pictures
+    from medvlm.recipe.models import DataPart
+
+    mixture = Mixture([DataPart(path="data/pmc")], "test", 0)
+
+    def owners(seed: int) -> list[str | None]:
+        pictures = Pictures(mixture, "shuffled", seed)
+        return [pictures.of(place).of for place in range(len(mixture))]
+
+    seed = next(seed for seed in range(1, 99) if owners(seed) != owners(0))
+    assert run(["eval", "--metrics", "bleu", "--no-base", "--seed", str(seed), "--quiet"]) == 0
+    lines = (at_run / "eval/test/predictions-shuffled.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["picture_of"] for line in lines] == owners(seed)
+
+
+def test_controls_are_chosen_among_what_is_scored(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medvlm.evaluate import leakage
+
+    def half(_: Any, mixture: Any, places: list[int], __: Any) -> leakage.Leakage:
+        ids = [mixture.text(place)["id"] for place in places]
+        return leakage.Leakage(6, 24, {name: ["same image"] for name in ids[:3]}, [], [])
+
+    monkeypatch.setattr(leakage, "of_run", half)
+    assert run(["eval", "--metrics", "bleu", "--no-base", "--exclude-leaked", "--controls", "3", "--quiet"]) == 0
+    found = scores_of(at_run)
+    assert (found["n"], found["controls"]["n"], found["controls"]["of"]) == (3, 3, 3)
+    assert found["with_leaked"]["n"] == 6
+
+
+def test_the_command_that_a_report_names_gives_the_same_scores(at_run: Path) -> None:
+    from medvlm.report.context import read
+    from medvlm.report.reproduce import commands
+
+    words = ["--metrics", "rouge", "--stem", "--case", "mixed", "--limit", "4", "--seed", "3", "--groups", "finding"]
+    assert run(["eval", *words, "--controls", "2", "--bootstrap", "40", "--no-base", "--quiet"]) == 0
+    first = scores_of(at_run)
+    assert run(["eval", "--metrics", "bleu", "--controls", "none", "--quiet"]) == 0
+    assert scores_of(at_run) != first
+    write_json(at_run / "eval/test/scores.json", first)
+    (line,) = (line for line in commands(read(at_run)) if line.startswith("medvlm eval"))
+    assert run([*shlex.split(line)[1:], "--quiet"]) == 0
+    again = scores_of(at_run)
+    assert {**again, "settings": None} == {**first, "settings": None}
 
 
 def test_an_interrupt_leaves_nothing_half_written(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +252,17 @@ def test_a_published_model_becomes_a_run_of_its_own(
     monkeypatch.setattr("medvlm.models.load.load_base", no_model)
     assert run([*words, "--quiet"]) == 0
     assert sum("baseline" in path.name for path in (at_shelf / "runs").iterdir()) == 1
+    capsys.readouterr()
+    assert run([*words, "--exclude-leaked", "--quiet"]) == 2
+    assert "what this model was trained on is not known; name the data with --trained-on" in capsys.readouterr().err
+
+
+def test_a_baseline_keeps_the_revision_of_the_same_model_only(at_shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baseline_run, "_backbone", lambda _: "paligemma")
+    recipe = {"name": "r", "model": {"id": "a/b", "revision": "abc"}, "data": [{"path": "data/pmc"}]}
+    Path("r.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    assert baseline_run._recipe("a/b", "r.yaml", []).model.revision == "abc"
+    assert baseline_run._recipe("a/c", "r.yaml", []).model.revision is None
 
 
 def test_a_baseline_of_another_architecture_is_refused(

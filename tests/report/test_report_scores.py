@@ -244,6 +244,19 @@ def test_the_command_holds_what_differs_from_the_usual(tmp_path: Path) -> None:
     )
 
 
+def test_the_command_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    asked = {
+        "tokenizer": "ptb", "case": "lower", "stem": True, "idf": "my df.json", "groups": "patient", "bootstrap": 0,
+        "seed": 4, "batch_size": 3, "controls": 0, "exclude_leaked": True, "base": False, "engine": "transformers",
+    }  # fmt: skip
+    run = run_of_two(tmp_path, signatures={"bleu": "bleu:4"}, settings=asked)
+    (line,) = (line for line in reproduce.commands(run) if line.startswith("medvlm eval"))
+    assert line.endswith(
+        "--split test --metrics bleu --stem --idf 'my df.json' --bootstrap 0 --groups patient --seed 4 --controls none "
+        "--exclude-leaked --no-base --batch-size 3"
+    )
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_or_one_row_still_gives_a_report(tmp_path: Path, n: int) -> None:
     run = read(make_run(tmp_path, n=n, schema=2))
