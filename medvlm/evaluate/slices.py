@@ -26,7 +26,7 @@ LEAST_GROUPS = 10
 """Of fewer groups a bootstrap draws nearly the same each time."""
 
 _MOST_VALUES = 40
-"""A column with more values than this that are large enough is a free text, of which the largest are shown."""
+"""A column with more values than this is a free text, of which the largest are looked at and the others counted."""
 
 
 def slices(
@@ -49,11 +49,13 @@ def slices(
 
     Returns:
         Slices of {column, value, n, groups, rows: {system: {key: [score, low, high]}}} (low and high None without
-        resamples), by column, then largest first; and of {column, value, n} what was left out.
+        resamples), by column, then largest first; and of {column, value, n} what was left out, values beyond the
+        forty largest of a column together.
     """
     kept, small = [], []
     for column in columns:
-        for value, places in _parts(rows, column):
+        parts = _parts(rows, column)
+        for value, places in parts[:_MOST_VALUES]:
             inside = [groups[place] for place in places]
             head = {"column": column, "value": value, "n": len(places)}
             if len(places) < LEAST or len(set(inside)) < LEAST_GROUPS:
@@ -62,6 +64,9 @@ def slices(
             bootstrap = Bootstrap(inside, resamples, seed) if resamples else None
             found = {name: _scores(one, np.asarray(places), bootstrap) for name, one in scored.items()}
             kept.append({**head, "groups": len(set(inside)), "rows": found})
+        if further := parts[_MOST_VALUES:]:
+            n = sum(len(places) for _, places in further)
+            small.append({"column": column, "value": f"{len(further)} further values", "n": n})
     return kept, small
 
 
@@ -74,7 +79,7 @@ def _parts(rows: Sequence[Mapping[str, Any]], column: str) -> list[tuple[str, li
             places.setdefault(str(value).strip(), []).append(place)
     if len(places) == 1 and len(next(iter(places.values()))) == len(rows):
         return []
-    return sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))[:_MOST_VALUES]
+    return sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
 def _scores(scored: Scores, places: Any, bootstrap: Bootstrap | None) -> dict[str, list[float | None]]:

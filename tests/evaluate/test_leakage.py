@@ -198,6 +198,18 @@ def test_pictures_of_one_prepared_data_set_are_not_decoded_again(tmp_path: Path,
     assert look([path], path).leaked == {}
 
 
+def test_near_images_within_the_split_that_was_trained_on_are_found(tmp_path: Path) -> None:
+    """Preparing a data set keeps near images in one split, where a task that was not trained on may meet them."""
+    asked = {"task": "vqa", "prompt": "where?"}
+    samples = [row("asked", encoded(scene(0)), "left", **asked), row("told", COPIES["jpeg"](scene(0)), "x")]
+    path = folder(tmp_path / "one", "train", samples)
+    write_json(path / "manifest.json", {"fingerprint": "one", "counts": {"near_duplicates": 0}})
+    mixture = Mixture([DataPart(path=str(path))], "train", 0)
+    with progress("leakage", True) as show:
+        found = find([TrainData(str(path), tasks=["vqa"])], mixture, range(2), show)
+    assert found.leaked == {"asked": ["same image", "same group"], "told": ["near image"]}
+
+
 def stage(name: str, start: str | None, facts: dict[str, Any], parents: dict[str, Any]) -> Any:
     parents[name] = SimpleNamespace(
         recipe=lambda: SimpleNamespace(model=SimpleNamespace(start=start)), facts=lambda: facts, path=Path(name)

@@ -96,6 +96,22 @@ def test_holm_of_a_published_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+def test_a_swap_that_leaves_nothing_to_score_counts_against_the_difference():
+    """Where the systems' answers are to different kinds of questions, most swaps leave one with none of a kind."""
+
+    class Share:
+        name, keys = "share", ("share",)
+
+        def of_sums(self, sums):
+            with np.errstate(invalid="ignore"):
+                return (sums[:, :1] / sums[:, 1:]).astype(float)
+
+    # [right, scored]: of the first system only group "a" is scored, of the other only group "b".
+    a, b = np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [0.0, 1.0]])
+    # Of the four swaps two leave a side without a question, the others the difference of 1 that was seen.
+    assert randomization(Share(), a, b, ["a", "b"], 400)["share"] == 1.0
+
+
 def test_wrong_input():
     a, references = system(1, 3, 0.6)
     one = score(["bleu"], a, references)

@@ -60,6 +60,18 @@ def test_small_slices_and_few_groups_are_named_and_not_scored():
     assert kept[0]["rows"]["model"]["bleu_4"][1:] == [None, None]
 
 
+def test_values_beyond_the_largest_are_counted():
+    rows, groups = table()
+    for place, row in enumerate(rows):
+        row["organ"] = "chest" if place < 30 else f"organ {place // 2}"
+    kept, small = slices(rows, groups, {"model": scored(rows)}, resamples=0, columns=["organ"])
+    assert [(one["value"], one["n"]) for one in kept] == [("chest", 30)]
+    # 45 organs of two rows each: with the chest, forty values are looked at.
+    assert [one["n"] for one in small[:-1]] == [2] * 39
+    assert small[-1] == {"column": "organ", "value": "6 further values", "n": 12}
+    assert sum(one["n"] for one in kept + small) == len(rows)
+
+
 def test_cider_keeps_the_document_frequencies_of_the_whole():
     rows, groups = table()
     whole = score(["cider"], [row["prediction"] for row in rows], [row["references"] for row in rows])
