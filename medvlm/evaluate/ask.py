@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _SMALLER = "set --batch-size 1"
 
+_BEGINNING = b'{"image": "'
+"""Of every line that `ask` writes."""
+
 
 def task_of(name: str | None, recipe: Recipe, prompt: str, report: bool) -> Task:
     """Return the task that is meant: the one named, or a report or question if there is one, or what was trained.
@@ -170,9 +173,11 @@ def ask(
         warn: told of each picture that cannot be read.
 
     Raises:
-        InputError: `job.out` holds something else, or another process writes it.
+        InputError: `job.out` holds something else or is one of the pictures, or another process writes it.
         ResourceError: disk or memory is exhausted.
     """
+    if job.out is not None and job.out.resolve() in {path.resolve() for path in paths}:
+        raise InputError(f"{job.out}: one of the pictures to be asked about; keep the predictions in another file")
     common = _common(job)
     ready: Asker | None = None
     # A batch for each copy of the model.
@@ -237,24 +242,20 @@ def _read(paths: Sequence[Path], outcome: Outcome, warn: Callable[[str], None]) 
 
 
 def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the records that `out` holds, and leave it without a line that a kill cut off."""
+    """Return the records that `out` holds, and leave it without a line that a kill cut off.
+
+    A file that holds none of ours is never touched.
+    """
     try:
-        text = out.read_text(encoding="utf-8")
+        # What follows the last line end was cut off, maybe within a character.
+        *whole, cut = out.read_bytes().split(b"\n")
     except FileNotFoundError:
         return {}
-    except UnicodeDecodeError:
-        text = "?"
-    known, strangers = {}, 0
-    # What follows the last line end was cut off.
-    whole = text.split("\n")[:-1] if "\n" in text else ([text] if text and not text.startswith("{") else [])
-    for line in whole:
-        row: Any = None
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-        if isinstance(row, dict) and row.get("made_by") == made_by:
-            known[row["image"], row["sha256"]] = row
-        else:
-            strangers += 1
+    rows = [row for row in map(_record, whole) if row is not None]
+    if not rows and (whole or not _cut_off(cut)):
+        raise InputError(f"{out}: a file that holds no predictions of this command; name another one")
+    known = {(row["image"], row["sha256"]): row for row in rows if row["made_by"] == made_by}
+    strangers = len(whole) - sum(row["made_by"] == made_by for row in rows)
     if strangers and not overwrite:
         raise InputError(
             f"{out}: {strangers} lines were made by another model, question or decoding, or are no predictions; name "
@@ -263,3 +264,23 @@ def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, str], d
     with atomic_write(out) as file:
         file.write("".join(map(resume.line, known.values())))
     return known
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return a line's record if it is one that `ask` writes."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and row.keys() >= {"image", "sha256", "made_by"} else None
+
+
+def _cut_off(line: bytes) -> bool:
+    """Whether a line may be the beginning of one that `ask` writes, and is no whole JSON of somebody else."""
+    if not _BEGINNING.startswith(line[: len(_BEGINNING)]):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return _record(line) is not None

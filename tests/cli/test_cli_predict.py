@@ -142,11 +142,26 @@ def test_other_predictions_are_not_overwritten_unasked(asked: Asked, scans: Path
     (row,) = asked(scans / "a.png", "--out", out, "--beams", 2, "--overwrite")
     assert json.loads(out.read_text(encoding="utf-8")) == row
     assert row["decoding"]["num_beams"] == 2
-    picture = tmp_path / "mine.png"
-    shutil.copy(scans / "a.png", picture)
-    asked(picture, "--out", picture)
-    assert asked.code == 3
-    assert picture.read_bytes() == (scans / "a.png").read_bytes()
+
+
+def test_no_other_file_is_overwritten_even_if_asked(asked: Asked, scans: Path, tmp_path: Path) -> None:
+    picture, other = tmp_path / "mine.png", tmp_path / "other.png"
+    for path in (picture, other):
+        shutil.copy(scans / "a.png", path)
+    report, rows = tmp_path / "one_line.json", tmp_path / "scored.jsonl"
+    report.write_text('{"image": "a.png", "label": 1}')
+    rows.write_text('{"id": "1", "prediction": "x", "references": ["y"]}\n')
+    for out in (picture, other, report, rows):
+        before = out.read_bytes()
+        for flags in ([], ["--overwrite"]):
+            asked(picture, "--out", out, *flags)
+            assert asked.code == 3
+            assert ("one of the pictures" if out == picture else "holds no predictions of this command") in asked.err
+            assert out.read_bytes() == before
+    # Cut off within its first line, or empty, it is begun anew.
+    for text in ("", '{"ima', '{"image": "a', '{"image": "胸'):
+        rows.write_bytes(text.encode()[:13])
+        assert len(asked(picture, "--out", rows)) == 1
 
 
 def test_a_picture_that_changed_is_asked_again(asked: Asked, scans: Path, tmp_path: Path) -> None:

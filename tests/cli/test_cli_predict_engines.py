@@ -37,6 +37,7 @@ def answers(path: Path) -> list[tuple[str, str]]:
     return [(row["image"], row["prediction"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_it_goes_on(adapter_run: Path, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
     words = ["predict", str(adapter_run), str(scans), "-q", "--batch-size", "1", "--out"]

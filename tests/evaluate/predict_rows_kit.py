@@ -29,8 +29,9 @@ def recipe_of(**of: Any) -> Recipe:
 class Rows:
     """As many questions as are asked for, of prompts of several lengths, two or so to a group."""
 
-    def __init__(self, count: int = 20, groups: int | None = None) -> None:
+    def __init__(self, count: int = 20, groups: int | None = None, pictures: int | None = None) -> None:
         self.count, self.groups = count, groups or (count + 1) // 2
+        self.pictures = pictures or self.groups
 
     def text(self, place: int) -> dict[str, Any]:
         return {
@@ -46,8 +47,8 @@ class Rows:
         return [self.text(place) for place in range(self.count)]
 
     def image(self, place: int) -> Any:
-        # One picture for each group.
-        shade = 10 + 240 * (place % self.groups) // self.groups
+        # One picture for each group, unless there are more.
+        shade = 10 + 240 * (place % self.pictures) // self.pictures
         return Image.new("RGB", (40, 40), (shade, shade, 255 - shade))
 
 

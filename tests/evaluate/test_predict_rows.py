@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,9 +84,10 @@ def test_answers_do_not_depend_on_the_batch(tiny: Predictor, tmp_path: Path) -> 
 
 
 @settings(max_examples=40, deadline=None)
-@given(count=st.integers(2, 30), groups=st.integers(2, 30), seed=st.integers(0, 5))
-def test_nobody_is_shown_the_own_picture(count: int, groups: int, seed: int) -> None:
-    rows = Rows(count, min(count, groups))
+@given(count=st.integers(2, 30), groups=st.integers(2, 30), seed=st.integers(0, 5), each=st.booleans())
+def test_nobody_is_shown_the_own_picture(count: int, groups: int, seed: int, each: bool) -> None:
+    """Nor one of the own group: a patient's other pictures look alike, even where each row has its own."""
+    rows = Rows(count, min(count, groups), count if each else None)
     pictures = Pictures(rows, "shuffled", seed)  # type: ignore[arg-type]
     for place in range(count):
         shown = pictures.of(place)
@@ -135,6 +137,29 @@ def test_pictures_are_part_of_what_a_file_was_made_by(tmp_path: Path) -> None:
     assert model.asked == []
     predicted(Rows(6), model, path, picture="shuffled", seed=2)
     assert model.asked != []
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("facts", {"recipe_hash": "another"}),
+        ("facts", {"finished": "later"}),
+        ("data", [{"fingerprint": "e"}]),
+        ("eval", {"max_new_tokens": 7}),
+        ("eval", {"num_beams": 2}),
+        ("row", "base"),
+        ("engine", "vllm"),
+    ],
+)
+def test_predictions_are_known_by_all_that_they_depend_on(tmp_path: Path, part: str, change: Any) -> None:
+    def made(**parts: Any) -> str:
+        run = SimpleNamespace(facts=lambda: {"recipe_hash": "r", "finished": "t"} | parts.get("facts", {}))
+        run.model = tmp_path
+        mixture = SimpleNamespace(facts=lambda: parts.get("data", [{"fingerprint": "d"}]))
+        words = [parts.get("row", "model"), parts.get("engine", "transformers")]
+        return predict.fingerprint(run, recipe_of(**parts.get("eval", {})), mixture, *words)  # type: ignore[arg-type]
+
+    assert made(**{part: change}) != made() == made()
 
 
 def test_a_smaller_evaluation_shows_the_same_pictures(tmp_path: Path) -> None:
