@@ -2,18 +2,20 @@
 
 An answer is compared as words. The normalization follows the VQA evaluation (Antol et al., ICCV 2015, arXiv:1505.00468)
 in short: lower case, Unicode forms of one character as one; the articles a, an, the and all punctuation dropped,
-apostrophes without a blank ("don't" is "dont"), a decimal point kept; zero to ten and none as digits; 4.0 as 4, 1,000
-as 1000. `< > = + % ±` stay, so that "< 5 mm" is not "> 5 mm". American and British spelling are not made one. Chinese
-characters count as one word each.
+apostrophes without a blank ("don't" is "dont"), a decimal point kept; zero to ten and none as digits; 4.0 as 4, 2.50 as
+2.5, .5 as 0.5, 1,000 as 1000, 1½ as 1 1/2, 10⁵ as 10^5. `< > = + % ±` stay, so that "< 5 mm" is not "> 5 mm". American
+and British spelling are not made one. Chinese characters count as one word each.
 
 - Closed (answer_type "closed"; where that is not known, all references are yes or no): a prediction says what its first
   word says, else the only one of the whole words yes and no in it; both ("yes and no"), or neither, is wrong. Letters
-  inside "normal", "nothing" or "know" are no word. Closed answers other than yes and no are compared as open ones are.
+  inside "normal", "nothing" or "know" are no word; "cannot say yes" is no yes, "no doubt" and "no idea" are no no.
+  Closed answers other than yes and no are compared as open ones are.
 - Open: exact match of the words; F1 of the words with multiplicity; recall as the paper of LLaVA-Med defines it
   (arXiv:2306.00890), the share of the reference's words that occur in the prediction. Its program gives the same but
   where a prediction repeats a word of the reference, which raises its recall and not this one.
-- Multiple choice (`choices` is known): the letter ("B", "B.", "(B)", "Answer: B"), the text, or both where they agree.
-  Anything that fits no choice, or more than one, is wrong.
+- Multiple choice (`choices` is known): the letter ("B", "B.", "(B)", "Answer: B", "B is correct"), the text, also
+  within a sentence as whole words ("It is the MRI"), or both where they agree. What names no choice, or several
+  ("A, B, C"), or one only to deny it ("A: wrong", "not the MRI"), is wrong.
 
 Of several references the one that fits best counts, for each number by itself.
 """
@@ -24,35 +26,52 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from medvlm.errors import InputError
 from medvlm.evaluate.metrics import Options, Segments
 from medvlm.evaluate.ngrams import Floats
 from medvlm.evaluate.signature import signature
 
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_TOKEN = re.compile(rf"[{_HAN}]|(?<![^\W_])-?\d+(?:\.\d+)?|[^\W_{_HAN}]+|[<>≤≥=+%±]")
+_NUMBER = r"-?(?:\d+(?:\.\d+)?|(?<!\.)\.\d+)"
+_TOKEN = re.compile(rf"[{_HAN}]|(?<![^\W_{_HAN}]){_NUMBER}|[^\W_{_HAN}]+|[<>≤≥=+%±]")
+# NFKC would make 105 of 10⁵ and 11/2 of 1½.
+_RAISED = re.compile(r"(?<=\d)(?=[⁰¹²³⁴-⁹⁺⁻₀-₉¼½¾⅐-⅞])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_ZEROS = re.compile(r"\.0+$")
 _APOSTROPHES = str.maketrans("\N{MINUS SIGN}", "-", "'\N{RIGHT SINGLE QUOTATION MARK}`\N{ACUTE ACCENT}")
 _ARTICLES = frozenset({"a", "an", "the"})
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {word: str(number) for number, word in enumerate(_COUNTS)} | {"none": "0"}
 
 _YES, _NO = "yes", "no"
-_SAID = re.compile(r"(?<![^\W_])(yes|no)(?![^\W_])")
+_SAID = re.compile(
+    r"(?<![^\W_])(?:(?P<said>yes|no)|(?P<denied>not|cannot|never|neither|unable|[a-z]+n['\u2019]t)|but)(?![^\W_])|[.,;:!?\n]"
+)
+_IDIOMS = re.compile(r"(?<![^\W_])no\s+(?:doubt|idea|clue|way\s+to)(?![^\W_])")
 _TRUTH = {"yes": _YES, "true": _YES, "no": _NO, "false": _NO}
 _ALONE = re.compile(r"\s*(?:[^\w\s-]|$)")
 
 _LABEL = re.compile(r"\s*[(\[]?([A-Za-z])\s*[)\].:]\s*(?=\S)")
 _LEAD = re.compile(
-    r"\s*(?:the\s+)?(?:(?:correct|best|right|final)\s+)?(?:answer|option|choice)\b(?:\s+is\b)?\s*[:=]?\s*",
+    r"\s*(?:(?:(?:the|my)\s+)?(?:(?:correct|best|right|final)\s+)?(?:ans|answer|option|choice)\b(?:\s+is\b)?"
+    r"|(?:正确)?(?:答案|选项|选择|选)[是为]?)\s*[:=]?\s*",
     re.IGNORECASE,
 )
-_LETTER = re.compile(r"\W*([A-Za-z])(?:\W*$|\s*[)\].:,;-]+\s*(?P<text>\S.*)$|\s+(?P<bare>\S.*)$)", re.DOTALL)
+# "B" at the beginning of an answer: with a mark, alone or told of; with no more than a blank it may be a word.
+_FIRST = re.compile(
+    r"\W*([A-Za-z])(?:(?P<label>\s*[)\].:,;*]|\s+-|-\s|\W*$"
+    r"|\s+(?:and|or|because|since|is\s+(?:the\s+|my\s+)?(?:correct|right|best|true|answer|option|choice|most))\b)|[\s-])",
+    re.IGNORECASE,
+)
+_LABELS = re.compile(r"(?<![^\W_])(?<!['\u2019])[A-Za-z](?=\s*[)\]:;,]|\s*\.(?![A-Za-z])|\W*$)")
+_ARTICLE_AS_LABEL = re.compile(r"\W*[Aa]\s*[)\].:,;*-]\W*\w")
+_NARROW = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
+_WRONG = frozenset({"wrong", "incorrect", "false", "not", "isnt"})
+_DENIED = _WRONG | {"no", "cannot", "cant", "never", "neither", "nor", "without", "dont", "doesnt", "arent", "wasnt"}
 
 
 class Vqa:
@@ -72,7 +91,7 @@ class Vqa:
             norm="lower+punctuation+articles+numbers",
             closed="yes-no-as-whole-words",
             open="exact+f1+recall=arXiv:2306.00890",
-            choice="letter-or-text",
+            choice="letter-or-text-within",
             refs=f"{most},best",
         )
 
@@ -83,7 +102,7 @@ class Vqa:
         for line, prediction, references, row in zip(
             table, segments.predictions, segments.references, rows, strict=True
         ):
-            if row.get("task") not in (None, "", "vqa"):
+            if str(row.get("task") or "vqa").strip().lower() != "vqa":
                 continue
             kind = kind_of(references, row)
             right = max(is_right(prediction, reference, row, kind) for reference in references)
@@ -116,9 +135,18 @@ def words(text: object) -> list[str]:
 
     Articles stay where the answer is nothing else: "A" is an answer.
     """
-    folded = unicodedata.normalize("NFKC", str(text)).lower().translate(_APOSTROPHES)
-    found = [_ZEROS.sub("", token) for token in _TOKEN.findall(_THOUSANDS.sub("", folded))]
+    folded = unicodedata.normalize("NFKC", _RAISED.sub(" ", str(text))).lower().translate(_APOSTROPHES)
+    found = [_shortest(token) for token in _TOKEN.findall(_THOUSANDS.sub("", folded))]
     return [_NUMBERS.get(word, word) for word in found if word not in _ARTICLES] or found
+
+
+def _shortest(token: str) -> str:
+    """Return a decimal number without zeros at its end, and with the one before its point; any other token as it is."""
+    if "." not in token:
+        return token
+    whole, _, part = token.partition(".")
+    part = part.rstrip("0")
+    return (whole if whole.strip("-") else f"{whole}0") + (f".{part}" if part else "")
 
 
 def kind_of(references: Sequence[str], row: Mapping[str, Any]) -> str:
@@ -133,7 +161,7 @@ def kind_of(references: Sequence[str], row: Mapping[str, Any]) -> str:
 
 def is_right(prediction: str, reference: str, row: Mapping[str, Any], kind: str) -> bool:
     """Return whether a prediction gives the answer `reference` to a question of `kind` (see `kind_of`)."""
-    choices = [str(choice) for choice in row.get("choices") or ()]
+    choices = _choices(row)
     if kind == "choice" and choices:
         wanted = pick(reference, choices)
         if wanted is not None:
@@ -142,6 +170,14 @@ def is_right(prediction: str, reference: str, row: Mapping[str, Any], kind: str)
     if truth is not None:
         return said(prediction) == truth
     return _same(prediction, reference)
+
+
+def _choices(row: Mapping[str, Any]) -> list[str]:
+    """Return the texts of the choices, [] where none are known; InputError where they are no list."""
+    found = row.get("choices")
+    if isinstance(found, str) and found:
+        raise InputError(f'choices "{found[:60]}": is one text; give a list of texts, one for each choice')
+    return [str(choice) for choice in found or ()]
 
 
 def _same(prediction: str, reference: str) -> bool:
@@ -158,22 +194,32 @@ def said(text: str) -> str | None:
     The first word decides ("No evidence of a nodule", "Yes, but no effusion"), else the only one of the two in it
     ("There is no nodule"). An answer of nothing but "true" or "false" counts as yes or no.
     """
-    folded = unicodedata.normalize("NFKC", text).lower()
-    found = list(_SAID.finditer(folded))
-    both = len({match[1] for match in found}) == 2
+    folded = _IDIOMS.sub(" ", unicodedata.normalize("NFKC", text).lower())
+    found = list(_stated(folded))
+    both = len({match[0] for match in found}) == 2
     if _truth(text) or not found:
         return _truth(text)
-    if found[0][1] == _YES == _first(text):
+    if found[0][0] == _YES == _first(folded):
         return None if both and _contradicts(folded, found) else _YES
-    return None if both else found[0][1]
+    return None if both else found[0][0]
+
+
+def _stated(text: str) -> Iterator[re.Match[str]]:
+    """Yield where yes and no stand in a text, but for those that the same part of a sentence denies before them."""
+    denied = False
+    for match in _SAID.finditer(text):
+        if not match["said"]:
+            denied = bool(match["denied"])
+        elif not denied:
+            yield match
 
 
 def _contradicts(text: str, found: Sequence[re.Match[str]]) -> bool:
     """Whether a "no" after the first "yes" is an answer too ("yes and no", "yes. no."), unlike in "no effusion"."""
     between = text[found[0].end() : found[1].start()]
-    if found[1][1] == _NO and words(between) in (["and"], ["or"]):
+    if found[1][0] == _NO and words(between) in (["and"], ["or"]):
         return True
-    return any(match[1] == _NO and _ALONE.match(text, match.end()) for match in found)
+    return any(match[0] == _NO and _ALONE.match(text, match.end()) for match in found)
 
 
 def _truth(text: str) -> str | None:
@@ -191,38 +237,78 @@ def _first(text: str) -> str | None:
 def pick(answer: str, choices: Sequence[str]) -> int | None:
     """Return which of the `choices` an answer names, by its letter, its text or both; None for none or several.
 
-    Choices that carry their letters ("A: CT", "B: MRI") are compared without them.
+    Choices that carry their letters ("A: CT", "B: MRI") are compared without them. A sentence names the choices whose
+    texts are in it as whole words, the longest where one is part of another ("left lung", "lung").
     """
     bare = without_labels(choices)
-    for text in (answer, answer[match.end() :] if (match := _LEAD.match(answer)) else ""):
-        if text.strip():
-            by_text = [place for place, choice in enumerate(bare) if _same(text, choice)]
-            if by_text:
-                return by_text[0] if len(by_text) == 1 else None
-            found = _by_letter(text, bare)
-            if found is not None:
-                return found
-    return None
+    text = answer.translate(_NARROW)
+    lead = _LEAD.match(text)
+    rest = text[lead.end() :] if lead else text
+    for whole in filter(str.strip, (text, rest)):
+        equal = [place for place, choice in enumerate(bare) if _same(whole, choice)]
+        # As words "A. No" is no more than "No", since articles are none.
+        if equal and not _ARTICLE_AS_LABEL.match(whole):
+            return equal[0] if len(equal) == 1 else None
+    return _named(rest, bare)
 
 
-def _by_letter(text: str, choices: Sequence[str]) -> int | None:
-    """Return the choice that a letter at the beginning names, unless what follows it is the text of another one."""
-    match = _LETTER.match(text)
-    place = string.ascii_lowercase.index(match[1].lower()) if match else len(choices)
-    if match is None or place >= len(choices):
+def _named(text: str, choices: Sequence[str]) -> int | None:
+    """Return the only choice that a text names by a letter at its beginning, by whole words of it, or by both."""
+    first = _FIRST.match(text)
+    letter = _place(first[1], choices) if first else None
+    parts = list(_parts(text, first, choices))
+    named = {place for _, places in parts for place in places}
+    texts = {place for word, places in parts for place in places if not word}
+    if texts and all(words(choices[place]) in ([_YES], [_NO]) for place in texts):
+        spoken = said(text[first.end() :] if first and first["label"] else text)
+        named &= {place for place in texts if _truth(choices[place]) == spoken}
+        return named.pop() if len(named) == 1 and (letter is None or letter in named) else None
+    at = next((at for at, (_, places) in enumerate(parts) if places), 0)
+    if len(named) != 1 or (at and not texts) or _denied(parts, at):
         return None
-    rest = match["text"] or match["bare"]
-    if rest is None:
-        return place
-    second = _LETTER.match(rest)
-    if second and not (second["text"] or second["bare"]):
-        # "B, C" names two.
-        return place if second[1].lower() == match[1].lower() else None
-    named = [other for other, choice in enumerate(choices) if _same(rest, choice)]
-    if match["bare"]:
-        # "A nodule" begins with an article, "B right lung" with a letter.
-        return place if place in named else None
-    return place if not named or place in named else None
+    if first and letter is not None and not parts[0][1] and first[1].lower() not in "ai":
+        # "B left lung" begins with a letter, "A nodule" with an article.
+        named &= {letter}
+    return named.pop() if named else None
+
+
+def _parts(text: str, first: re.Match[str] | None, choices: Sequence[str]) -> Iterator[tuple[str, set[int]]]:
+    """Yield the words of a text, each with the places of the choices it is the letter of; of a choice's text ""."""
+    starts = {match.start() for match in _LABELS.finditer(text)} | (
+        {first.start(1)} if first and first["label"] else set()
+    )
+    tokens: list[tuple[str, set[int]]] = []
+    end = 0
+    for start in sorted(starts):
+        tokens += [(word, set()) for word in words(text[end:start])]
+        place = _place(text[start], choices)
+        tokens.append((text[start].lower(), set() if place is None else {place}))
+        end = start + 1
+    tokens += [(word, set()) for word in words(text[end:])]
+    texts = [words(choice) for choice in choices]
+    runs = sorted(filter(None, texts), key=len, reverse=True)
+    found = [word for word, _ in tokens]
+    at = 0
+    while at < len(tokens):
+        run = next((run for run in runs if found[at : at + len(run)] == run), None)
+        yield ("", {place for place, own in enumerate(texts) if own == run}) if run else tokens[at]
+        at += len(run) if run else 1
+
+
+def _denied(parts: Sequence[tuple[str, set[int]]], at: int) -> bool:
+    """Whether an answer denies what it names first, in part number `at`: "not the MRI", "A: wrong", "A is wrong"."""
+    if any(word in _DENIED for word, _ in parts[:at]):
+        return True
+    after = [word for word, _ in parts[at + 1 : at + 3]]
+    if after[:1] == ["is"]:
+        return after[-1] in _WRONG
+    # After a choice's text, "not" may begin something else: "MRI, not contrast-enhanced".
+    return bool(parts and parts[at][0] and after and after[0] in _WRONG)
+
+
+def _place(letter: str, choices: Sequence[str]) -> int | None:
+    place = string.ascii_lowercase.index(letter.lower())
+    return place if place < len(choices) else None
 
 
 def without_labels(choices: Sequence[str]) -> list[str]:

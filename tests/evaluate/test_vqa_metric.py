@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medvlm.errors import InputError
 from medvlm.evaluate.metrics import Options, Segments, score
 from medvlm.evaluate.vqa import Vqa, kind_of, pick, said, without_labels, words
 
@@ -26,6 +27,13 @@ def scored(prediction, references, **row):
         ("T2-weighted MRI", "t2 weighted mri "),
         ("Two", "2"),
         ("4.0", "4"),
+        ("2.50", "2.5"),
+        (".5 cm", "0.5cm"),
+        ("1½", "1 1/2"),
+        ("10⁵", "10^5"),
+        ("T₂", "T2"),
+        ("5 cm²", "5 cm2"),
+        ("约5.50", "约 5.5"),
         ("1,000 mm", "1000mm"),
         ("don't", "dont"),
         ("patient’s skin", "patient's skin"),
@@ -47,7 +55,18 @@ def test_answers_that_say_the_same(one, other):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("< 5 mm", "> 5 mm"), ("-5", "5"), ("3.5", "35"), ("T1", "T2"), ("tumor", "tumour"), ("", "heart"), ("A", "B")],
+    [
+        *[
+            ("< 5 mm", "> 5 mm"),
+            ("-5", "5"),
+            ("3.5", "35"),
+            ("T1", "T2"),
+            ("tumor", "tumour"),
+            ("", "heart"),
+            ("A", "B"),
+        ],
+        *[(".5 cm", "5 cm"), ("10⁵", "105"), ("1½", "11/2"), ("10⁻³", "10³"), ("100", "1")],
+    ],
 )
 def test_answers_that_differ(one, other):
     assert words(one) != words(other)
@@ -80,6 +99,14 @@ def test_chinese_answers_count_by_characters():
         ("Nothing", None),
         ("I don't know", None),
         ("Not enlarged", None),
+        ("not yes", None),
+        ("I cannot say yes", None),
+        ("It isn’t yes, it is no", "no"),
+        ("I am not sure, but yes", "yes"),
+        ("There is no doubt", None),
+        ("No doubt, yes", "yes"),
+        ("I have no idea", None),
+        ("No doubtful lesion", "no"),
         ("eyes", None),
         ("", None),
     ],
@@ -103,7 +130,15 @@ def test_yes_and_no_are_never_found_inside_words(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["yes" + " " * 50_000 + "x", "no " * 20_000 + "yes", "(" * 50_000 + "B", "A" + "-" * 50_000]
+    "text",
+    [
+        "yes" + " " * 50_000 + "x",
+        "no " * 20_000 + "yes",
+        "(" * 50_000 + "B",
+        "A" + "-" * 50_000,
+        "A, " * 20_000,
+        "mri a-" * 9_000,
+    ],
 )
 def test_long_answers_take_no_long_time(text):
     start = time.process_time()
@@ -132,9 +167,15 @@ def test_kinds_of_questions():
         ("A", 0),
         ("A nodule", 3),
         ("D) a nodule", 3),
+        ("A nodule here", 3),
+        *[
+            (text, 1)
+            for text in ("B is correct", "Option B is correct.", "Ans: B", "Ｂ", "B：MRI", "答案：B", "答案是B")
+        ],
+        *[(text, 1) for text in ("It is the MRI.", "B - MRI", "B because it is an MRI", "MRI, not contrast-enhanced")],
         *[
             (text, None)
-            for text in ("B: CT", "B or C", "B, C", "A and B", "E", "", "left lung or MRI", "A nodule here")
+            for text in ("B: CT", "B or C", "B, C", "A and B", "E", "", "left lung or MRI", "no nodule here")
         ],
     ],
 )
@@ -142,6 +183,66 @@ def test_the_choice_an_answer_names(answer, place):
     assert pick(answer, CHOICES) == place
     assert scored(answer, "MRI", choices=CHOICES) == {"accuracy": place == 1, "choice_accuracy": place == 1}
     assert scored(answer, "B", choices=CHOICES)["choice_accuracy"] == (place == 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("A, B, C", "A. B. C. D.", "A) CT, B) MRI, C) left lung", "A: CT\nB: MRI", "A; B; C", "A.B.C", "A)B)C)"),
+        *("A. not CT but MRI", "A: wrong", "A, wrong", "A is wrong", "A. is not correct", "A. MRI because", "a, b, c"),
+        *(
+            "A, b",
+            "(A) (B)",
+            "A (not B)",
+            "The answer is not A",
+            "CT and MRI",
+            "It is not CT",
+            "CT is wrong",
+            "B CT",
+            "A. MRI",
+        ),
+    ],
+)
+def test_answers_that_list_choices_or_deny_one_are_never_right(answer):
+    assert pick(answer, CHOICES) is None
+    for reference in CHOICES:
+        assert scored(answer, reference, choices=CHOICES)["choice_accuracy"] == 0
+
+
+@given(st.sets(st.sampled_from("ABCD"), min_size=2), st.sampled_from([", ", ". ", ") ", ": ", "\n", " or ", ".", "; "]))
+def test_several_letters_are_no_pick_in_any_form(letters, between):
+    texts = dict(zip("ABCD", CHOICES, strict=True))
+    assert pick(between.join(sorted(letters)), CHOICES) is None
+    assert pick(between.join(f"{letter}: {texts[letter]}" for letter in sorted(letters)), CHOICES) is None
+
+
+def test_a_longer_choice_is_not_the_shorter_one_in_it():
+    choices = ["lung", "left lung", "hepatitis B", "vitamin D"]
+    assert [pick(text, choices) for text in ("in the left lung", "the lung", "B. left lung.", "C. hepatitis B.")] == [
+        *(1, 0, 1, 2),
+    ]
+    assert pick("It is hepatitis B.", choices) == 2
+    assert pick("D: left lung", choices) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        *[("Yes, there is", 0), ("Yes, but no effusion", 0), ("There is no nodule", 1), ("B. No", 1), ("B", 1)],
+        *[("not yes", None), ("There is no doubt", None), ("yes and no", None), ("A. No", None), ("maybe", None)],
+    ],
+)
+def test_yes_and_no_as_choices_are_said_as_in_closed_questions(answer, place):
+    assert pick(answer, ["Yes", "No"]) == place
+
+
+def test_choices_that_are_one_text_are_refused():
+    with pytest.raises(InputError, match="give a list of texts"):
+        scored("CT", "A", choices="CT|MRI")
+
+
+def test_the_task_may_be_written_in_capitals():
+    assert scored("no", "no", task=" VQA ") == {"accuracy": 1, "closed_accuracy": 1}
 
 
 def test_choices_with_their_letters_and_choices_twice():
