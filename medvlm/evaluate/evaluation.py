@@ -10,7 +10,6 @@ rows with the samples that --exclude-leaked leaves out everywhere else); warning
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,7 +115,6 @@ def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any]
     others = _other_pictures(job, leaked)
     # Two models at a time may be more than fits.
     job.tuned = None
-    gc.collect()
     if with_base:
         rows["base"] = _generate(job, "base", places)
     rows["constant"] = _constant_rows(constants, job)

@@ -174,6 +174,8 @@ def leaked_in_words(scored: Scored) -> str:
         return ""
     n = number(told.get("n"))
     of = f" of {n:,.0f}" if n is not None else ""
+    if number(told.get("train_rows")) == 0:
+        return "There was no row of training data to compare the test samples with."
     if not count:
         return f"None{of} test samples was found in the training data."
     found = ((said, number(told.get(key))) for key, said in _BY.items())

@@ -141,7 +141,7 @@ def test_equal_files_do_not_differ(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--model", "medvlm/tiny-base"], 2, "--model needs data"),
         (["--predictions", "p.jsonl", "--predictions", "p.jsonl"], 2, "named twice"),
         (["--split", "dev"], 2, "expected train, validation or test"),
-        (["--predictions", "p.jsonl", "--predictions", "./p.jsonl"], 2, "named twice"),
+        (["--predictions", "p.jsonl", "--predictions", "x/../p.jsonl"], 2, "named twice"),
         (["--predictions", "p.jsonl", "--limit", "1", "--no-base"], 2, "--limit, --no-base: of no use with --pred"),
         (["--predictions", "p.jsonl", "--split", "test"], 2, "--split: of no use"),
         (["--predictions", "p.jsonl", "--exclude-leaked"], 2, "--exclude-leaked: of no use"),

@@ -188,6 +188,8 @@ def test_leakage_is_counted_and_told(tmp_path: Path) -> None:
     assert (row["all samples, n = 64"], row["without what leaked"]) == ("2.9000", "2.650 [2.61, 2.70]")
     clean = Scored({"leakage": {"n": 60, "images_same": 0, "leaked": {}}})
     assert "None of 60 test samples was found" in said(list(honesty.leakage_blocks(clean)))
+    nothing = Scored({"leakage": {"n": 60, "leaked": 0, "train_rows": 0, "missing": ["data/x has no rows"]}})
+    assert honesty.leaked_in_words(nothing) == "There was no row of training data to compare the test samples with."
     listed = Scored({"leakage": {"n": 60, "leaked": {"a": ["image"], "b": ["text"]}}})
     assert honesty.leaked_count(listed) == 2
     parts = [{"path": place, "rows": 9, "images_same": 1} for place in ("data/a", "data/b")]
