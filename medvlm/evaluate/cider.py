@@ -29,6 +29,7 @@ _ORDERS = 4
 _SCALE = 10.0
 _FORMAT = "medvlm-cider-idf"
 _VERSION = 1
+_WRITER = "medvlm eval --save-idf"
 
 
 class Cider:
@@ -138,7 +139,7 @@ def _read_idf(options: Options) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); write it with medvlm's save_idf") from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}); write it with {_WRITER}") from error
     _check_idf(path, content)
     for key, wanted in (("tokenizer", signed(options.tokenizer)), ("case", options.case)):
         if content[key] != wanted:
@@ -152,14 +153,21 @@ def _read_idf(options: Options) -> dict[str, Any]:
 def _check_idf(path: Path | str, content: object) -> None:
     """Raise where `content` is not what `save_idf` writes."""
     if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
-        raise InputError(f"{path}: not a file of document frequencies; write it with medvlm's save_idf")
+        raise InputError(f"{path}: not a file of document frequencies; write it with {_WRITER}")
     if content.get("version") != _VERSION:
         raise InputError(f"{path}: version {content.get('version')}, but this medvlm reads version {_VERSION}")
     n, frequencies = content.get("n"), content.get("frequencies")
-    if not (isinstance(n, int) and n > 0 and isinstance(frequencies, Mapping)) or not all(
-        isinstance(found, int) and 0 <= found <= n for found in frequencies.values()
-    ):
-        raise InputError(f'{path}: "n" or "frequencies" is damaged; write the file anew with medvlm\'s save_idf')
+    most = n if type(n) is int else float("inf")
+    sound = {
+        "tokenizer": isinstance(content.get("tokenizer"), str),
+        "case": isinstance(content.get("case"), str),
+        "n": type(n) is int and n > 0,
+        "frequencies": isinstance(frequencies, Mapping)
+        and all(type(found) is int and 0 <= found <= most for found in frequencies.values()),
+    }
+    wrong = [f'"{key}"' for key, right in sound.items() if not right]
+    if wrong:
+        raise InputError(f"{path}: {', '.join(wrong)} damaged or left out; write the file anew with {_WRITER}")
 
 
 def _frequencies(corpus: Corpus, counts: NgramCounts, counted: int) -> Floats:

@@ -119,17 +119,6 @@ class Corpus:
     _grams: dict[int, Ints] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_tokens(cls, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> Corpus:
-        """Number the tokens of `hypotheses` [n] and their `references` [n][at least 1]."""
-        documents = list(
-            chain.from_iterable((hypothesis, *own) for hypothesis, own in zip(hypotheses, references, strict=True))
-        )
-        numbers: defaultdict[str, int] = defaultdict(count().__next__)
-        tokens = np.fromiter(map(numbers.__getitem__, chain.from_iterable(documents)), np.int32)
-        length = np.fromiter(map(len, documents), np.int64, len(documents))
-        return cls(tokens, length, *_layout(list(map(len, references))), list(numbers))
-
-    @classmethod
     def from_chunks(cls, chunks: Chunks, references: Sequence[int], tokenizer: Tokenizer) -> Corpus:
         """Number the tokens of documents cut into `chunks`; `references` [n] of them follow each hypothesis."""
         number, words = chunks.words(tokenizer)

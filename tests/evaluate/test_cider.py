@@ -117,6 +117,11 @@ def test_another_file_has_another_signature(tmp_path):
         ({"n": 0}, "damaged"),
         ({"frequencies": {"a": 9}}, "damaged"),
         ({"frequencies": None}, "damaged"),
+        ({"frequencies": {"a": "1"}}, 'json: "frequencies" damaged'),
+        ({"n": True}, 'json: "n" damaged'),
+        ({"n": "1"}, 'json: "n" damaged'),
+        ({"tokenizer": None}, '"tokenizer" damaged or left out'),
+        ({"tokenizer": None, "case": ["lower"]}, '"tokenizer", "case" damaged or left out'),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path, change, message):
@@ -124,6 +129,15 @@ def test_a_file_that_cannot_be_used(tmp_path, change, message):
     save_idf(path, [["no effusion"]])
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message):
+        Cider(Options(idf=path))
+
+
+@pytest.mark.parametrize("key", ["format", "version", "tokenizer", "case", "n", "frequencies"])
+def test_a_file_that_lacks_a_key(tmp_path, key):
+    path = tmp_path / "idf.json"
+    save_idf(path, [["no effusion"]])
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    with pytest.raises(InputError, match=r"idf\.json: "):
         Cider(Options(idf=path))
 
 

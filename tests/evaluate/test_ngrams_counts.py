@@ -6,10 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medvlm.evaluate.ngrams import Corpus
+from medvlm.evaluate.metrics import Segments
 
 words = st.lists(st.sampled_from("abcd"), max_size=7)
 segments = st.lists(st.tuples(words, st.lists(words, min_size=1, max_size=3)), min_size=1, max_size=5)
+
+
+def corpus_of(some):
+    texts = [" ".join(own) for own, _ in some]
+    return Segments(texts, [[" ".join(one) for one in others] for _, others in some], case="mixed").corpus("whitespace")
 
 
 def grams(tokens, order):
@@ -22,7 +27,7 @@ def grams(tokens, order):
 def test_counts_equal_those_of_dictionaries(bits, some, monkeypatch):
     # With one bit for keys, they are sorted the slower way that long corpora need.
     monkeypatch.setattr("medvlm.evaluate.ngrams._KEY_BITS", bits)
-    corpus = Corpus.from_tokens([own for own, _ in some], [others for _, others in some])
+    corpus = corpus_of(some)
     documents = [document for own, others in some for document in (own, *others)]
     for order in (1, 2, 3, 4):
         counts, texts = corpus.ngrams(order), list(corpus.texts(order))
@@ -40,7 +45,7 @@ def test_counts_equal_those_of_dictionaries(bits, some, monkeypatch):
 
 
 def test_orders_may_be_asked_for_in_any_order():
-    corpora = [Corpus.from_tokens([list("abcab")], [[list("cabab")]]) for _ in range(2)]
+    corpora = [corpus_of([("abcab", ["cabab"])]) for _ in range(2)]
     upwards = [corpora[0].ngrams(order) for order in (1, 2, 3)]
     downwards = [corpora[1].ngrams(order) for order in (3, 2, 1)][::-1]
     for one, other in zip(upwards, downwards, strict=True):
