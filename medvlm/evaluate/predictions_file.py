@@ -8,6 +8,7 @@ file of their own; and the tables of VLMEvalKit (index, question, answer, predic
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -198,8 +199,8 @@ def groups(rows: Sequence[PredictionRow]) -> list[str]:
 def columns(row: PredictionRow) -> dict[str, Any]:
     """Return what else is known of a row, as metrics and slices read it: task, prompt, answer_type, choices, ...
 
-    A `question` is the prompt, a `category` the question type; choices come as a list of texts, and a row that has them
-    or a question is of the task vqa where it names none.
+    A `question` is the prompt, a `category` the question type; choices come as a list of texts, the task in lower
+    case; a row that has choices or a question is of the task vqa where it names none.
     """
     found = {key: value for key, value in row.extra.items() if value is not None}
     choices = found.pop("choices", None)
@@ -210,7 +211,7 @@ def columns(row: PredictionRow) -> dict[str, Any]:
     for name, other in (("prompt", "question"), ("question_type", "category")):
         if other in found:
             found.setdefault(name, found[other])
-    task = row.task or ("vqa" if "choices" in found or "question" in found else None)
+    task = (row.task or "").strip().lower() or ("vqa" if "choices" in found or "question" in found else None)
     return found | {key: value for key, value in (("task", task), ("finding", row.finding)) if value is not None}
 
 
@@ -241,6 +242,16 @@ def _row(value: dict[str, Any], elsewhere: bool) -> PredictionRow:
     return PredictionRow(name, prediction, references, **optional, extra=value)
 
 
+def _listed(value: object) -> list[Any] | dict[str, Any] | None:
+    """Return stated choices, of which a table's cell may hold the JSON; None where there are none."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value) if value.strip() else None
+    if value is not None and not isinstance(value, list | dict):
+        raise ValueError(f'"choices" must be a list of texts, found {kind(value)}; write it as ["first", "second"]')
+    return value or None
+
+
 def _asked(value: Mapping[str, Any]) -> bool:
     """Whether a record says its question by that name, so that its "text" is none."""
     return "question" in value or "prompt" in value
@@ -252,6 +263,7 @@ def _choices(value: dict[str, Any]) -> list[str]:
     One that is empty stays "" where others follow, so that each stands where its letter says.
     """
     if "choices" in value:
+        value["choices"] = _listed(value["choices"])
         return []
     columns = {letter: value[letter] for letter in itertools.takewhile(value.__contains__, string.ascii_uppercase)}
     texts = _lettered(columns)

@@ -235,3 +235,31 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, content):
     except InputError as error:
         problem = str(error)
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("said", "choices"),
+    [
+        ('["CT", "MRI"]', ["CT", "MRI"]),
+        ('{"A": "CT", "B": "MRI"}', ["CT", "MRI"]),
+        (" ", None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_choices_may_be_the_json_of_a_list(tmp_path, said, choices):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"id": 1, "choices": said, "prediction": "B", "references": ["MRI"]}))
+    assert columns(read(path)[0]).get("choices") == choices
+
+
+@pytest.mark.parametrize("said", ["CT|MRI", "CT, MRI", "['CT', 'MRI']", '"CT"', 5, True])
+def test_choices_that_are_no_list_are_refused_not_dropped(tmp_path, said):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"id": 1, "choices": said, "prediction": "B", "references": ["MRI"]}))
+    with pytest.raises(InputError, match=r'p.jsonl:1: "choices" must be a list of texts'):
+        read(path)
+
+
+def test_the_task_is_the_same_in_capitals():
+    assert columns(PredictionRow("a", "x", ["y"], task=" VQA ")) == {"task": "vqa"}
