@@ -7,6 +7,7 @@ from typing import Any
 
 from medvlm.cli.common import say
 from medvlm.evaluate.cautions import by_text_alone, judged, leaked_in_words
+from medvlm.evaluate.compare import verdict
 
 WIDTH = 100
 
@@ -78,9 +79,9 @@ def print_comparison(found: Mapping[str, Any], all_columns: bool) -> None:
 def in_words(a: str, b: str, key: str, cell: Mapping[str, float]) -> str:
     """Return what the difference of two systems in one metric says, as a sentence."""
     numbers = f"{_difference(cell)}, p = {p_value(cell['p_holm'])}"
-    if cell["p_holm"] >= 0.05:
+    if (found := verdict(cell)) == "unclear":
         return f"{a} and {b} do not clearly differ in {name_of(key)}: {numbers}"
-    return f"{a} is {'better' if cell['difference'] > 0 else 'worse'} than {b} in {name_of(key)}: {numbers}"
+    return f"{a} is {found} than {b} in {name_of(key)}: {numbers}"
 
 
 def name_of(key: str) -> str:
@@ -173,7 +174,8 @@ def _differences(scores: Mapping[str, Any]) -> Iterator[str]:
 def _texts(scores: Mapping[str, Any], model: str) -> Iterator[str]:
     own, references = scores["outputs"]["model"], scores["references"]
     yield (
-        f"{model}: {own['distinct']} distinct answers to {own['n']} samples, {own['mean_words']:.1f} words on average "
+        f"{model}: {own['distinct']} distinct {'answer' if own['distinct'] == 1 else 'answers'} to {own['n']} "
+        f"{'sample' if own['n'] == 1 else 'samples'}, {own['mean_words']:.1f} words on average "
         f"(references {references['mean_words']:.1f})"
     )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medvlm.evaluate.compare import verdict
+from medvlm.evaluate.metrics import METRICS
+
 NAMES = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4"}
 ROWS = {"constant": "the best constant answer", "base": "its untuned base"}
 
@@ -14,9 +17,6 @@ KEPT = 0.8
 
 FEW, FEW_GROUPS = 100, 30
 """Fewer samples, or groups, than these are called few."""
-
-LEVEL = 0.05
-"""From this p-value on, a difference without an interval is not clear."""
 
 LENGTHS = (0.5, 2.0)
 """Answers shorter or longer than the references by these factors are named."""
@@ -53,10 +53,25 @@ def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:
         table: the content of scores.json without its warnings.
         train_known: False for a model whose training data is not known.
     """
-    found = [*_against_rows(table), *_texts(table), *_pictures(table), *_leakage(table, train_known), *_few(table)]
+    found = [
+        *_unscored(table),
+        *_against_rows(table),
+        *_texts(table),
+        *_pictures(table),
+        *_leakage(table, train_known),
+        *_few(table),
+    ]
     if table["bootstrap"] is None:
         found.append("no intervals were computed (--bootstrap 0), so how sure the scores are is not known")
     return found
+
+
+def _unscored(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the metrics that were asked for and found nothing to score."""
+    for name in table.get("settings", {}).get("metrics") or ():
+        if not table["rows"]["model"].keys() & set(METRICS.get(name).keys):
+            why = ": none is a question (its task is not vqa)" if name == "vqa" else ""
+            yield f"{name} found nothing to score in these samples{why}"
 
 
 def _against_rows(table: Mapping[str, Any]) -> Iterator[str]:
@@ -74,21 +89,16 @@ def _against_rows(table: Mapping[str, Any]) -> Iterator[str]:
 def _against(cells: Mapping[str, Any], keys: list[str], label: str, of: str = "") -> Iterator[str]:
     for key in keys:
         cell = cells.get(key)
-        if cell is None or _above(cell):
+        if cell is None or verdict(cell) == "better":
             continue
-        below = cell["high"] < 0 if "high" in cell else cell["difference"] < 0 and cell["p_holm"] < LEVEL
-        words = "scores lower than" if below else "does not clearly beat"
+        words = "scores lower than" if verdict(cell) == "worse" else "does not clearly beat"
         yield f"the model {words} {label} in {NAMES.get(key, key)}{of}: {_difference(cell)}"
 
 
-def _above(cell: Mapping[str, float]) -> bool:
-    """Return True where a difference is clearly above 0: by its interval, or where there is none by its p-value."""
-    return cell["low"] > 0 if "low" in cell else cell["difference"] > 0 and cell["p_holm"] < LEVEL
-
-
 def _difference(cell: Mapping[str, float]) -> str:
-    sure = f"[{cell['low']:+.3f}, {cell['high']:+.3f}]" if "low" in cell else f"(p = {cell['p_holm']:.2g})"
-    return f"difference {cell['difference']:+.3f} {sure}"
+    drawn = f" [{cell['low']:+.3f}, {cell['high']:+.3f}]" if "low" in cell else ""
+    tested = f" (p = {cell['p_holm']:.2g})" if "p_holm" in cell else ""
+    return f"difference {cell['difference']:+.3f}{drawn}{tested}"
 
 
 def _texts(table: Mapping[str, Any]) -> Iterator[str]:
@@ -106,7 +116,10 @@ def _texts(table: Mapping[str, Any]) -> Iterator[str]:
     for name, listed in table["outputs"].items():
         if listed["empty"]:
             label = {"model": "the model", **ROWS}.get(name, name)
-            yield f"{listed['empty']} of {listed['n']} answers of {label} are empty; they are scored as they are"
+            are = (
+                "is empty; it is scored as it is" if listed["empty"] == 1 else "are empty; they are scored as they are"
+            )
+            yield f"{listed['empty']} of {listed['n']} answers of {label} {are}"
     words, expected = own["mean_words"], table["references"]["mean_words"]
     if expected and not LENGTHS[0] <= words / expected <= LENGTHS[1]:
         much = "shorter" if words < expected else "longer"
@@ -129,10 +142,11 @@ def _pictures(table: Mapping[str, Any]) -> Iterator[str]:
         if share is not None and share >= KEPT:
             yield f"with blank pictures the model keeps {share:.0%} of its {name}: the prompts may tell the answers"
         cell = controls["visual_reliance"].get(key)
-        if cell and not _above(cell):
+        if cell and verdict(cell) != "better":
+            well = "better than" if verdict(cell) == "worse" else "as well as"
             yield (
-                f"another sample's picture does the model as well as the right one in {name}: {_difference(cell)} on "
-                f"{controls['n']} samples"
+                f"another sample's picture does the model {well} the right one in {name}: {_difference(cell)} on "
+                f"{controls['n']} {'sample' if controls['n'] == 1 else 'samples'}"
             )
 
 
@@ -144,8 +158,9 @@ def _leakage(table: Mapping[str, Any], train_known: bool) -> Iterator[str]:
         return
     yield from leakage["missing"]
     if leakage["leaked"] and not by_text_alone(leakage):
+        they, them = ("it is", "it") if leakage["leaked"] == 1 else ("they are", "them")
         yield f"{leaked_in_words(leakage)}; " + (
-            "they are left out" if "with_leaked" in table else "--exclude-leaked scores without them"
+            f"{they} left out" if "with_leaked" in table else f"--exclude-leaked scores without {them}"
         )
 
 
@@ -157,11 +172,18 @@ def by_text_alone(leakage: Mapping[str, Any]) -> bool:
 def leaked_in_words(leakage: Mapping[str, Any]) -> str:
     """Return in words how many samples the training data holds too, and by what."""
     counts = ", ".join(f"{label} {leakage[key]}" for key, label in LEAKS.items() if leakage[key])
-    return f"{leakage['leaked']} of {leakage['n']} samples are in the training data too ({counts})"
+    are = "is" if leakage["leaked"] == 1 else "are"
+    return f"{leakage['leaked']} of {_samples(leakage['n'])} {are} in the training data too ({counts})"
 
 
 def _few(table: Mapping[str, Any]) -> Iterator[str]:
     if table["n"] < FEW:
-        yield f"{table['n']} samples are few: read the intervals, not the scores"
+        yield f"{_samples(table['n'], 'is', 'are')} few: read the intervals, not the scores"
     elif table["groups"] < FEW_GROUPS:
-        yield f"the {table['n']} samples come from {table['groups']} groups only (patients, articles or images)"
+        groups = "1 group" if table["groups"] == 1 else f"{table['groups']} groups"
+        yield f"the {table['n']} samples come from {groups} only (patients, articles or images)"
+
+
+def _samples(n: int, one: str = "", many: str = "") -> str:
+    """Return "1 sample" or "2 samples", and the verb that goes with it."""
+    return f"{n} sample {one}".rstrip() if n == 1 else f"{n} samples {many}".rstrip()

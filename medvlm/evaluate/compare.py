@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from medvlm.errors import InputError
 from medvlm.evaluate.metrics import Options, Scores, score
@@ -14,6 +14,9 @@ Row = Mapping[str, Any]
 
 SHARED = ("group", "task", "choices", "answer_type", "finding", "modality", "organ")
 """What is told of a sample, not of a system, and decides how it is scored or drawn."""
+
+LEVEL = 0.05
+"""From this corrected p-value on, a difference is not clear."""
 
 
 def compare(
@@ -62,6 +65,21 @@ def compare(
         "bootstrap": described(bootstrap, groups),
         "trials": trials,
     }
+
+
+def verdict(cell: Mapping[str, float | None]) -> Literal["better", "worse", "unclear"]:
+    """Return whether the first of two systems is better or worse, which both the interval and the test must say.
+
+    Args:
+        cell: of `pairs`: difference; low and high, where an interval was drawn; p_holm, where it was tested.
+    """
+    difference, low, high, p = (cell.get(key) for key in ("difference", "low", "high", "p_holm"))
+    if low is None or high is None:
+        # The test alone decides; of what is neither drawn nor tested nothing is known.
+        low = high = 0.0 if difference is None or p is None else difference
+    if p is not None and p >= LEVEL:
+        return "unclear"
+    return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
 def intervals(scored: Scores, bootstrap: Bootstrap | None) -> dict[str, list[float]]:

@@ -144,6 +144,4 @@ def _cells(pair: Mapping[str, Any], one: Difference) -> tuple[str, list[str]]:
         "worse": f"{second} is better",
         "not clearly different": "not clearly different",
     }.get(one.verdict, "-")
-    if said.endswith("better") and one.p_holm is not None and one.p_holm > 0.05:
-        said += ", but not after correction"
     return one.key, [first, second, name(one.key), one.value.signed(), p_value(one.p), p_value(one.p_holm), said]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from medvlm.evaluate.compare import verdict
 from medvlm.report.values import counts, listed, mapping, number, text, texts
 
 NAMES = {
@@ -113,10 +114,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Return "better", "worse" or, where the interval holds 0, "not clearly different"; "" where unknown."""
-        if self.value.low is None or self.value.high is None:
+        """Return "better", "worse" or "not clearly different"; "" where it was neither drawn nor tested."""
+        if not self.value.interval and self.p_holm is None:
             return ""
-        return "better" if self.value.low > 0 else "worse" if self.value.high < 0 else "not clearly different"
+        value = self.value
+        cell = {"difference": value.value, "low": value.low, "high": value.high, "p_holm": self.p_holm}
+        return found if (found := verdict(cell)) != "unclear" else "not clearly different"
 
 
 def p_value(value: float | None) -> str:

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from medvlm.cli.eval_table import in_words
 from medvlm.errors import InputError
-from medvlm.evaluate.compare import compare
+from medvlm.evaluate.compare import compare, verdict
 from medvlm.evaluate.files import compare_rows
 from medvlm.evaluate.metrics import score
 from medvlm.evaluate.score_table import Settings
+from medvlm.report.scored import Difference, Value
 
 REFERENCES = [f"the {size} nodule lies in the {side} lung" for size in ("small", "large") for side in ("left", "right")]
 
@@ -88,3 +90,30 @@ def test_what_one_system_says_of_a_sample_holds_for_all():
 def test_systems_that_disagree_on_a_sample_are_refused():
     with pytest.raises(InputError, match='b: "0/0" has another group than in a; make them alike'):
         compare({"a": system(""), "b": [row | {"group": "x"} for row in system("")]}, ["bleu"])
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "p", "found"),
+    [
+        (0.2, 0.1, 0.3, 0.003, "better"),
+        (-0.2, -0.3, -0.1, 0.003, "worse"),
+        (0.2, 0.1, 0.3, 0.05, "unclear"),
+        (0.2, -0.1, 0.5, 0.003, "unclear"),
+        (-0.2, -0.5, 0.0, 0.003, "unclear"),
+        (0.2, 0.1, 0.3, None, "better"),
+        (0.2, None, None, 0.003, "better"),
+        (-0.2, None, None, 0.003, "worse"),
+        (0.2, None, None, None, "unclear"),
+    ],
+)
+def test_interval_and_test_must_agree_on_who_is_better(
+    difference: float, low: float | None, high: float | None, p: float | None, found: str
+) -> None:
+    cell = {"difference": difference, "low": low, "high": high, "p_holm": p}
+    assert verdict(cell) == found
+    assert verdict({key: value for key, value in cell.items() if value is not None}) == found
+    said = Difference("base", "cider", Value(difference, low, high), p, p).verdict
+    assert said == ("" if low is None and p is None else found if found != "unclear" else "not clearly different")
+    if p is not None:
+        told = in_words("A", "B", "cider", {key: value for key, value in cell.items() if value is not None})
+        assert told.startswith("A and B do not clearly" if found == "unclear" else f"A is {found} than B")
