@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medvlm.evaluate.compare import verdict
-from medvlm.evaluate.metrics import METRICS
 
 NAMES = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4"}
 ROWS = {"constant": "the best constant answer", "base": "its untuned base"}
@@ -54,7 +53,6 @@ def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:
         train_known: False for a model whose training data is not known.
     """
     found = [
-        *_unscored(table),
         *_against_rows(table),
         *_texts(table),
         *_pictures(table),
@@ -64,14 +62,6 @@ def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:
     if table["bootstrap"] is None:
         found.append("no intervals were computed (--bootstrap 0), so how sure the scores are is not known")
     return found
-
-
-def _unscored(table: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the metrics that were asked for and found nothing to score."""
-    for name in table.get("settings", {}).get("metrics") or ():
-        if not table["rows"]["model"].keys() & set(METRICS.get(name).keys):
-            why = ": none is a question (its task is not vqa)" if name == "vqa" else ""
-            yield f"{name} found nothing to score in these samples{why}"
 
 
 def _against_rows(table: Mapping[str, Any]) -> Iterator[str]:
