@@ -43,6 +43,7 @@ def evaluate(
     case: given.Case = "lower",
     stem: given.Stem = False,
     idf: given.Idf = None,
+    save_idf: given.SaveIdf = None,
     bootstrap: given.Resamples = 1000,
     groups: given.Groups = "group",
     seed: given.Seed = 0,
@@ -76,7 +77,13 @@ def evaluate(
         raise UsageError("--model: is empty; name a Hub id or a folder")
     if predictions:
         _check_used(context)
-    _check_json(json_file, [*(predictions or []), *(path for path in (references, idf) if path)])
+    read = [*(predictions or []), *(path for path in (references, idf) if path)]
+    _check_file("--json", json_file, read)
+    _check_file("--save-idf", save_idf, read)
+    if save_idf is not None and json_file is not None and save_idf.resolve() == json_file.resolve():
+        raise UsageError("--save-idf and --json: name two files")
+    if save_idf is not None and len(runs or predictions or []) > 1:
+        raise UsageError("--save-idf: counts the references of one run or file; name one")
     _check_companions({"--references": references}, "--predictions", predictions)
     _check_companions({"--like": like, "--data": data, "--trained-on": trained_on}, "--model", model)
     if split not in (None, "train", "validation", "test"):
@@ -96,6 +103,7 @@ def evaluate(
         base=not no_base,
         group_by=groups,
         seed=seed,
+        save_idf=save_idf,
     )
     show = _Show(all_columns, quiet)
     if predictions:
@@ -139,7 +147,7 @@ def _check_used(context: typer.Context) -> None:
         raise UsageError(f"{', '.join(idle)}: of no use with --predictions, whose answers are made already")
 
 
-def _check_json(path: Path | None, read: list[Path]) -> None:
+def _check_file(option: str, path: Path | None, read: list[Path]) -> None:
     """Refuse a file that cannot be written, or that is read, before any work is done."""
     import os
 
@@ -148,12 +156,12 @@ def _check_json(path: Path | None, read: list[Path]) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise UsageError(f"--json {path}: is a folder; name a file")
+        raise UsageError(f"{option} {path}: is a folder; name a file")
     if path.resolve() in {one.resolve() for one in read}:
-        raise UsageError(f"--json {path}: is read too and would be overwritten; name another file")
+        raise UsageError(f"{option} {path}: is read too and would be overwritten; name another file")
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"--json {path}: {there} is no folder that can be written to; name another file")
+        raise UsageError(f"{option} {path}: {there} is no folder that can be written to; name another file")
 
 
 def _controls(text: str) -> int | None:

@@ -109,6 +109,13 @@ Idf = Annotated[
     Path | None,
     typer.Option("--idf", help="File of document frequencies for CIDEr; else the references'.", rich_help_panel=TEXT),
 ]
+SaveIdf = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-idf", metavar="FILE", help="Write the references' document frequencies there, for --idf.",
+        rich_help_panel=TEXT,
+    ),
+]  # fmt: skip
 Resamples = Annotated[
     int,
     typer.Option("--bootstrap", min=0, help="Resamples of the 95 % intervals; 0 for none.", rich_help_panel=SURE),

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medvlm.errors import InputError
+from medvlm.evaluate import cider
 from medvlm.evaluate.compare import described, intervals, pairs
 from medvlm.evaluate.metrics import METRICS, Options, Scores, aggregate, by_segment, score
 from medvlm.evaluate.ngrams import Floats, Ints
@@ -55,6 +57,8 @@ class Settings:
     """The column that says which rows belong to one patient, article or image."""
     seed: int = 0
     """Of the resamples, the trials, and the choice of controls."""
+    save_idf: Path | None = None
+    """Write the document frequencies of the scored references there, for `Options.idf`."""
 
     def check(self) -> None:
         """Make sure that the texts can be compared as asked, before any answer is generated.
@@ -140,11 +144,18 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
     Returns:
         schema, n, groups, tasks, rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references,
         slices, slices_left_out, settings.
+
+    Raises:
+        InputError: none of the metrics finds anything to score.
     """
     main, *others = rows
     names = settings.metrics or automatic(rows[main])
     groups = groups_of(rows[main])
     found = {name: scored(listed, names, settings.options) for name, listed in rows.items()}
+    _check_scored(found[main])
+    if settings.save_idf is not None:
+        own, options = [row["references"] for row in rows[main]], settings.options
+        cider.save_idf(settings.save_idf, own, options.tokenizer, options.case)
     bootstrap = bootstrap_of(groups, settings)
     differences = pairs(found, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
     kept, small = slices(with_normal(rows[main]), groups, found, settings.bootstrap, settings.seed)
@@ -165,6 +176,19 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         "slices_left_out": small,
         "settings": settings.as_dict(),
     }
+
+
+def _check_scored(found: Scores) -> None:
+    """Say which metrics found nothing to score; raise InputError where none found anything."""
+    from medvlm.cli.common import warn
+
+    idle = [name for name, metric in found.metrics.items() if not found.values.keys() & set(metric.keys)]
+    why = "; none is a question (their task is not vqa)" if "vqa" in idle else ""
+    sentence = f"{', '.join(idle)}: nothing to score in these {found.n} rows{why}"
+    if not found.values:
+        raise InputError(sentence)
+    if idle:
+        warn(sentence)
 
 
 def bootstrap_of(groups: Sequence[str], settings: Settings) -> Bootstrap | None:

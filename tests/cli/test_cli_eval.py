@@ -33,7 +33,7 @@ def test_json_holds_the_scores_unrounded(tmp_path: Path, capsys: pytest.CaptureF
         run(["eval", "--predictions", file, "--metrics", "bleu,rouge,cider", "--json", str(tmp_path / "s.json")]) == 0
     )
     said = capsys.readouterr()
-    assert "1 of 3 answers of the model are empty" in said.err
+    assert "1 of 3 answers of the model is empty" in said.err
     found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     assert (found["schema"], found["n"], found["groups"]) == (2, 3, 3)
     assert list(found["rows"]) == ["model"]
@@ -160,6 +160,9 @@ def test_equal_files_do_not_differ(tmp_path: Path, capsys: pytest.CaptureFixture
         ),
         (["--predictions", "q.csv", "--references", "p.jsonl", "--json", "p.jsonl"], 2, "is read too"),
         (["--predictions", "q.csv", "--idf", "p.jsonl", "--json", "p.jsonl"], 2, "is read too"),
+        (["--predictions", "p.jsonl", "--save-idf", "p.jsonl"], 2, "--save-idf p.jsonl: is read too"),
+        (["--predictions", "p.jsonl", "--save-idf", "x", "--json", "./x"], 2, "name two files"),
+        (["--predictions", "p.jsonl", "--predictions", "q.csv", "--save-idf", "x"], 2, "of one run or file"),
         (["--predictions", "p.jsonl", "--json", "."], 2, "--json .: is a folder; name a file"),
         (["--predictions", "p.jsonl", "--json", "p.jsonl/s.json"], 2, "p.jsonl is no folder that can be written to"),
         (["--predictions", "p.jsonl", "--groups", "patient"], 3, '"patient": no row has this column'),
@@ -184,3 +187,29 @@ def test_wrong_calls_are_one_line(
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1
     assert said in error
+
+
+def test_saved_document_frequencies_give_the_scores_of_their_references(tmp_path: Path) -> None:
+    file, idf = write(tmp_path / "p.jsonl", many(20, 12)), str(tmp_path / "idf.json")
+    found = []
+    for more in (["--save-idf", idf], ["--idf", idf]):
+        out = tmp_path / "s.json"
+        asked = ["--metrics", "cider", "--tokenizer", "13a", "--case", "mixed", "--bootstrap", "0", "--json", str(out)]
+        assert run(["eval", "--predictions", file, *asked, *more]) == 0
+        found.append(json.loads(out.read_text(encoding="utf-8")))
+    assert found[1]["rows"]["model"] == pytest.approx(found[0]["rows"]["model"], abs=1e-12)
+    assert found[0]["rows"]["model"]["cider"] > 1
+    assert "idf:file(n=20," in found[1]["signatures"]["cider"]
+
+
+def test_a_metric_that_finds_nothing_to_score_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row | {"task": "VQA"} for row in ROWS]
+    assert run(["eval", "--predictions", write(tmp_path / "p.jsonl", rows), "--metrics", "vqa,bleu"]) == 0
+    said = capsys.readouterr()
+    assert "accuracy" in said.out
+    assert "nothing to score" not in said.err
+    file = write(tmp_path / "p.jsonl", [row | {"task": "caption"} for row in ROWS])
+    sentence = "vqa: nothing to score in these 3 rows; none is a question"
+    for metrics, code in (("vqa,bleu", 0), ("vqa", 3)):
+        assert run(["eval", "--predictions", file, "--metrics", metrics]) == code
+        assert sentence in " ".join(capsys.readouterr().err.split())
