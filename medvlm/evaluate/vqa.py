@@ -57,13 +57,13 @@ _ALONE = re.compile(r"\s*(?:[^\w\s-]|$)")
 
 _LABEL = re.compile(r"\s*[(\[]?([A-Za-z])\s*[)\].:]\s*(?=\S)")
 _LEAD = re.compile(
-    r"\s*(?:(?:(?:the|my)\s+)?(?:(?:correct|best|right|final)\s+)?(?:ans|answer|option|choice)\b(?:\s+is\b)?"
-    r"|(?:正确)?(?:答案|选项|选择|选)[是为]?)\s*[:=]?\s*",
+    r"[\s*]*(?:(?:(?:the|my)\s+)?(?:(?:correct|best|right|final)\s+)?(?:ans|answer|option|choice)\b(?:\s+is\b)?"
+    r"|(?:正确)?(?:答案|选项|选择|选)[是为]?)[\s*]*[:=]?[\s*]*",
     re.IGNORECASE,
 )
 # "B" at the beginning of an answer: with a mark, alone or told of; with no more than a blank it may be a word.
 _FIRST = re.compile(
-    r"\W*([A-Za-z])(?:(?P<label>\s*[)\].:,;*]|\s+-|-\s|\W*$"
+    r"\W*([A-Za-z])(?:(?P<label>\s*[)\].:,;*]|\s+-|-\s|[^\S\n]*\n|\W*$"
     r"|\s+(?:and|or|because|since|is\s+(?:the\s+|my\s+)?(?:correct|right|best|true|answer|option|choice|most))\b)|[\s-])",
     re.IGNORECASE,
 )
@@ -152,7 +152,7 @@ def _shortest(token: str) -> str:
 def kind_of(references: Sequence[str], row: Mapping[str, Any]) -> str:
     """Return closed, open or choice: what the row's choices and answer_type say, or else its references."""
     stated = str(row.get("answer_type") or "").strip().lower()
-    if row.get("choices") or stated == "choice":
+    if _choices(row) or stated == "choice":
         return "choice"
     if stated in ("closed", "open"):
         return stated
@@ -177,7 +177,7 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
     found = row.get("choices")
     if isinstance(found, str) and found:
         raise InputError(f'choices "{found[:60]}": is one text; give a list of texts, one for each choice')
-    return [str(choice) for choice in found or ()]
+    return [] if found is None else [str(choice) for choice in found]
 
 
 def _same(prediction: str, reference: str) -> bool:

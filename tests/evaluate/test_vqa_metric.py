@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,6 +173,7 @@ def test_kinds_of_questions():
             (text, 1)
             for text in ("B is correct", "Option B is correct.", "Ans: B", "Ｂ", "B：MRI", "答案：B", "答案是B")
         ],
+        *[(text, 1) for text in ("**Answer:** B", "**B. MRI**", "B\n\nThe T2 signal is high.", "Answer:\nB")],
         *[(text, 1) for text in ("It is the MRI.", "B - MRI", "B because it is an MRI", "MRI, not contrast-enhanced")],
         *[
             (text, None)
@@ -239,6 +241,10 @@ def test_yes_and_no_as_choices_are_said_as_in_closed_questions(answer, place):
 def test_choices_that_are_one_text_are_refused():
     with pytest.raises(InputError, match="give a list of texts"):
         scored("CT", "A", choices="CT|MRI")
+
+
+def test_choices_may_be_an_array():
+    assert scored("B", "MRI", choices=np.array(["CT", "MRI"])) == {"accuracy": 1, "choice_accuracy": 1}
 
 
 def test_the_task_may_be_written_in_capitals():
