@@ -60,6 +60,7 @@ def _eval_options(evaluation: Evaluation) -> Iterator[str]:
         ("tokenizer", asked.get("tokenizer"), "ptb"),
         ("case", asked.get("case"), "lower"),
         ("stem", asked.get("stem") is True, False),
+        ("negation", asked.get("negation"), "rules"),
         ("idf", asked.get("idf"), None),
         ("limit", whole(scored.raw.get("limit")), None),
         ("bootstrap", whole(asked.get("bootstrap")), None),
