@@ -29,6 +29,8 @@ class Options:
     """File of document frequencies for CIDEr, as `cider.save_idf` writes it; None takes those of the references."""
     idf_references: Sequence[Sequence[str]] | None = None
     """The texts [N][r] to take CIDEr's document frequencies from, where they are more than those being scored."""
+    negation: str = "rules"
+    """What says which findings a text denies: rules, or negspacy (an extra)."""
 
 
 @dataclass

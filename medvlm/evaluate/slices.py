@@ -6,6 +6,7 @@ with the whole. What is too small to mean something is named, not scored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,6 +96,8 @@ def _scores(scored: Scores, places: Any, bootstrap: Bootstrap | None) -> dict[st
     return found
 
 
+# The rules know chest radiographs: "no effusion" of a knee, or a normal CT of the head, says nothing about one.
+_RADIOGRAPH = re.compile(r"radiograph|x-?ray|\b(?:cr|dx|xr|cxr)\b", re.IGNORECASE)
 _NO_FINDING = ("none", "no finding", "normal")
 
 
@@ -103,7 +106,7 @@ def with_normal(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     A column `finding` is what is known where it says that there is none, or is in the words of the embedded sample:
     what other data sets call a finding may be a normal one. The rules are those of `medvlm.evaluate.findings`; a text
-    that says nothing about it gets no value.
+    that says nothing about it gets no value, nor does one about a picture that is known to be no radiograph.
     """
     return [{**row, "normal": _normal(row)} for row in rows]
 
@@ -117,6 +120,9 @@ def _normal(row: Mapping[str, Any]) -> str | None:
     if finding and is_phantom(finding):
         return "abnormal"
     references = row.get("references") or []
+    modality = str(row.get("modality") or "")
+    if modality and not _RADIOGRAPH.search(modality):
+        return None
     if row.get("task") not in ("caption", "report") or not references:
         return None
     found = is_normal(str(references[0]))

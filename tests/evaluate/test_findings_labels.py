@@ -39,11 +39,11 @@ DOUBTS = [
 ]
 STANDING = ["No change in the {}.", "Unchanged {}.", "There is {}.", "{} without significant change.", "Worsening {}."]
 observations = st.sampled_from(sorted(WORDS))
-reports = st.lists(st.sampled_from([row.sentence for row in labelled("tune")]), max_size=6).map("\n".join)
+reports = st.lists(st.sampled_from([row.sentence for row in labelled()]), max_size=6).map("\n".join)
 
 
 def test_the_table_is_large_enough_and_every_label_is_known() -> None:
-    rows = labelled("tune") + labelled("held_out")
+    rows = labelled()
     assert len(rows) > 400
     assert len({row.sentence for row in rows}) == len(rows)
     assert {name for row in rows for name in row.labels} == set(OBSERVATIONS)
@@ -51,12 +51,10 @@ def test_the_table_is_large_enough_and_every_label_is_known() -> None:
     assert set(FIVE) < set(OBSERVATIONS)
 
 
-@pytest.mark.parametrize(
-    ("half", "negation", "mentions", "exact"),
-    [("held_out", "rules", 0.97, 0.95), ("held_out", "negspacy", 0.88, 0.86), ("tune", "rules", 0.98, 0.98)],
-)
-def test_agreement_with_the_hand_labelled_sentences(half: str, negation: str, mentions: float, exact: float) -> None:
-    found = agreement(labelled(half), negation)
+@pytest.mark.parametrize(("negation", "mentions", "exact"), [("rules", 0.98, 0.97), ("negspacy", 0.88, 0.86)])
+def test_agreement_with_the_sentences_of_development(negation: str, mentions: float, exact: float) -> None:
+    # What the rules were written with in view: guards against what breaks, measures nothing on other reports.
+    found = agreement(labelled(), negation)
     assert found.mention_f1 >= mentions
     assert found.exact >= exact
     assert found.exact < 1  # else the table holds nothing hard, and says nothing
@@ -152,12 +150,121 @@ def test_of_several_mentions_the_positive_counts() -> None:
         ("Small left effusion. Otherwise normal.", False),
         ("Possible pneumonia.", False),
         ("Emphysema without effusion.", False),
+        ("Clear lungs. No free air under the diaphragm. No emphysema.", True),
+        ("No hiatal hernia. No effusion. The lungs are not hyperinflated.", True),
+        ("No effusion. Hiatal hernia.", False),
+        ("No effusion. Not a normal study.", False),
         ("Axial T2-weighted image of the knee.", None),
         ("", None),
     ],
 )
 def test_is_normal(text: str, normal: bool | None) -> None:
     assert is_normal(text) is normal
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        " and small left effusion.",
+        " and unchanged moderate effusions.",
+        ", large effusion.",
+        ", worsening effusion.",
+        ", effusion present.",
+        ", and mild effusion.",
+    ],
+)
+def test_a_new_statement_ends_a_denial(rest: str) -> None:
+    assert labels(f"No pneumothorax{rest}") == {"Pneumothorax": "negative", "Pleural Effusion": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("Pneumonia cannot be definitively excluded.", "uncertain"),
+        ("Pneumonia can't be fully excluded.", "uncertain"),
+        ("Pneumonia can’t be excluded.", "uncertain"),
+        ("Can’t exclude pneumonia.", "uncertain"),
+        ("Cannot confidently rule out pneumonia.", "uncertain"),
+        ("Pneumonia is doubtful.", "uncertain"),
+        ("Is there pneumonia?", "uncertain"),
+        ("Evaluate for pneumonia.", "uncertain"),
+        ("This could be due to pneumonia.", "uncertain"),
+        ("Pneumonia would be hard to exclude.", "uncertain"),
+        ("Pneumonia has not completely resolved.", "positive"),
+        ("Pneumonia has almost completely resolved.", "positive"),
+        ("Pneumonia? Yes.", "positive"),
+        ("Partial resolution of pneumonia.", "positive"),
+        ("Incomplete resolution of the pneumonia.", "positive"),
+        ("No relevant change: pneumonia persists.", "positive"),
+        ("No acute change in the pneumonia.", "positive"),
+        ("No other change in pneumonia.", "positive"),
+        ("Pneumonia hasn't cleared.", "positive"),
+        ("There isn't pneumonia.", "negative"),
+        ("There isn’t pneumonia.", "negative"),
+        ("The film doesn't show pneumonia.", "negative"),
+        ("Pneumonia wasn’t seen.", "negative"),
+        ("Lack of pneumonia.", "negative"),
+        ("Absent pneumonia.", "negative"),
+        ("Pneumonia? No.", "negative"),
+        ("Unlikely to represent pneumonia.", "negative"),
+        ("Pneumonia, now resolved.", "negative"),
+    ],
+)
+def test_states_by_their_wording(text: str, state: str) -> None:
+    assert labels(text)["Pneumonia"] == state
+
+
+@pytest.mark.parametrize(
+    ("state", "texts"),
+    [
+        (
+            "positive",
+            "Heart: enlarged.|Cardiac silhouette size is moderately enlarged.|Heart is mild to moderately enlarged.",
+        ),
+        ("negative", "Heart size is top normal.|The heart is not significantly enlarged.|Heart and bones are normal."),
+        ("uncertain", "The heart is borderline enlarged.|The heart may be enlarged."),
+    ],
+)
+def test_the_heart(state: str, texts: str) -> None:
+    found = {text: labels(text)["Cardiomegaly"] for text in texts.split("|")}
+    assert found == dict.fromkeys(found, state)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No mass effect.", "Mass-like.", "Discussed at tumor board.", "Thyroid nodule.", "Mass in the liver.",
+        "Brain tumor.", "Renal mass.", "Gallbladder wall edema.",
+    ],
+)  # fmt: skip
+def test_other_organs_and_other_senses_are_no_findings_of_the_chest(text: str) -> None:
+    assert labels(text) == {}
+
+
+def test_a_predicate_says_its_word_of_each_of_its_subjects() -> None:
+    found = labels("The heart, mediastinal contours and osseous structures are normal.")
+    denied = ("Cardiomegaly", "Enlarged Cardiomediastinum", "Fracture")
+    assert found == dict.fromkeys(denied, "negative") | {"No Finding": "positive"}
+
+
+def test_no_change_in_this_or_that_leaves_both() -> None:
+    found = reading("No interval change in the bilateral effusions or atelectasis.").labels
+    assert found == {"Pleural Effusion": "positive", "Atelectasis": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sides"),
+    [
+        ("Moderate effusion on the right, small on the left.", {"left", "right"}),
+        ("Small effusion, left base.", {"left"}),
+        ("Left effusion larger than the right.", {"left", "right"}),
+        ("Left effusion larger than before.", {"left"}),
+        ("Effusion in the lingula and right base.", {"left", "right"}),
+        ("Left effusion with shift to the right.", {"left"}),
+    ],
+)
+def test_sides(text: str, sides: set[str]) -> None:
+    assert reading(text).sides == {"Pleural Effusion": frozenset(sides)}
 
 
 @pytest.mark.parametrize(

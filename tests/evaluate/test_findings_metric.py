@@ -17,7 +17,7 @@ from medvlm.evaluate.findings import FIVE, OBSERVATIONS, Findings, labels
 from medvlm.evaluate.findings.labels import reading
 from medvlm.evaluate.metrics import Options, Segments, aggregate, by_segment, score
 
-REPORTS = st.lists(st.sampled_from([row.sentence for row in labelled("tune")]), max_size=4).map(" ".join)
+REPORTS = st.lists(st.sampled_from([row.sentence for row in labelled()]), max_size=4).map(" ".join)
 STATED = ("positive", "uncertain")
 PAIRS = st.lists(st.tuples(REPORTS, REPORTS), min_size=1, max_size=6)
 
@@ -106,7 +106,7 @@ def test_a_segment_alone_scores_as_in_a_set_of_one() -> None:
 def test_signature_says_that_it_is_a_proxy_and_by_which_engine() -> None:
     segments = Segments(["a", "b"], [["a"], ["b", "c"]])
     for negation in ("rules", "negspacy"):
-        found = Findings(Options(), negation).signature(segments)
+        found = Findings(Options(negation=negation)).signature(segments)
         assert "rule-based proxy" in found
         assert f"negation:{negation}" in found
         assert "uncertain:positive" in found
@@ -115,7 +115,7 @@ def test_signature_says_that_it_is_a_proxy_and_by_which_engine() -> None:
 
 def test_unknown_engine_of_negation() -> None:
     with pytest.raises(UsageError, match="unknown negation engine"):
-        Findings(Options(), "negex")
+        Findings(Options(negation="negex"))
 
 
 @pytest.mark.realdata

@@ -92,6 +92,9 @@ def test_normal_is_what_is_known_else_what_the_reference_says():
         {"finding": "Cardiomegaly", "task": "vqa", "references": ["x"]},
         {"finding": "age-related change", "task": "report", "references": ["The lungs are clear. No effusion."]},
         {"finding": "melanoma", "task": "vqa", "references": ["yes"]},
+        {"modality": "MRI", "task": "report", "references": ["No joint effusion. No fracture. Normal study."]},
+        {"modality": "Chest X-ray", "task": "report", "references": ["No pleural effusion."]},
+        {"modality": "CR", "task": "report", "references": ["Left effusion."]},
     ]
-    normal = ["normal", "normal", "abnormal", "normal", None]
+    normal = ["normal", "normal", "abnormal", "normal", None, None, "normal", "abnormal"]
     assert [row["normal"] for row in with_normal(rows)] == ["normal", "abnormal", "abnormal", "normal", None, *normal]

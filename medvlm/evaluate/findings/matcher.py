@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _LETTERS = 3  # of a word, by which patterns are chosen
-_BEGINNING = re.compile(r"\b\w|[:,]| -")
+_BEGINNING = re.compile(r"\b\w|[:,?]| -")
 _NO_LITERAL = re.compile(r"[\\\[.]")
 
 
@@ -21,12 +21,15 @@ class Found(NamedTuple):
 
 
 class Matcher:
-    """Groups of patterns; of several that match at one place the longest pattern counts."""
+    """Groups of patterns; of several that match at one place the longest pattern counts, and one group before all."""
 
-    def __init__(self, groups: Iterable[tuple[Iterable[str], int]]) -> None:
-        """Take patterns by group number, for lower-case text; each begins at a word, a colon, a comma or a blank."""
+    def __init__(self, groups: Iterable[tuple[Iterable[str], int]], first: int | None = None) -> None:
+        """Take patterns by group number, for lower-case text; each begins at a word, a mark (: , ?) or a blank.
+
+        Those of the group `first` are tried before all others.
+        """
         pairs = [(pattern, number) for patterns, number in groups for pattern in patterns]
-        pairs.sort(key=lambda pair: -len(pair[0]))
+        pairs.sort(key=lambda pair: (pair[1] != first, -len(pair[0])))
         self._patterns = [(pattern, number, beginnings(pattern)) for pattern, number in pairs]
         self._chosen = functools.lru_cache(maxsize=1 << 14)(self._choose)
 

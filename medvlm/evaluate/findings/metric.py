@@ -35,15 +35,15 @@ class Findings:
         "findings_sides",
     )
 
-    def __init__(self, options: Options | None = None, negation: str = "rules") -> None:
-        """Take the engine of negation, "rules" or "negspacy".
+    def __init__(self, options: Options | None = None) -> None:
+        """Take the engine of negation from the options.
 
         Raises:
             UsageError: no such engine.
             MissingExtraError: negspacy is asked for and not installed.
         """
         self.options = options or Options()
-        self.negation = engine(negation).name
+        self.negation = engine(self.options.negation).name
 
     def signature(self, segments: Segments) -> str:
         """Return the settings as one string."""

@@ -52,6 +52,8 @@ class Phrases(NamedTuple):
     cues: Matcher
     kinds: list[str]
     """The kind of cue by its number: the keys of [cues]."""
+    subject: re.Pattern[str]
+    """A comma behind which something new is said."""
 
 
 @functools.cache
@@ -60,16 +62,18 @@ def phrases() -> Phrases:
     file = tomllib.loads(resources.files(__package__).joinpath("phrases.toml").read_text("utf-8"))
     parts: dict[str, str] = file["parts"]
     groups: list[tuple[list[str], Meaning]] = [
-        (words, Meaning((observation,), "")) for observation, words in file["asserts"].items()
+        (words, Meaning(tuple(names.split(" + ")), "")) for names, words in file["asserts"].items()
     ]
     for table, state in (("denies", "negative"), ("hedges", "uncertain")):
         groups += [(entry["words"], Meaning(tuple(entry["says"]), state)) for entry in file[table]]
     groups += [(file["overall"][state], Meaning((), state)) for state in ("normal", "abnormal", "ignored")]
     meanings = [meaning for _, meaning in groups]
-    mentions = Matcher((_expanded(words, parts), number) for number, (words, _) in enumerate(groups))
+    # "Ignored" is the last group, and goes first: "mass effect" is no mass.
+    mentions = Matcher(((_expanded(words, parts), n) for n, (words, _) in enumerate(groups)), len(groups) - 1)
     kinds = list(file["cues"])
     cues = Matcher((_expanded(file["cues"][kind], parts), number) for number, kind in enumerate(kinds))
-    return Phrases(mentions, meanings, cues, kinds)
+    (subject,) = _expanded([file["reach"]["subject"]], parts)
+    return Phrases(mentions, meanings, cues, kinds, re.compile(subject))
 
 
 def _expanded(words: Iterable[str], parts: Mapping[str, str]) -> list[str]:

@@ -14,31 +14,42 @@ from typing import NamedTuple, Protocol
 
 from medvlm.evaluate.findings.phrases import Meaning, phrases
 
-_BOUNDARY = re.compile(r"(?<!\bvs)(?<!\bapprox)(?<!\bdr)(?:[.!?]+(?=\s|$)|[;\n]+)", re.IGNORECASE)
+_BOUNDARY = re.compile(
+    r"(?<!\bvs)(?<!\bapprox)(?<!\bdr)(?:[.!?]+(?=\s|$)(?!(?<=[?])\s*(?:no|none|yes)\b)|[;\n]+)",
+    re.IGNORECASE,
+)
 _WRAPPED = re.compile(r"\n(?=[ \t]*[a-z])")
 _LONGEST = 1000  # characters of a sentence; a longer one is read in pieces, so that time stays linear
 _BLANK = re.compile(r"\s")
 _NOT_TODAY = re.compile(
-    r"\s*(?:indication|(?:clinical )?history|reason for|clinical (?:information|data)|\d+[- ]year[- ]old)"
+    r"\s*(?:indications?|(?:clinical )?history|reason for|clinical (?:information|data)|"
+    r"\d+[- ]?(?:years?[- ]old|y/?o\b))"
 )
-_EXCEPTION = re.compile(r"\b(?:except|aside from|apart from|other than|otherwise)\b")
+_EXCEPTION = re.compile(r"\b(?:except|aside from|apart from|other than)\b")
+_OTHERWISE = re.compile(r"\botherwise\b")
 _OR = re.compile(r"\b(?:or|nor)\b")
 _LIST = re.compile(r"\b(?:and|or|nor)\b")
-_NEW_SUBJECT = re.compile(
-    r",\s*(?:(?:but|however|there|an?|the|with|on|left|right|bilateral|small|mild|moderate|stable|persistent|new)\b"
-    r"|and (?:an?|the|there)\b)"
-)
 _QUESTIONED = re.compile(r"\?(?=\w)")
 _SAME_PLACE = re.compile(r" *(?:/|or|versus|vs\.?) *")
 _OTHER_PLACE = re.compile(r";| and |,(?! *(?:on the )?(?:left|right|both|bilateral)\b *(?:,|\.?$))")
+_APART = re.compile(  # the same where no other mention follows: "on the right, small on the left", "left apex and base"
+    r";| (?:with|shift\w*) |(?:,| and )(?! *(?:and )?(?:(?!no|the)\w+ ){0,2}(?:(?:on|in|at) )?(?:the )?"
+    r"(?:left|right|both|bilateral|lingula)\b(?: (?!is|are)\w+){0,2} *(?:[,.]|$))"
+)
+_COMPARED = re.compile(r"\bthan (?:(?:on|in|at) )?(?:the )?(?:left|right)\b")
+_APPOSED = re.compile(r", *(?:(?:now|since|which|that|currently|has|have|\w+ly) *)*$")  # "effusion, now resolved"
 _MIDLINE = {"Cardiomegaly", "Enlarged Cardiomediastinum"}
-_BARE_ITEM = re.compile(r",\s*\w+(?: \w+)?\s*(?=[.,]|$)")  # "no effusion, pneumothorax."
+_BARE_ITEM = re.compile(  # "no effusion, pneumothorax."; not "no effusion, pneumothorax persists."
+    r",\s*(?!\w+ (?:present|yes|persists?|remains?|continues|unchanged|stable|larger|smaller|worse|improved)\b)"
+    r"\w+(?: \w+)?\s*(?=[.,]|$)"
+)
 _VERB = re.compile(r"\b(?:is|are|was|were|lies|shows?|remains?)\b")
 _SIDE = re.compile(
     r"\b(?:(left|lt|lll|lul|lingular?)|(right|rt|rll|rul|rml)"
     r"|(both|bilateral(?:ly)?|bilat|bibasilar|bibasal|biapical|either))\b"
     r"(?! (?:atrium|ventric\w+|heart|pulmonary artery))"
 )
+_PLAIN = Meaning((), "")
 _SIDES = (frozenset({"left"}), frozenset({"right"}), frozenset({"left", "right"}))
 
 
@@ -128,10 +139,9 @@ def read(sentence: str, negation: Negation) -> Sentence:
     if not found or _NOT_TODAY.match(text):
         return Sentence((), False, False)
     cues = _cues(text, [(start, end) for start, end, _ in found])
-    excepted = bool(_EXCEPTION.search(text))
-    named = [(start, end, what) for start, end, what in found if what.observations]
-    if excepted:
-        named = [each for each in named if each[2].state != "negative"]
+    apart = any(what.state in ("", "uncertain", "abnormal") for _, _, what in found) and _OTHERWISE.search(text)
+    excepted = bool(apart or _EXCEPTION.search(text))
+    named = [each for each in found if each[2].observations and not (excepted and each[2].state == "negative")]
     states = _states(text, named, cues, negation)
     mentions = tuple(
         Mention(observation, start, end, state, *_sides(text, index, named))
@@ -139,20 +149,31 @@ def read(sentence: str, negation: Negation) -> Sentence:
         for observation in what.observations
         if state
     )
-    overall = {what.state for _, _, what in found if not what.observations}
+    whole = [(start, end, what) for start, end, what in found if what.state in ("normal", "abnormal")]
+    denied = _states(text, [(start, end, _PLAIN) for start, end, _ in whole], cues, negation)
+    overall = {what.state for (_, _, what), state in zip(whole, denied, strict=True) if state == "positive"}
+    if any(what.state == "normal" and state == "negative" for (_, _, what), state in zip(whole, denied, strict=True)):
+        overall.add("abnormal")  # "not a normal study"
     return Sentence(mentions, "normal" in overall and not excepted, "abnormal" in overall)
 
 
 def _cues(text: str, taken: Sequence[tuple[int, int]]) -> list[Cue]:
-    """Return the cues from left to right, without those that begin within characters `taken` by a phrase."""
+    """Return the cues from left to right, without those that begin within characters `taken` by a phrase.
+
+    A question leaves open all that it names.
+    """
     compiled = phrases()
     cues = [Cue(compiled.kinds[number], start, end) for start, end, number in compiled.cues.find(text)]
     cues += [Cue("hedge_before", *mark.span()) for mark in _QUESTIONED.finditer(text)]
-    return sorted((cue for cue in cues if not _within(cue.start, taken)), key=lambda cue: cue.start)
+    free = [cue for cue in cues if not _within(cue.start, taken)]
+    if text.rstrip().endswith("?"):
+        free.append(Cue("open_before", 0, 0))
+    return sorted(free, key=lambda cue: cue.start)
 
 
 def _lower(text: str) -> str:
-    """Return `text` in lower case with every character where it was (a few become two when lowered)."""
+    """Return `text` in lower case, ’ as ', every character where it was (a few become two when lowered)."""
+    text = text.replace("’", "'")
     lower = text.lower()
     return lower if len(lower) == len(text) else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)
 
@@ -201,7 +222,7 @@ def _reach(text: str, start: int, stop: int) -> int:
     """Return where a cue that ends at `start` loses its hold: at a comma, save within a list, or at `stop`."""
     for comma in re.finditer(",", text[start:stop]):
         end = start + comma.start()
-        if _NEW_SUBJECT.match(text, end):
+        if phrases().subject.match(text, end):
             goes_on = _OR.search(text, end, stop)
         else:
             goes_on = _LIST.search(text, end, stop) or _BARE_ITEM.match(text, end)
@@ -215,19 +236,24 @@ def _reach_back(text: str, start: int, cue: Cue) -> int:
     verbs = [verb.end() for verb in _VERB.finditer(text, start, cue.end)]
     if len(verbs) > 1:
         start = verbs[-2]
-    comma = text.rfind(",", start, cue.start)
+    apposed = _APPOSED.search(text, start, cue.start)
+    comma = text.rfind(",", start, apposed.start() if apposed else cue.start)
     return start if comma < 0 or _LIST.search(text, comma, cue.start) else comma
 
 
 def _alternatives(text: str, spans: Sequence[tuple[int, int]], cues: Sequence[Cue]) -> Iterator[tuple[int, int]]:
-    """Yield the mentions on both sides of "versus", and those of an "A or B" that leaves open which."""
+    """Yield the mentions on both sides of "versus", and those of an "A or B" that leaves open which.
+
+    "No change in A or B" leaves nothing open.
+    """
     for cue in cues:
         if cue.kind == "versus":
             before = [span for span in spans if span[1] <= cue.start]
             after = [span for span in spans if span[0] >= cue.end]
             yield from before[-1:] + after[:1]
+    kept = min((cue.start for cue in cues if cue.kind == "pseudo"), default=len(text))
     for (start, end), (other, stop) in itertools.pairwise(spans):
-        if re.fullmatch(r" +or(?: [a-z]+)? +", text[end:other]):
+        if start < kept and re.fullmatch(r" +or(?: [a-z]+)? +", text[end:other]):
             yield start, stop
 
 
@@ -241,10 +267,12 @@ def _sides(text: str, index: int, named: Sequence[tuple[int, int, Meaning]]) -> 
         return _sides(text, index - 1, named)
     following = [each for each in named[index + 1 :] if each[0] > end + 1]
     rest = text[: following[0][0]] if following else text
-    other = _OTHER_PLACE.search(rest, end)
+    other = (_OTHER_PLACE if following else _APART).search(rest, end)
     behind = [*_SIDE.finditer(rest, end, other.start() if other else len(rest))]
     before = [*_SIDE.finditer(text, low, end)]
     found = behind if text.startswith(" (", end) else before or behind
+    if before and behind and _COMPARED.search(rest, end, other.start() if other else len(rest)):
+        found = before + behind
     if not found:
         return frozenset(), (start, start)
     sides = frozenset[str]().union(*(_SIDES[(match.lastindex or 1) - 1] for match in found))

@@ -14,7 +14,8 @@ from medvlm.evaluate import metrics
 _INPUTS = """
 predictions: list of texts.
 references: list of texts, or of lists of texts.
-tokenizer (ptb, 13a, whitespace, none), case (lower, mixed), stem, idf, idf_references: as in medvlm's Options.
+tokenizer (ptb, 13a, whitespace, none), case (lower, mixed), stem, idf, idf_references, negation (rules,
+negspacy): as in medvlm's Options.
 Any other list, one entry for each prediction, is a column of its rows: answer_type, choices, task, prompt.
 """
 
