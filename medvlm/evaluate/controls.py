@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medvlm.evaluate.compare import pairs
-from medvlm.evaluate.score_table import Row, Settings, bootstrap_of, finding_accuracy, outputs, scored
+from medvlm.evaluate.score_table import Row, Settings, bootstrap_of, outputs, scored
 from medvlm.evaluate.statistics import groups_of
 
 PICTURES = ("blank", "shuffled")
@@ -49,7 +49,7 @@ def measure(rows: Mapping[str, Sequence[Row]], split: Sequence[Row], names: Sequ
     if options.idf is None and options.idf_references is None:
         options = dataclasses.replace(options, idf_references=[row["references"] for row in split])
     found = {name: scored(listed, names, options) for name, listed in rows.items()}
-    values = {name: found[name].values | finding_accuracy(listed) for name, listed in rows.items()}
+    values = {name: one.values for name, one in found.items()}
     groups = groups_of(rows["model"])
     bootstrap = bootstrap_of(groups, settings)
     (reliance,) = pairs(found, [("model", "shuffled")], groups, bootstrap, seed=settings.seed)

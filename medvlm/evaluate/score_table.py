@@ -15,9 +15,10 @@ import numpy as np
 from medvlm.errors import InputError
 from medvlm.evaluate import cider
 from medvlm.evaluate.compare import described, intervals, pairs
-from medvlm.evaluate.metrics import METRICS, Options, Scores, aggregate, by_segment, score
+from medvlm.evaluate.finding_accuracy import FindingAccuracy, fits
+from medvlm.evaluate.metrics import METRICS, Metric, Options, Scores, Segments, aggregate, by_segment, score
 from medvlm.evaluate.ngrams import Floats, Ints
-from medvlm.evaluate.slices import slices, with_normal
+from medvlm.evaluate.slices import COLUMNS, slices, with_normal
 from medvlm.evaluate.statistics import RESAMPLES, Bootstrap, groups_of
 from medvlm.evaluate.tokenize import tokenize
 
@@ -129,8 +130,20 @@ def grouped_by(rows: Sequence[Row], column: str) -> list[Row]:
 
 
 def scored(rows: Sequence[Row], names: Sequence[str], options: Options) -> Scores:
-    """Score rows of predictions, each with prediction and references."""
-    return score(names, [row["prediction"] for row in rows], [row["references"] for row in rows], rows, options)
+    """Score rows of predictions, each with prediction and references; by their known findings too, where those fit."""
+    predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
+    found = score(names, predictions, references, rows, options)
+    if not fits(rows):
+        return found
+    metric: Metric = FindingAccuracy(options)
+    statistics = metric.statistics(Segments(predictions, references, rows))
+    return dataclasses.replace(
+        found,
+        values=found.values | aggregate(metric, statistics),
+        per_segment=found.per_segment | by_segment(metric, statistics),
+        statistics=found.statistics | {metric.name: statistics},
+        metrics=found.metrics | {metric.name: metric},
+    )
 
 
 def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, Any]:
@@ -158,18 +171,21 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         cider.save_idf(settings.save_idf, own, options.tokenizer, options.case)
     bootstrap = bootstrap_of(groups, settings)
     differences = pairs(found, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
-    kept, small = slices(with_normal(rows[main]), groups, found, settings.bootstrap, settings.seed)
+    by_task = _by_task(rows, found, settings)
+    # Each task has a table of its own: two CIDErs of the same samples, by other document frequencies, would confuse.
+    by = [column for column in COLUMNS if not (by_task and column == "task")]
+    kept, small = slices(with_normal(rows[main]), groups, found, settings.bootstrap, settings.seed, by)
     return {
         "schema": SCHEMA,
         "n": len(groups),
         "groups": len(set(groups)),
         "tasks": tasks_of(rows[main]),
-        "rows": {name: found[name].values | finding_accuracy(listed) for name, listed in rows.items()},
+        "rows": {name: scores.values for name, scores in found.items()},
         "intervals": {name: intervals(scores, bootstrap) for name, scores in found.items()},
         "bootstrap": described(bootstrap, groups),
         "signatures": found[main].signatures,
         "comparisons": {pair["b"]: pair["keys"] for pair in differences},
-        "by_task": _by_task(rows, found, settings),
+        "by_task": by_task,
         "outputs": {name: outputs(listed) for name, listed in rows.items()},
         "references": _references(rows[main]),
         "slices": kept,
@@ -220,7 +236,8 @@ def _by_task(rows: Mapping[str, Sequence[Row]], found: Mapping[str, Scores], set
         differences = pairs(scores, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
         tables[task] = {
             "n": len(places),
-            "rows": {name: scores[name].values | finding_accuracy(own[name]) for name in rows},
+            "rows": {name: one.values for name, one in scores.items()},
+            "intervals": {name: intervals(one, bootstrap) for name, one in scores.items()},
             "comparisons": {pair["b"]: pair["keys"] for pair in differences},
         }
     return tables
@@ -238,17 +255,6 @@ def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options)
         per_segment |= by_segment(metric, statistics[name])
     empty = sum(not row["prediction"].strip() for row in rows)
     return Scores(values, found.signatures, len(rows), empty, per_segment, statistics, found.metrics)
-
-
-def finding_accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the share of texts that name just the known finding, where all known ones are the embedded sample's."""
-    from medvlm.evaluate import findings
-
-    known = [row for row in rows if row.get("finding") and row.get("task") in ("caption", "report")]
-    if not known or not all(findings.is_phantom(str(row["finding"])) for row in known):
-        return {}
-    accuracy = findings.finding_accuracy([row["prediction"] for row in known], [row["finding"] for row in known])
-    return {"finding_accuracy": accuracy}
 
 
 def outputs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -238,6 +238,8 @@ def _tasks(scored: Scored) -> Iterator[Block]:
         if found:
             caption = f"Only task {task}, n = {text(mapping(part).get('n')) or 'not recorded'}"
             yield scores_only(found, caption)
+    if len(by_task) > 1:
+        yield Text("CIDEr of one task weighs words as in that task alone; everywhere else, as in the whole set.")
 
 
 def _constants(scored: Scored) -> Iterator[Block]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from medvlm.errors import InputError
+from medvlm.evaluate.findings import finding_accuracy
 from medvlm.evaluate.metrics import Options, score
-from medvlm.evaluate.score_table import Settings, automatic, finding_accuracy, grouped_by, table
+from medvlm.evaluate.score_table import Settings, automatic, grouped_by, scored, table
 
 
 def prediction(number: int, text: str, task: str = "caption", finding: str | None = "nodule") -> dict[str, Any]:
@@ -75,9 +76,10 @@ def test_a_task_differs_as_its_rows_alone() -> None:
 )
 def test_findings_in_other_words_have_no_accuracy(finding: str, known: bool) -> None:
     rows = [*GOOD, prediction(99, "There is a pleural effusion.", finding=finding)]
-    assert ("finding_accuracy" in finding_accuracy(rows)) == known
+    found = scored(rows, ["bleu"], Options()).values
+    assert ("finding_accuracy" in found) == known
     if finding == "Effusion":
-        assert finding_accuracy(rows) == {"finding_accuracy": 1.0}
+        assert found["finding_accuracy"] == 1.0
 
 
 def test_the_settings_are_kept() -> None:
@@ -130,3 +132,34 @@ def test_groups_by_another_column() -> None:
     assert grouped_by(GOOD, "group") == GOOD
     with pytest.raises(InputError, match='"doctor": no row has this column; there are finding, group, id'):
         grouped_by(GOOD, "doctor")
+
+
+def test_the_share_that_names_the_known_finding_has_intervals_differences_and_tasks() -> None:
+    half = [row if number % 2 else row | {"prediction": "No effusion."} for number, row in enumerate(GOOD)]
+    found = table({"model": GOOD, "constant": half}, Settings(metrics=["bleu"], bootstrap=100))
+    known = [row for row in half if row["task"] == "caption"]
+    truth = finding_accuracy([row["prediction"] for row in known], [row["finding"] for row in known])
+    assert found["rows"]["constant"]["finding_accuracy"] == truth == 0.5
+    low, high = found["intervals"]["constant"]["finding_accuracy"]
+    assert low <= 0.5 <= high
+    cell = found["comparisons"]["constant"]["finding_accuracy"]
+    assert cell["difference"] == pytest.approx(0.5)
+    assert cell["low"] <= 0.5 <= cell["high"]
+    caption, vqa = found["by_task"]["caption"], found["by_task"]["vqa"]
+    assert caption["rows"]["constant"]["finding_accuracy"] == 0.5
+    assert caption["intervals"]["constant"]["finding_accuracy"] == [low, high]
+    assert "finding_accuracy" not in vqa["rows"]["model"]
+    assert scored(half, ["bleu"], Options()).per_segment["finding_accuracy"][:2].tolist() == [0.0, 1.0]
+
+
+def test_a_task_that_has_its_own_table_is_no_slice() -> None:
+    rows = [
+        row | {"id": f"{row['id']}/{copy}", "group": str(copy), "organ": row["task"]}
+        for row in GOOD
+        for copy in range(40)
+    ]
+    found = table({"model": rows}, Settings(metrics=["bleu"], bootstrap=0))
+    assert set(found["by_task"]) == {"caption", "vqa"}
+    columns = {part["column"] for part in [*found["slices"], *found["slices_left_out"]]}
+    assert "task" not in columns
+    assert "organ" in columns
