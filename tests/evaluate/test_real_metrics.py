@@ -25,9 +25,13 @@ def same_as_peers(predictions, references):
     some = list(zip(tokenize(predictions), [tokenize(own) for own in references], strict=True))
     f1 = np.array([rouge_f1(p, r) for p, r in zip(predictions, references, strict=True)]).mean(axis=0)
     expected = [*coco_bleu(some)[0], f1[0], f1[1], coco_rouge_l(some)[0], f1[2], coco_cider(some)[0]]
-    values = {key: value for key, value in found.values.items() if key != "cider_unclipped"}
+    values = without_unclipped(found.values)
     np.testing.assert_allclose(list(values.values()), expected, rtol=0, atol=1e-9)
     return values
+
+
+def without_unclipped(values):
+    return {key: value for key, value in values.items() if key != "cider_unclipped"}
 
 
 def same_as_other_peers(predictions, references):
@@ -56,10 +60,34 @@ def published(table, tokenizer="ptb"):
     }
 
 
+@pytest.fixture(scope="module")
+def degenerate(realdata):
+    """Nonsense captions of images of COCO, and the captions that people gave these."""
+    images = defaultdict(list)
+    for annotation in load(realdata, "coco_val2017_fakecap/captions_val2017.json")["annotations"]:
+        images[annotation["image_id"]].append(annotation["caption"])
+    results = load(realdata, "coco_val2017_fakecap/captions_val2017_fakecap_results.json")
+    return [row["caption"] for row in results], [images[row["image_id"]] for row in results]
+
+
 def test_coco_human_captions_leave_one_out(realdata, coco_captions):
-    values = same_as_peers([own[0] for own in coco_captions], [own[1:] for own in coco_captions])
+    values = without_unclipped(
+        score(TEXT, [own[0] for own in coco_captions], [own[1:] for own in coco_captions]).values
+    )
     table = published(load(realdata, "coco_val2017_fakecap/sidebyside_cocohuman.json"))
     assert values == pytest.approx(table, abs=2e-5)
+
+
+def test_coco_degenerate_captions(realdata, degenerate):
+    table = published(load(realdata, "coco_val2017_fakecap/sidebyside_coco.json"))
+    assert without_unclipped(score(TEXT, *degenerate).values) == pytest.approx(table, abs=1e-6)
+
+
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_coco_captions_equal_the_peers(coco_captions, degenerate, every):
+    some = coco_captions[::every]
+    same_as_peers([own[0] for own in some], [own[1:] for own in some])
+    same_as_peers(*(part[::every] for part in degenerate))
 
 
 def test_unclipped_cider_of_coco_human_captions(coco_captions):
@@ -72,16 +100,6 @@ def test_coco_and_reports_equal_sacrebleu_and_stemmed_rouge_score(realdata, coco
     same_as_other_peers([own[0] for own in coco_captions[:300]], [own[1:] for own in coco_captions[:300]])
     pairs = load(realdata, "radeval_fixtures/speed_workload.json")
     same_as_other_peers([pair["hyp"] for pair in pairs], [[pair["ref"]] for pair in pairs])
-
-
-def test_coco_degenerate_captions(realdata):
-    images = defaultdict(list)
-    for annotation in load(realdata, "coco_val2017_fakecap/captions_val2017.json")["annotations"]:
-        images[annotation["image_id"]].append(annotation["caption"])
-    results = load(realdata, "coco_val2017_fakecap/captions_val2017_fakecap_results.json")
-    values = same_as_peers([row["caption"] for row in results], [images[row["image_id"]] for row in results])
-    table = published(load(realdata, "coco_val2017_fakecap/sidebyside_coco.json"))
-    assert values == pytest.approx(table, abs=1e-6)
 
 
 def test_nlg_eval_example(realdata):
