@@ -42,6 +42,7 @@ def evaluate(
     tokenizer: given.Tokenizer = "ptb",
     case: given.Case = "lower",
     stem: given.Stem = False,
+    negation: given.Negation = "rules",
     idf: given.Idf = None,
     save_idf: given.SaveIdf = None,
     bootstrap: given.Resamples = 1000,
@@ -93,7 +94,7 @@ def evaluate(
         split=split,
         limit=limit,
         batch_size=batch_size,
-        options=Options(tokenizer, case, stem, idf),
+        options=Options(tokenizer, case, stem, idf, negation=negation),
         bootstrap=bootstrap,
         controls=_controls(controls),
         engine=engine,
@@ -201,11 +202,12 @@ def _open(names: list[str] | None) -> list[Run]:
 
 
 def _baseline(model: str, like: str | None, data: list[str] | None, trained_on: list[str] | None) -> list[Run]:
+    import shlex
     import sys
 
     from medvlm.evaluate import baseline_run
 
-    command = " ".join(["medvlm", *sys.argv[1:]])
+    command = shlex.join(["medvlm", *sys.argv[1:]])
     return [baseline_run.make(model, like, data or [], trained_on or [], command)]
 
 

@@ -105,6 +105,14 @@ Tokenizer = Annotated[
 ]  # fmt: skip
 Case = Annotated[str, typer.Option("--case", help="lower or mixed.", rich_help_panel=TEXT)]
 Stem = Annotated[bool, typer.Option("--stem", help="Stem the words of ROUGE's F1.", rich_help_panel=TEXT)]
+Negation = Annotated[
+    str,
+    typer.Option(
+        "--negation",
+        help="What says which findings a text denies: rules, or negspacy (extra: clinical).",
+        rich_help_panel=TEXT,
+    ),
+]
 Idf = Annotated[
     Path | None,
     typer.Option("--idf", help="File of document frequencies for CIDEr; else the references'.", rich_help_panel=TEXT),

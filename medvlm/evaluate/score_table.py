@@ -81,6 +81,7 @@ class Settings:
             "tokenizer": options.tokenizer,
             "case": options.case,
             "stem": options.stem,
+            "negation": options.negation,
             "idf": None if options.idf is None else str(options.idf),
             "groups": self.group_by,
             "bootstrap": self.bootstrap,

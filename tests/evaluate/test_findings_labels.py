@@ -247,6 +247,12 @@ def test_a_predicate_says_its_word_of_each_of_its_subjects() -> None:
     assert found == dict.fromkeys(denied, "negative") | {"No Finding": "positive"}
 
 
+def test_a_sign_can_be_denied() -> None:
+    assert labels("Blunting of both costophrenic angles.") == {"Pleural Effusion": "uncertain"}
+    for text in ("No blunting of the costophrenic angles.", "Costophrenic angles are not blunted."):
+        assert labels(text)["Pleural Effusion"] == "negative"
+
+
 def test_no_change_in_this_or_that_leaves_both() -> None:
     found = reading("No interval change in the bilateral effusions or atelectasis.").labels
     assert found == {"Pleural Effusion": "positive", "Atelectasis": "positive"}

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_findings import labelled
 
+from medvlm.cli import run
 from medvlm.errors import UsageError
 from medvlm.evaluate.findings import FIVE, OBSERVATIONS, Findings, labels
 from medvlm.evaluate.findings.labels import reading
@@ -111,6 +112,17 @@ def test_signature_says_that_it_is_a_proxy_and_by_which_engine() -> None:
         assert f"negation:{negation}" in found
         assert "uncertain:positive" in found
         assert "refs:max2,best" in found
+
+
+def test_the_options_choose_the_engine_of_negation(tmp_path: Path) -> None:
+    texts = ["No pneumothorax, left effusion."], [["Left effusion."]]
+    found = score(["findings"], *texts, options=Options(negation="negspacy"))
+    assert found.values["findings_micro_f1"] < values(*texts)["findings_micro_f1"] == 1.0
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"id": "a", "prediction": texts[0][0], "references": texts[1][0]}), encoding="utf-8")
+    asked = ["eval", "--predictions", str(file), "--metrics", "findings", "--negation", "negspacy", "--bootstrap", "0"]
+    assert run([*asked, "--json", str(tmp_path / "s.json")]) == 0
+    assert json.loads((tmp_path / "s.json").read_text("utf-8"))["rows"]["model"] == found.values
 
 
 def test_unknown_engine_of_negation() -> None:

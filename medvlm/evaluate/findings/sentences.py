@@ -30,7 +30,7 @@ _OTHERWISE = re.compile(r"\botherwise\b")
 _OR = re.compile(r"\b(?:or|nor)\b")
 _LIST = re.compile(r"\b(?:and|or|nor)\b")
 _QUESTIONED = re.compile(r"\?(?=\w)")
-_SAME_PLACE = re.compile(r" *(?:/|or|versus|vs\.?) *")
+_SAME_PLACE = re.compile(r" *(?:/|(?:and/)?or|versus|vs\.?) *")
 _OTHER_PLACE = re.compile(r";| and |,(?! *(?:on the )?(?:left|right|both|bilateral)\b *(?:,|\.?$))")
 _APART = re.compile(  # the same where no other mention follows: "on the right, small on the left", "left apex and base"
     r";| (?:with|shift\w*) |(?:,| and )(?! *(?:and )?(?:(?!no|the)\w+ ){0,2}(?:(?:on|in|at) )?(?:the )?"
@@ -193,7 +193,7 @@ def _states(text: str, named: Sequence[tuple[int, int, Meaning]], cues: Sequence
         if _within(start, past):
             states.append("")
         elif what.state:
-            states.append(what.state)
+            states.append("negative" if no and not _within(start, unsure) else what.state)
         elif _within(start, unsure):
             states.append("uncertain")
         elif no:
@@ -253,7 +253,7 @@ def _alternatives(text: str, spans: Sequence[tuple[int, int]], cues: Sequence[Cu
             yield from before[-1:] + after[:1]
     kept = min((cue.start for cue in cues if cue.kind == "pseudo"), default=len(text))
     for (start, end), (other, stop) in itertools.pairwise(spans):
-        if start < kept and re.fullmatch(r" +or(?: [a-z]+)? +", text[end:other]):
+        if start < kept and re.fullmatch(r" +(?:and/)?or(?: [a-z]+)? +", text[end:other]):
             yield start, stop
 
 
