@@ -44,15 +44,22 @@ _USE = {
 }
 _USE_BY_ID = {name: use for use, names in _USE.items() for name in names.split()}
 
-_CC_ID = re.compile(
-    r"(?:licenseref-)?cc-by(?P<terms>(?:-(?:nc|sa|nd)){0,2})-(?:\d\.\d(?:-[a-z]{2,8})?|unversioned)", re.IGNORECASE
+# A jurisdiction; nothing that could be a term of the license, written in the wrong place.
+_PORT = r"(?!nc\b|nd\b|sa\b)[a-z]{2}|igo|scotland"
+CC_ID = re.compile(
+    rf"(?:licenseref-)?cc-by(?P<terms>(?:-(?:nc|sa|nd)){{0,2}})-"
+    rf"(?:(?P<version>[1-4]\.\d)(?:-(?P<port>{_PORT}))?|unversioned)",
+    re.IGNORECASE,
 )
+"""An id of the CC BY family, SPDX's or medvlm's own, in any case."""
 _CC_ADDRESS = re.compile(
     r"(?:www\.)?creativecommons\.org/+(?:licen[sc]es/+(?P<code>by(?:-(?:nc|sa|nd)){0,2})(?:/+(?P<tail>.*))?"
     r"|(?:licen[sc]es|publicdomain)/+(?P<public>cc0|zero|cc-zero|mark|pdm|publicdomain)(?:/.*)?)"
 )
 _CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
-_CC_PORT = re.compile(r"(?!legalcode)(?:[a-z]{2}|igo|scotland)")
+_CC_PORT = re.compile(_PORT)
+# Terms behind the code: nobody knows what such an address means.
+_CC_STRAY = re.compile(r"(?<![a-z])(?:nc|nd|sa|non-?commercial|no-?deriv\w*|share-?alike)(?![a-z])")
 _CC_ORDER = ("nc", "nd", "sa")
 _CC_PUBLIC = {"mark": "CC-PDM-1.0", "pdm": "CC-PDM-1.0", "publicdomain": "CC-PDDC"}
 
@@ -139,7 +146,7 @@ def from_url(url: str | None) -> str | None:
     address = re.split(r"[?#]", address)[0].rstrip(".,;:)>]\"'/")
     found = _CC_ADDRESS.fullmatch(address)
     if found:
-        return _from_creative_commons(found)
+        return None if _CC_STRAY.search(found["tail"] or "") else _from_creative_commons(found)
     address = re.sub(r"\.(?:html?|txt|php|json)$", "", address)
     return _ADDRESSES.get(address) or _from_license_list(address)
 
@@ -154,9 +161,13 @@ def _parse(license: str | None) -> Any:
 
 
 def _walk(tree: Any, leaf: Callable[[str], Any], either: Callable[[Any], Any], both: Callable[[Any], Any]) -> Any:
-    """Fold a syntax tree. An exception (`WITH`) only widens a license, so the license alone decides."""
+    """Fold a syntax tree. SPDX's exceptions (`WITH`) only widen a license, so the license alone decides.
+
+    What else stands behind `WITH` may narrow it (the Commons Clause does): then the whole is one unknown id.
+    """
     if isinstance(tree, license_expression.LicenseWithExceptionSymbol):
-        return leaf(tree.license_symbol.key)
+        license, exception = tree.license_symbol.key, tree.exception_symbol.key
+        return leaf(license if exception.lower() in _spdx_exceptions() else f"{license} WITH {exception}")
     if isinstance(tree, license_expression.LicenseSymbol):
         return leaf(tree.key)
     parts = [_walk(part, leaf, either, both) for part in tree.args]
@@ -167,7 +178,7 @@ def _of_symbol(key: str) -> str:
     known = _USE_BY_ID.get(key.lower())
     if known:
         return known
-    found = _CC_ID.fullmatch(key)
+    found = CC_ID.fullmatch(key)
     if not found:
         return "unknown"
     terms = found["terms"].lower().split("-")
@@ -203,3 +214,11 @@ def _spdx_id(key: str) -> str | None:
 def _spdx_ids() -> dict[str, str]:
     known = license_expression.get_spdx_licensing().known_symbols
     return {key.lower(): key for key, symbol in known.items() if not symbol.is_exception}
+
+
+@functools.cache
+def _spdx_exceptions() -> frozenset[str]:
+    """Return the exceptions that SPDX itself lists, in lower case; ScanCode adds limits to them, as LicenseRefs."""
+    known = license_expression.get_spdx_licensing().known_symbols
+    found = (key.lower() for key, symbol in known.items() if symbol.is_exception)
+    return frozenset(key for key in found if not key.startswith("licenseref-"))

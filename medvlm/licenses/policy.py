@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from medvlm.errors import UsageError
@@ -132,7 +132,10 @@ def verdict(model: Entry | None, data: Mapping[str, int], model_name: str = "") 
 
 
 def verdict_of_parts(
-    parts: Mapping[str, Entry | None], data: Mapping[str, int] | None, not_prepared: Sequence[str] = ()
+    parts: Mapping[str, Entry | None],
+    data: Mapping[str, int] | None,
+    not_prepared: Sequence[str] = (),
+    gone: Iterable[str] = (),
 ) -> Verdict:
     """Return what follows for a model whose base is made of several: an image tower and a language model, say.
 
@@ -142,8 +145,9 @@ def verdict_of_parts(
         parts: what the recipe calls each -> its registry entry, None where the registry has none.
         data: as for `verdict`, of all stages of the training; None where nothing is trained at all.
         not_prepared: data sets that will be trained on, of which nothing is known yet.
+        gone: runs that the training started from and that are not there, so that their data is not known.
     """
-    return decide(inputs(parts, data, not_prepared), conflicts(parts))
+    return decide(inputs(parts, data, not_prepared, gone), conflicts(parts))
 
 
 def conflicts(parts: Mapping[str, Entry | None]) -> list[str]:
@@ -176,11 +180,15 @@ def decide(items: Sequence[Input], conflicts: Sequence[str] = ()) -> Verdict:
 
 
 def inputs(
-    parts: Mapping[str, Entry | None], data: Mapping[str, int] | None, not_prepared: Sequence[str] = ()
+    parts: Mapping[str, Entry | None],
+    data: Mapping[str, int] | None,
+    not_prepared: Sequence[str] = (),
+    gone: Iterable[str] = (),
 ) -> list[Input]:
     """Return all that goes into a fine-tune, in the order code, weights, data; arguments as `verdict_of_parts`."""
     entries = {entry.name: entry for entry in parts.values() if entry is not None}
     return [
+        *(Input("weights", f"run {run} that it starts from", "gone", "unknown", "unknown") for run in gone),
         *(item for entry in entries.values() for item in _model_inputs(entry, "")),
         *(item for name, entry in parts.items() if entry is None for item in _model_inputs(None, name)),
         *(Input("data", f"training data {path}", "not prepared", "unknown", "unknown") for path in not_prepared),
@@ -259,8 +267,9 @@ def _inherited(items: Sequence[Input]) -> list[str]:
     """Return the licenses that the fine-tune must stay under; of one share-alike license only the newest version."""
     newest: dict[str, str] = {}
     for key in sorted({key for item in items for key in item.keys if terms.of(key, item.part).inherits}):
-        # CC BY-SA lets adapted material go under a later version of the same license.
-        newest[re.sub(r"-(?:\d\.\d.*|unversioned)$", "", key) if terms.is_creative_commons(key) else key] = key
+        # CC BY-SA lets adapted material go under a later version of the same license; version 1.0 does not.
+        later = terms.is_creative_commons(key) and "-1.0" not in key
+        newest[re.sub(r"-(?:\d\.\d.*|unversioned)$", "", key) if later else key] = key
     return list(newest.values())
 
 
@@ -271,7 +280,7 @@ def _clash(items: Sequence[Input]) -> list[str]:
     if forced[1:]:
         lines.append(f"{' and '.join(forced)} each ask for their own terms: no one license satisfies all")
     # Share-alike and copyleft licenses grant commercial use to everybody; Gemma's and its like allow stricter terms.
-    open_to_all = [key for key in forced if terms.is_creative_commons(key) or _copyleft(key)]
+    open_to_all = [key for key in forced if terms.is_creative_commons(key) or not key.lower().startswith("licenseref-")]
     open_to_all = [key for key in open_to_all if expressions.commercial_use(key) != "no"]
     closed = [key for item in items if item.part != "code" for key in item.keys if _noncommercial(key)]
     if open_to_all and closed:
@@ -286,21 +295,20 @@ def _noncommercial(key: str) -> bool:
     return expressions.commercial_use(key) == "no"
 
 
-def _copyleft(key: str) -> bool:
-    return not key.lower().startswith("licenseref-") and expressions.commercial_use(key) == "conditional"
-
-
 def _license_to_carry(items: Sequence[Input], share: str) -> str:
     if share == "no":
         return "none: private use only"
     if share == "unknown":
         return "none yet: an input's license is unknown or two of them clash"
-    forced = _inherited(items)
+    forced, closed = _inherited(items), any(item.use == "no" for item in items)
     if forced:
-        return forced[0]
-    if any(item.use == "no" for item in items):
+        # What is for non-commercial use may lie in another input, and the license to inherit says nothing of it.
+        return f"{forced[0]}, for non-commercial use only" if closed and not _noncommercial(forced[0]) else forced[0]
+    if closed:
         return "any license for non-commercial use"
-    weights = dict.fromkeys(item.license for item in items if item.part == "weights")
+    weights = list(dict.fromkeys(item.license for item in items if item.part == "weights"))
+    if weights[1:]:
+        weights = [f"({license})" if " OR " in license.upper() else license for license in weights]
     return " AND ".join(weights) or "any: the data ask for no license of their own"
 
 

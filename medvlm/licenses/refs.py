@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 
 import license_expression
+
+from medvlm.licenses import expressions
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,10 +24,6 @@ class Reference:
     """Where its text can be read; for a status that has no text, where the status is explained."""
 
 
-_CC = re.compile(
-    r"LicenseRef-CC-(?P<code>BY(?:-(?:NC|ND|SA))*)-(?:(?P<version>\d\.\d)-(?P<port>[A-Z]{2,8})|unversioned)",
-    re.IGNORECASE,
-)
 _SCANCODE = "licenseref-scancode-"
 _TITLES = {
     "gemma-tou-2024-04-01": "Gemma Terms of Use",
@@ -103,11 +100,11 @@ def resolve(id: str) -> Reference | None:
 
 def _creative_commons(id: str) -> Reference | None:
     """Read the ids of `expressions.from_url` for what SPDX lacks: no version, or a port to another jurisdiction."""
-    found = _CC.fullmatch(id)
-    if not found:
+    found = expressions.CC_ID.fullmatch(id)
+    if not found or not id.lower().startswith("licenseref-") or (found["version"] and not found["port"]):
         return None
-    code = found["code"].lower()
-    name = f"Creative Commons {found['code'].upper()}"
+    code = f"by{found['terms']}".lower()
+    name = f"Creative Commons {code.upper()}"
     if not found["version"]:
         return Reference(id, f"{name}, named without its version", f"https://creativecommons.org/licenses/{code}/")
     place = f"{code}/{found['version']}/{found['port'].lower()}/"

@@ -9,7 +9,6 @@ software license whose use is known, is unknown. Bookkeeping, not legal advice.
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from medvlm.licenses import expressions
 
@@ -35,6 +34,7 @@ class Terms:
 _NOTICE = "keep the copyright and license notice of {id}"
 ATTRIBUTE = "name the authors of the {id} material (attribution file)"
 _NONCOMMERCIAL = "share for non-commercial use only and pass on the terms of {id}"
+_COPY = "give a copy of the license {id}, and put its notice in a file NOTICE"
 _PRIVATE = "keep the model private: {id} allows no distribution of what derives from it"
 _LLAMA_SIZE = "above 700 million monthly users at the model's release, ask Meta for a license of your own"
 
@@ -61,6 +61,10 @@ _TABLE: dict[str, Terms] = {
         Terms("yes"),
     ),
     "odc-by-1.0": Terms("yes", (ATTRIBUTE,)),
+    **dict.fromkeys(
+        ["odbl-1.0", "cdla-sharing-1.0"],
+        Terms("conditional", (f"{ATTRIBUTE}; share under the same license",), inherits=True),
+    ),
     "licenseref-scancode-gemma-tou-2024-04-01": _own_terms(
         "bind whoever receives the model to Gemma's prohibited use policy: "
         "https://ai.google.dev/gemma/prohibited_use_policy",
@@ -94,13 +98,18 @@ _TABLE: dict[str, Terms] = {
     ),
     "licenseref-qwen-research": Terms(
         "conditional",
-        (_NONCOMMERCIAL, 'show "Built with Qwen" or "Improved using Qwen" in the model\'s documentation'),
+        (
+            _NONCOMMERCIAL,
+            _COPY,
+            'show "Built with Qwen" or "Improved using Qwen" in the model\'s documentation',
+        ),
         inherits=True,
     ),
     **dict.fromkeys(
-        ["licenseref-apple-sample-code-1.1", "licenseref-msrla", "licenseref-opt-175b"],
+        ["licenseref-apple-sample-code-1.1", "licenseref-msrla"],
         Terms("conditional", (_NONCOMMERCIAL,), inherits=True),
     ),
+    "licenseref-opt-175b": Terms("conditional", (_NONCOMMERCIAL, _COPY), inherits=True),
     "licenseref-physionet-credentialed": Terms(
         "no",
         (
@@ -121,7 +130,6 @@ _TABLE: dict[str, Terms] = {
         Terms("no", (_PRIVATE,)),
     ),
 }
-_CC = re.compile(r"(?:licenseref-)?cc-by(?P<terms>(?:-(?:nc|sa|nd))*)-(?:\d\.\d.*|unversioned)")
 
 
 def of(key: str, part: str = "weights") -> Terms:
@@ -134,9 +142,9 @@ def of(key: str, part: str = "weights") -> Terms:
     known = _TABLE.get(key.lower())
     if known:
         return known
-    found = _CC.fullmatch(key.lower())
+    found = expressions.CC_ID.fullmatch(key)
     if found:
-        return _creative_commons(found["terms"].split("-"))
+        return _creative_commons(found["terms"].lower().split("-"))
     use = expressions.commercial_use(key)
     if use == "yes":
         return Terms("yes", (_NOTICE,))
@@ -161,13 +169,13 @@ def _creative_commons(terms: list[str]) -> Terms:
 
 def is_creative_commons(key: str) -> bool:
     """Return whether an id is one of the CC BY family."""
-    return _CC.fullmatch(key.lower()) is not None
+    return expressions.CC_ID.fullmatch(key) is not None
 
 
 def no_derivatives(key: str) -> bool:
     """Return whether an id is one of Creative Commons' no-derivatives licenses."""
-    found = _CC.fullmatch(key.lower())
-    return bool(found and "nd" in found["terms"].split("-"))
+    found = expressions.CC_ID.fullmatch(key)
+    return bool(found and "nd" in found["terms"].lower().split("-"))
 
 
 def chosen(license: str | None, part: str = "weights") -> list[str]:

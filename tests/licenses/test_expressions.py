@@ -58,6 +58,17 @@ USES = [
     ("MIT AND (Apache-2.0 OR CC-BY-NC-4.0)", "yes"),
     ("(MIT OR Apache-2.0) AND CC-BY-NC-4.0", "no"),
     ("Apache-2.0 WITH LLVM-exception", "yes"),
+    ("GPL-2.0-only WITH Classpath-exception-2.0", "conditional"),
+    ("MIT WITH LicenseRef-scancode-commons-clause", "unknown"),
+    ("Apache-2.0 WITH Commons-Clause", "unknown"),
+    ("CC-BY-4.0 WITH NC", "unknown"),
+    ("CC-BY-4.0-NC", "unknown"),
+    ("CC-BY-3.0-nc", "unknown"),
+    ("CC-BY-4.0-nd", "unknown"),
+    ("CC-BY-3.0-SA", "unknown"),
+    ("LicenseRef-CC-BY-4.0-NC", "unknown"),
+    ("CC-BY-4.0-commercial", "unknown"),
+    ("LicenseRef-CC-BY-NC-2.5-SCOTLAND", "no"),
     ("MIT OR", "unknown"),
     ("(MIT", "unknown"),
     ("()", "unknown"),
@@ -106,6 +117,13 @@ ADDRESSES = [
     ("https://creativecommons.org/", None),
     ("https://creativecommons.org/licenses/", None),
     ("https://creativecommons.org/licenses/by-xx/4.0/", None),
+    ("http://creativecommons.org/licenses/by/nc/4.0/", None),
+    ("https://creativecommons.org/licenses/by/nc-nd/4.0/", None),
+    ("http://creativecommons.org/licenses/by/-nc/4.0", None),
+    ("https://creativecommons.org/licenses/by/4.0-nc/", None),
+    ("https://creativecommons.org/licenses/by/4.0/nc", None),
+    ("https://creativecommons.org/licenses/by/3.0/nd/legalcode", None),
+    ("https://creativecommons.org/licenses/by/4.0/noncommercial", None),
     ("https://creativecommons.org.example.org/licenses/by/4.0/", None),
     ("https://example.org/creativecommons.org/licenses/by/4.0/", None),
     ("https://example.org/?to=http://creativecommons.org/licenses/by/4.0/", None),
@@ -169,3 +187,5 @@ def test_symbols_and_satisfied() -> None:
     assert satisfied("MIT OR CC-BY-4.0", {"cc-by-4.0"})
     assert not satisfied("MIT AND CC-BY-4.0", {"cc-by-4.0"})
     assert not satisfied("", {"mit"})
+    assert satisfied("MIT WITH LLVM-exception", {"mit"})
+    assert not satisfied("MIT WITH Commons-Clause", {"mit"})

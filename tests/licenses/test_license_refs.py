@@ -32,6 +32,11 @@ def test_every_id_in_the_package_resolves() -> None:
     assert not unknown
 
 
+@pytest.mark.parametrize("id", ["LicenseRef-CC-BY-4.0-NC", "LicenseRef-CC-BY-4.0", "CC-BY-3.0-US"])
+def test_what_is_no_id_of_medvlm_has_no_text(id: str) -> None:
+    assert resolve(id) is None
+
+
 @pytest.mark.parametrize("id", OWN)
 def test_own_ids_are_needed_and_have_an_address(id: str) -> None:
     spdx = {key.lower() for key in license_expression.get_spdx_licensing().known_symbols}

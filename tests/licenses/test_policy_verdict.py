@@ -47,7 +47,7 @@ CONDITIONAL = {field: {"value": "conditional"} for field in ("commercial_use", "
         (TINY, {"LicenseRef-all-rights-reserved": 1, "CC0-1.0": 9}, "no", "no", "none: private use only"),
         (TINY, {"LicenseRef-PMC-TDM": 1}, "no", "no", "none: private use only"),
         (PALIGEMMA, {"CC-BY-4.0": 3}, "conditional", "conditional", GEMMA),
-        (PALIGEMMA, {"CC-BY-NC-4.0": 3}, "no", "conditional", GEMMA),
+        (PALIGEMMA, {"CC-BY-NC-4.0": 3}, "no", "conditional", f"{GEMMA}, for non-commercial use only"),
         (get("CheXagent-2"), {"CC0-1.0": 1}, "no", "no", "none: private use only"),
         (get("LLaVA-Med v1.0"), {"CC0-1.0": 1}, "no", "no", "none: private use only"),
         (get("SigLIP"), {"CC0-1.0": 1}, "conditional", "conditional", "Apache-2.0"),
@@ -106,13 +106,18 @@ def test_clashing_terms_are_reported_and_not_resolved() -> None:
         (TINY, {"CC-BY-SA-4.0": 1, "CC-BY-NC-SA-4.0": 1}),
         (PALIGEMMA, {"CC-BY-SA-4.0": 1}),
         (licensed("MIT", "GPL-3.0-only"), {"CC-BY-SA-4.0": 1}),
+        # Version 1.0 lets nothing go under a later one.
+        (TINY, {"CC-BY-SA-1.0": 1, "CC-BY-SA-4.0": 1}),
+        (TINY, {"ODbL-1.0": 1, "CC-BY-SA-4.0": 1}),
     ):
         found = verdict(base, data)
         assert found.may_share == "unknown"
         assert any("each ask for their own terms" in line for line in found.reasons)
 
 
-@pytest.mark.parametrize("open_license", ["CC-BY-SA-4.0", "LicenseRef-CC-BY-SA-unversioned", "GPL-3.0-only"])
+@pytest.mark.parametrize(
+    "open_license", ["CC-BY-SA-4.0", "LicenseRef-CC-BY-SA-unversioned", "GPL-3.0-only", "ODbL-1.0"]
+)
 @pytest.mark.parametrize("closed", ["CC-BY-NC-4.0", "LicenseRef-CC-BY-NC-unversioned"])
 def test_share_alike_and_noncommercial_clash(open_license: str, closed: str) -> None:
     found = verdict(TINY, {open_license: 1, closed: 1})
@@ -135,6 +140,14 @@ def test_share_alike_and_noncommercial_clash(open_license: str, closed: str) -> 
         (licensed("MIT", "Apache-2.0 OR CC-BY-NC-4.0"), {"CC0-1.0": 1}, "yes", "yes", "Apache-2.0 OR CC-BY-NC-4.0"),
         (TINY, {"CC-BY-NC-SA-4.0 OR CC-BY-4.0": 1}, "yes", "yes", "Apache-2.0"),
         (TINY, {"CC-BY-SA-4.0 OR CC-BY-NC-ND-4.0": 1}, "yes", "conditional", "CC-BY-SA-4.0"),
+        # Databases under share-alike.
+        (TINY, {"ODbL-1.0": 1}, "yes", "conditional", "ODbL-1.0"),
+        (TINY, {"CDLA-Sharing-1.0": 1}, "yes", "conditional", "CDLA-Sharing-1.0"),
+        # What is written behind the version is no port, and not plain CC BY.
+        *(
+            (TINY, {id: 1}, "unknown", "unknown", "none yet: an input's license is unknown or two of them clash")
+            for id in ("CC-BY-4.0-NC", "CC-BY-3.0-nd", "MIT WITH Commons-Clause")
+        ),
         (TINY, {"CC-BY-4.0 AND (CC-BY-NC-4.0 OR CC-BY-ND-4.0)": 1}, "conditional", "no", "none: private use only"),
         # Every family of model licenses.
         *(
@@ -173,7 +186,8 @@ def test_rules_of_the_table(base: Entry, data: dict[str, int], use: str, share: 
         ("LicenseRef-scancode-llama-3.1-license-2024", ["700 million", '"Built with Llama"', 'name with "Llama"']),
         ("LicenseRef-scancode-llama-3.2-license-2024", ["European Union"]),
         ("LicenseRef-scancode-bigscience-open-rail-m", ["use restrictions"]),
-        ("LicenseRef-Qwen-Research", ["non-commercial", '"Built with Qwen"']),
+        ("LicenseRef-Qwen-Research", ["non-commercial", '"Built with Qwen"', "copy of the license", "NOTICE"]),
+        ("LicenseRef-OPT-175B", ["non-commercial", "copy of the license", "NOTICE"]),
         ("LicenseRef-PhysioNet-credentialed", ["private", "online services"]),
         ("GPL-3.0-only", ["offer the source"]),
         ("CC-BY-4.0", ["attribution file"]),
@@ -203,6 +217,15 @@ def test_what_forbids_is_named_and_only_that() -> None:
     assert verdict(None, {"": 1}).forbids == [], "unknown forbids nothing, and permits nothing"
     forbidding = verdict(get("facebook/opt-350m"), {"CC0-1.0": 1}).forbids
     assert forbidding[0] == "weights of OPT: LicenseRef-OPT-175B: forbids commercial use"
+
+
+def test_a_choice_within_a_license_stays_in_brackets() -> None:
+    bases = {"a": licensed("MIT", "Apache-2.0 OR MIT"), "b": model_named("b", "BSD-3-Clause")}
+    assert verdict_of_parts(bases, {"CC0-1.0": 1}).license == "(Apache-2.0 OR MIT) AND BSD-3-Clause"
+
+
+def model_named(name: str, weights: str) -> Entry:
+    return licensed("MIT", weights).model_copy(update={"name": name})
 
 
 def test_data_that_is_not_prepared_yet_is_unknown() -> None:
