@@ -99,14 +99,14 @@ def check(
     found = checking.check(target)
     if bom is not None and found.kind != "run":
         raise UsageError(f"--bom: {target} is a {found.kind}; a bill of materials is written of a run")
-    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(checking.lines(found)))
     if bom is not None:
         from medvlm.licenses.bom import write
         from medvlm.runs import open_run
 
         write(open_run(target), bom)
-        if not as_json:
-            say(f"bill of materials: {bom}", quiet)
+    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(checking.lines(found)))
+    if bom is not None and not as_json:
+        say(f"bill of materials: {bom}", quiet)
     if require is not None:
         checking.require(found, require, accept_conditions)
 

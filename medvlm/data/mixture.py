@@ -17,7 +17,7 @@ from medvlm.recipe.models import DataPart
 
 _TEXT_COLUMNS = (
     "id", "task", "prompt", "target", "language", "finding", "group", "license", "commercial_use", "modality",
-    "answer_type", "question_type", "source", "organ", "choices",
+    "answer_type", "question_type", "source", "organ", "choices", "license_scope", "third_party",
 )  # fmt: skip
 
 
@@ -129,8 +129,16 @@ class Rows:
         return decode(self.encoded(row), str(self.texts[row]["id"]))
 
     def licenses(self) -> Counter[str]:
-        """Count the rows by license; "unknown" where none is stated."""
-        return Counter(str(text.get("license") or "unknown") for text in self.texts)
+        """Count the rows by license; "unknown" where none is stated.
+
+        An article's license gives nothing of a third party's picture in it: unknown, unless the figure has its own.
+        """
+        return Counter(
+            "unknown"
+            if text.get("third_party") and text.get("license_scope") != "figure"
+            else text.get("license") or "unknown"
+            for text in self.texts
+        )
 
 
 def _arrow(shards: Sequence[Path]) -> Any:

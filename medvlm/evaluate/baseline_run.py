@@ -119,9 +119,7 @@ def _facts(recipe: Recipe, data: list[dict[str, Any]], trained_on: Sequence[str]
     from medvlm.train.loop import versions
 
     located = locate_parts(recipe.model)
-    entries = {name: registry.find(name) for name in recipe.model.parts.values()}
-    verdict = policy.verdict_of_parts(entries, {}).as_dict()
-    (entry,) = entries.values()
+    entries = {name: registry.of_model(name) for name in recipe.model.parts.values()}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "schema": 1,
@@ -136,8 +134,8 @@ def _facts(recipe: Recipe, data: list[dict[str, Any]], trained_on: Sequence[str]
         "versions": versions(),
         "data": data,
         "trained_on": list(trained_on),
-        # Nothing was trained, so what holds is what the registry says of the model itself.
-        "license": verdict | {"commercial_use": entry.commercial_use if entry else "unknown"},
+        # Nothing was trained, so what holds is what follows for the model itself.
+        "license": policy.verdict_of_parts(entries, None).as_dict(),
         "model": {
             "id": recipe.model.label,
             "parts": recipe.model.parts,

@@ -6,13 +6,14 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medvlm.data import credits
 from medvlm.errors import InputError, LicenseError
-from medvlm.licenses import expressions, registry
+from medvlm.io import stable_hash
+from medvlm.licenses import expressions, policy, registry
 from medvlm.licenses.registry import Entry
 from medvlm.models.locate import locate
 from medvlm.runs import Run, open_run
@@ -44,6 +45,12 @@ _NOTICES = {
     "licenseref-scancode-llama-4-license-2025": (
         "Llama 4 is licensed under the Llama 4 Community License, Copyright © Meta Platforms, Inc. All Rights Reserved."
     ),
+    "licenseref-opt-175b": (
+        "OPT-175B is licensed under the OPT-175B license, Copyright (c) Meta Platforms, Inc. All Rights Reserved."
+    ),
+    "licenseref-qwen-research": (
+        "Qwen is licensed under the Qwen RESEARCH LICENSE AGREEMENT, Copyright (c) Alibaba Cloud. All Rights Reserved."
+    ),
 }
 
 _HUB_IDS = {
@@ -70,10 +77,7 @@ class Rights:
     @property
     def licenses(self) -> Counter[str]:
         """Count the rows of all data sets by license."""
-        total: Counter[str] = Counter()
-        for part in self.data:
-            total.update(part.get("licenses", {}))
-        return total
+        return licenses_of(self.data)
 
     @property
     def forbidden(self) -> str | None:
@@ -98,36 +102,68 @@ _WORDS = {"no": "forbidden", "unknown": "not known to be allowed"}
 
 
 def of_run(run: Run) -> Rights:
-    """Return the rights in a run's model, by today's registry; where an earlier stage is gone, by that of training."""
-    from medvlm.train.group import rights
+    """Return the rights in a run's model, by today's registry; unknown where an earlier stage is gone.
 
-    recipe, facts = run.recipe(), run.facts()
+    Raises:
+        InputError: as `data_of`.
+    """
     found = stages(run)
-    counts: Counter[str] = Counter()
-    for part in data_of([run]):
-        counts.update(part.get("licenses", {}))
-    try:
-        verdict = rights(recipe, counts)
-    except InputError:
-        verdict = dict(facts["license"])
-    names = dict.fromkeys(name for stage in found for name in stage.recipe().model.parts.values())
-    return Rights(verdict, {name: registry.find(name) for name in names}, data_of(found))
+    bases, data = bases_of(found), data_of(found)
+    verdict = policy.verdict_of_parts(bases, licenses_of(data), gone=lost(found))
+    return Rights(verdict.as_dict(), bases, data)
+
+
+def bases_of(runs: Iterable[Run]) -> dict[str, Entry | None]:
+    """Return what the runs' recipes call each part of their bases -> its registry entry."""
+    names = dict.fromkeys(name for run in runs for name in run.recipe().model.parts.values())
+    return {name: registry.of_model(name) for name in names}
 
 
 def data_of(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """Return what run.json says of each data set that the runs were trained on, each once.
 
+    Other tasks of the same folder are other rows, with licenses of their own.
+
     Raises:
-        InputError: a run.json holds no list of data sets where it should.
+        InputError: a run.json holds no list of data sets where it should, or counts that are none.
     """
-    found: dict[Any, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        listed = run.facts().get("data") or []
+        # It was trained on something.
+        none = {"path": f"{run.path}: not recorded", "fingerprint": "", "rows": 0, "licenses": {"unknown": 1}}
+        listed = run.facts().get("data") or [none]
         for part in listed if isinstance(listed, list) else [None]:
             if not isinstance(part, dict) or not isinstance(part.get("licenses") or {}, dict):
                 raise InputError(f"{run.path}/run.json: damaged: data is no list of data sets; name another run")
-            found[part.get("fingerprint") or part.get("path")] = part
+            counts = part.get("licenses") or {}
+            for license, count in counts.items():
+                if not _is_count(count):
+                    raise InputError(f"{run.path}/run.json: damaged: {count!r} rows of {license}; name another run")
+            rows = stable_hash([part.get("fingerprint") or part.get("path"), part.get("tasks"), counts])
+            found.setdefault(rows, part)
     return list(found.values())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def licenses_of(data: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Count the rows of data sets by license; rows whose license was not recorded are "unknown".
+
+    Args:
+        data: what run.json says of each.
+    """
+    total: Counter[str] = Counter()
+    for part in data:
+        said, rows = part.get("licenses"), part.get("rows")
+        counts = {str(key): n for key, n in said.items() if _is_count(n)} if isinstance(said, dict) else {}
+        # A data set that says nothing at all of its rows has some.
+        missing = (rows if _is_count(rows) else 0 if counts else 1) - sum(counts.values())
+        total.update(counts)
+        if missing > 0:
+            total["unknown"] += missing
+    return total
 
 
 def stages(run: Run) -> list[Run]:
@@ -140,6 +176,17 @@ def stages(run: Run) -> list[Run]:
         except InputError:
             break
     return found
+
+
+def lost(found: Sequence[Run]) -> list[str]:
+    """Return the run that the earliest of a run's stages started from, if it is gone.
+
+    Args:
+        found: of `stages`.
+    """
+    start = found[-1].recipe().model.start
+    # A run that starts, over others, from itself: none of them is gone.
+    return [start] if start is not None and start not in [one.recipe().model.start for one in found[:-1]] else []
 
 
 def check_push(rights: Rights, missing_credits: list[str]) -> None:
@@ -176,7 +223,7 @@ def write_credits(rights: Rights, folder: Path) -> list[str]:
     missing = []
     for number, part in enumerate(rights.data):
         source = Path(part["path"]) / credits.NAME
-        needed = [name for name in part.get("licenses", {}) if _asks_for_names(name)]
+        needed = [name for name in part.get("licenses") or {} if _asks_for_names(name)]
         if source.is_file() and _same(Path(part["path"]), part["fingerprint"]):
             target = folder / CREDITS / f"{number}-{Path(part['path']).name}.tsv"
             target.parent.mkdir(exist_ok=True)
@@ -190,9 +237,7 @@ def write_credits(rights: Rights, folder: Path) -> list[str]:
 
 
 def _asks_for_names(license: str) -> bool:
-    from medvlm.licenses.policy import verdict
-
-    return any("attribution file" in line for line in verdict(None, {license: 1}).obligations)
+    return any("attribution file" in line for line in policy.verdict(None, {license: 1}).obligations)
 
 
 def _same(folder: Path, fingerprint: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvlm.errors import InputError, MedvlmError, MissingExtraError
+from medvlm.errors import InputError, MedvlmError, MissingExtraError, UsageError
 from medvlm.export.rights import data_of, stages
 from medvlm.io import sha256_file, stable_hash, write_text
 from medvlm.licenses import check, expressions, model_card, registry
@@ -49,14 +49,34 @@ def write(run: Run, path: Path | str) -> None:
 
     Args:
         run: finished; its bases are hashed where they are at hand.
-        path: of the JSON file, which is replaced.
+        path: of the JSON file; a bill of materials that is there is replaced.
 
     Raises:
         InputError: the run's facts are damaged.
+        UsageError: as `check_place`.
         MedvlmError: what was built does not satisfy CycloneDX's schema.
         MissingExtraError: cyclonedx-python-lib's validator is not installed.
     """
+    check_place(Path(path))
     write_text(path, text(run))
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a bill of materials may be written at a path.
+
+    Raises:
+        UsageError: it is a folder, or a file that is no bill of materials.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder; name a file for the bill of materials, such as {path / 'bom.json'}")
+    if not path.exists():
+        return
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        old = None
+    if not isinstance(old, dict) or old.get("bomFormat") != "CycloneDX":
+        raise UsageError(f"{path}: there already, and no bill of materials; name another file, or remove it")
 
 
 def text(run: Run) -> str:
@@ -153,7 +173,7 @@ def _bases(run: Run, facts: Mapping[str, Any]) -> Iterator[Component]:
     said = facts.get("model") or {}
     parts = said.get("parts") or run.recipe().model.parts
     for role, name in parts.items():
-        entry = registry.find(name)
+        entry = registry.of_model(name)
         kept = (said.get("weights") or {}).get(role)
         revision = said.get("revision") if role == "model" else None
         path = _at_hand(name, revision, kept)
@@ -228,6 +248,7 @@ def _data(run: Run) -> Iterator[Component]:
         said = {
             "fingerprint": part.get("fingerprint"),
             "rows": part.get("rows"),
+            "tasks": ", ".join(part.get("tasks") or []) or None,
             "weight": part.get("weight"),
             "synthetic": part.get("synthetic"),
             **{f"rows:{license or 'none stated'}": count for license, count in counts.items()},

@@ -7,8 +7,9 @@ prepared yet is unknown, and so is a run that is gone. Bookkeeping, not legal ad
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,15 +82,16 @@ def check(target: str) -> Check:
         UsageError: nothing has that name.
     """
     path = Path(target)
-    if (path / "run.json").is_file():
+    # `os.path` takes a name that no file system takes (too long, say) for one that is not there.
+    if os.path.isfile(path / "run.json"):
         return Check(target, "run", [_of_run(open_run(target))])
-    if (path / "manifest.json").is_file():
+    if os.path.isfile(path / "manifest.json"):
         return Check(target, "data set", [_of_data(path)])
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{target}: neither a run (no run.json) nor a prepared data set (no manifest.json)")
     if path.suffix in (".yaml", ".yml") or target in _recipes():
         return Check(target, "recipe", list(_of_recipe(target)))
-    if (RUNS / target).is_dir():
+    if os.path.isdir(RUNS / target):
         return Check(target, "run", [_of_run(open_run(target))])
     entry = registry.find(target)
     if entry is None:
@@ -168,70 +170,60 @@ def _finding(name: str, what: str, items: list[Input], conflicts: list[str], lic
 
 def _of_parts(
     name: str,
-    names: Iterable[str],
+    parts: Mapping[str, registry.Entry | None],
     data: Mapping[str, int] | None,
-    not_prepared: list[str],
+    not_prepared: Sequence[str] = (),
     gone: Iterable[str] = (),
 ) -> Finding:
-    """Return what follows for the model made of the named parts and trained on the data."""
-    parts = {part: registry.find(part) for part in names}
-    lost = [Input("weights", f"run {run} that it starts from", "gone", "unknown", "unknown") for run in gone]
-    items = [*lost, *policy.inputs(parts, data, not_prepared)]
+    """Return what follows for the model made of the parts and trained on the data."""
+    items = policy.inputs(parts, data, not_prepared, gone)
     what = ("the model as it is: " if data is None else "a model fine-tuned from ") + " + ".join(parts)
     licenses = [*(entry.weights_license for entry in parts.values() if entry), *(data or {})]
     return _finding(name, what, items, policy.conflicts(parts), licenses)
 
 
 def _of_run(run: Run) -> Finding:
-    from medvlm.export.rights import data_of, stages
+    from medvlm.export.rights import bases_of, data_of, licenses_of, lost, stages
 
     facts = run.facts()
     if facts.get("kind") == "baseline":
         named = facts.get("model", {}).get("parts") or run.recipe().model.parts
-        return _of_parts(str(run.path), named.values(), None, [])
+        return _of_parts(str(run.path), {name: registry.of_model(name) for name in named.values()}, None)
     found = stages(run)
-    names = dict.fromkeys(name for stage in found for name in stage.recipe().model.parts.values())
-    counts: Counter[str] = Counter()
-    for part in data_of(found):
-        counts.update(part.get("licenses") or {})
-    # The last that is there still names one: that run is gone.
-    start = found[-1].recipe().model.start
-    return _of_parts(str(run.path), names, counts, [], [start] if start else [])
+    return _of_parts(str(run.path), bases_of(found), licenses_of(data_of(found)), gone=lost(found))
 
 
 def _of_recipe(target: str) -> Iterator[Finding]:
     from medvlm.recipe import load_members
 
     members = load_members(target)
-    names: dict[str, None] = {}
+    parts: dict[str, registry.Entry | None] = {}
     counts: Counter[str] = Counter()
     missing: dict[str, None] = {}
+    gone: dict[str, None] = {}
     for name, recipe in members.members:
         if members.kind != "stages":
-            names, counts, missing = {}, Counter(), {}
-        names |= dict.fromkeys(recipe.model.parts.values())
+            parts, counts, missing, gone = {}, Counter(), {}, {}
+        parts |= {part: registry.of_model(part) for part in recipe.model.parts.values()}
         prepared, absent = _data_of(recipe)
         counts += prepared
         missing |= dict.fromkeys(absent)
-        gone = []
         if recipe.model.start is not None:
-            gone = _add_start(recipe.model.start, names, counts)
-        yield _of_parts(name, list(names), counts, list(missing), gone)
+            gone |= dict.fromkeys(_add_start(recipe.model.start, parts, counts))
+        yield _of_parts(name, parts, counts, list(missing), gone)
 
 
-def _add_start(start: str, names: dict[str, None], counts: Counter[str]) -> list[str]:
-    """Add the bases and data of the run that a recipe starts from; return its name where it is not there."""
-    from medvlm.export.rights import data_of, stages
+def _add_start(start: str, parts: dict[str, registry.Entry | None], counts: Counter[str]) -> list[str]:
+    """Add the bases and data of the run that a recipe starts from; return what of it, or before it, is not there."""
+    from medvlm.export.rights import bases_of, data_of, licenses_of, lost, stages
 
     try:
         found = stages(open_run(start))
     except InputError:
         return [start]
-    for stage in found:
-        names |= dict.fromkeys(stage.recipe().model.parts.values())
-    for part in data_of(found):
-        counts.update(part.get("licenses") or {})
-    return []
+    parts |= bases_of(found)
+    counts.update(licenses_of(data_of(found)))
+    return lost(found)
 
 
 def _data_of(recipe: Recipe) -> tuple[Counter[str], list[str]]:
@@ -265,7 +257,7 @@ def _of_data(path: Path) -> Finding:
 
 def _of_entry(entry: registry.Entry) -> Finding:
     if entry.kind != "data":
-        return _of_parts(entry.name, [entry.name], None, [])
+        return _of_parts(entry.name, {entry.name: entry}, None)
     license = entry.data_license or ""
     share = expressions.most_restrictive(terms.of(key, "data").share for key in terms.chosen(license, "data"))
     items = [Input("data", f"data set {entry.name}", license, expressions.commercial_use(license), share)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar, get_args
@@ -266,6 +267,19 @@ def find(name_or_hub_id: str) -> Entry | None:
             return entry
     owners = [entry for entry in _entries() if entry.repo and entry.repo.lower() == key]
     return owners[0] if len(owners) == 1 else None
+
+
+def of_model(id: str) -> Entry | None:
+    """Return the entry of a base as recipes name it: by hub id alone, and none for what is a folder or file here.
+
+    Whose weights lie in a folder nobody can tell from its name.
+    """
+    from medvlm.models.locate import TINY_BASE, TINY_RANDOM
+
+    if id not in (TINY_BASE, TINY_RANDOM) and os.path.exists(os.path.expanduser(id)):
+        return None
+    key = id.strip().lower()
+    return next((entry for entry in _entries() if key in (hub_id.lower() for hub_id in entry.hub_ids)), None)
 
 
 def get(name_or_hub_id: str) -> Entry:

@@ -244,18 +244,12 @@ def rights(recipe: Recipe, data: Mapping[str, int], before: Mapping[str, int] | 
         data: training rows by license.
         before: those of stages that are not trained yet, for a plan.
     """
-    total = Counter(data) + Counter(before or {})
-    names = list(recipe.model.parts.values())
-    start, seen = recipe.model.start, set[str]()
-    while start is not None and start not in seen:
-        seen.add(start)
-        run = open_run(start)
-        for part in run.facts().get("data", []):
-            total += Counter(part.get("licenses", {}))
-        earlier = run.recipe().model
-        names += earlier.parts.values()
-        start = earlier.start
-    return policy.verdict_of_parts({name: registry.find(name) for name in names}, total).as_dict()
+    from medvlm.export.rights import bases_of, data_of, licenses_of, lost, stages
+
+    found = stages(open_run(recipe.model.start)) if recipe.model.start is not None else []
+    total = Counter(data) + Counter(before or {}) + licenses_of(data_of(found))
+    parts = {name: registry.of_model(name) for name in recipe.model.parts.values()} | bases_of(found)
+    return policy.verdict_of_parts(parts, total, gone=lost(found) if found else []).as_dict()
 
 
 def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Recipe, Any, dict[str, Any]]]:

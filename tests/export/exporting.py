@@ -57,4 +57,5 @@ def picture() -> None:
 def with_data(data: Path, license: str) -> dict[str, object]:
     """run.json of a run trained on this data under this license."""
     fingerprint = DataFolder.open(str(data)).fingerprint()
-    return {"data.0.path": str(data), "data.0.fingerprint": fingerprint, "data.0.licenses": {license: 2}}
+    told = {"path": str(data), "fingerprint": fingerprint, "rows": 2, "licenses": {license: 2}}
+    return {f"data.0.{key}": value for key, value in told.items()}

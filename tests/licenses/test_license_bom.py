@@ -15,7 +15,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-from medvlm.errors import InputError, MedvlmError
+from medvlm.errors import InputError, MedvlmError, UsageError
+from medvlm.export.rights import card_license, notices, of_run
 from medvlm.io import write_json
 from medvlm.licenses import bom, model_card
 from medvlm.models.locate import weights_fingerprint
@@ -215,3 +216,32 @@ def test_what_is_damaged_is_told_and_nothing_is_written(
     with pytest.raises(InputError, match="finished is no time"):
         bom.write(Run(make_run("late", finished="yesterday")), out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("content", ['{"schema": 1, "status": "finished"}', "not JSON", None])
+def test_it_replaces_nothing_but_a_bill_of_materials(make_run: MakeRun, tmp_path: Path, content: str | None) -> None:
+    run, path = Run(make_run()), tmp_path / "here"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    with pytest.raises(UsageError, match=r"here: (a folder|there already)"):
+        bom.write(run, path)
+    assert path.is_dir() if content is None else path.read_text() == content
+    bom.write(run, tmp_path / "bom.json")
+    bom.write(run, tmp_path / "bom.json")
+
+
+def test_a_license_with_a_limit_beside_it_is_not_the_license_alone(make_run: MakeRun) -> None:
+    run = make_run(base="google/paligemma-3b-pt-448", licenses={"CC-BY-NC-4.0": 3})
+    rights = of_run(Run(run))
+    assert rights.verdict["license"] == "LicenseRef-scancode-gemma-tou-2024-04-01, for non-commercial use only"
+    assert card_license(rights.verdict)["license"] == "other"
+    assert "licenses" not in built(run)["metadata"]["component"]
+
+
+@pytest.mark.parametrize("license", ["LicenseRef-OPT-175B", "LicenseRef-Qwen-Research"])
+def test_notices_that_licenses_ask_for(license: str) -> None:
+    (text,) = notices([license])
+    assert "is licensed under the" in text
+    assert "All Rights Reserved." in text

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prepared import write_folder
 
+from medvlm.data.mixture import Mixture
+from medvlm.data.sources.phantom.base_grammar import base_samples
 from medvlm.errors import InputError, LicenseError, UsageError
+from medvlm.export.rights import data_of, of_run
+from medvlm.licenses import registry
 from medvlm.licenses.check import Finding, check, lines, require
+from medvlm.recipe.load import check as check_recipe
+from medvlm.recipe.models import DataPart
+from medvlm.runs import Run
+from medvlm.train.group import rights
 
 MakeRun = Callable[..., Path]
 GEMMA = "google/paligemma-3b-pt-448"
@@ -59,6 +71,78 @@ def test_an_earlier_stage_counts_and_a_lost_one_is_unknown(make_run: MakeRun, tm
     lost = only(make_run("third", start=tmp_path / "runs" / "gone"))
     assert (lost.verdict.commercial_use, lost.verdict.may_share) == ("unknown", "unknown")
     assert "gone" in lost.verdict.reasons[0]
+    shutil.rmtree(first)
+    assert only(second).verdict.commercial_use == "unknown"
+    recorded = of_run(Run(second)).verdict
+    assert (recorded["commercial_use"], recorded["may_share"]) == ("unknown", "unknown")
+
+
+def test_a_recipe_from_a_run_whose_own_start_is_gone(make_run: MakeRun, tmp_path: Path, mixed_data: Path) -> None:
+    second = make_run("second", start=tmp_path / "runs" / "gone")
+    path = tmp_path / "more.yaml"
+    stages = f"- {{name: a, model: {{start: {second}}}}}\n- {{name: b, model: {{start: {make_run('other')}}}}}\n"
+    path.write_text(f"name: more\nmodel: {{id: medvlm/tiny-base}}\ndata: [{{path: {mixed_data}}}]\nstages:\n{stages}")
+    for finding in check(str(path)).findings:
+        assert any("runs/gone that it starts from: gone" in line for line in finding.verdict.reasons), finding.name
+
+
+def test_one_folder_twice_by_task_counts_twice(make_run: MakeRun) -> None:
+    common = {"path": "data/m", "fingerprint": "a" * 64}
+    closed = {**common, "rows": 5, "tasks": ["caption"], "licenses": {"CC-BY-NC-4.0": 5}}
+    free = {**common, "rows": 7, "tasks": ["vqa"], "licenses": {"CC0-1.0": 7}}
+    run = make_run(data=[closed, free])
+    assert only(run).verdict.commercial_use == "no"
+    assert of_run(Run(run)).licenses == {"CC-BY-NC-4.0": 5, "CC0-1.0": 7}
+    assert [part["licenses"] for part in data_of([Run(run), Run(run)])] == [{"CC-BY-NC-4.0": 5}, {"CC0-1.0": 7}]
+    second = make_run("second", data=[free], start=make_run("first", data=[closed]))
+    assert only(second).verdict.commercial_use == "no"
+
+
+@pytest.mark.parametrize("other", [{}, {"licenses": None}, {"licenses": {"CC0-1.0": 3}}])
+def test_rows_without_a_recorded_license_are_unknown_beside_others(make_run: MakeRun, other: dict[str, Any]) -> None:
+    known = {"path": "data/a", "fingerprint": "a" * 64, "rows": 5, "licenses": {"CC0-1.0": 5}}
+    run = make_run(data=[known, {"path": "data/b", "fingerprint": "b" * 64, "rows": 800, **other}])
+    assert (only(run).verdict.commercial_use, only(run).verdict.may_share) == ("unknown", "unknown")
+    later = check_recipe(
+        {"name": "x", "model": {"id": "medvlm/tiny-base", "start": str(run)}, "data": [{"path": "d"}]}, ""
+    )
+    assert rights(later, {"CC0-1.0": 2})["commercial_use"] == "unknown"
+    silent = make_run("silent", data=None)
+    assert only(make_run("after", start=silent)).verdict.commercial_use == "unknown"
+
+
+@pytest.mark.parametrize("count", [None, "5", -1, 5.0, True])
+def test_counts_that_are_none_are_told(make_run: MakeRun, count: Any) -> None:
+    run = make_run(data=[{"path": "d", "rows": 5, "licenses": {"CC-BY-NC-4.0": count, "CC0-1.0": 3}}])
+    with pytest.raises(InputError, match=r"run\.json: damaged: .* rows of CC-BY-NC-4\.0"):
+        check(str(run))
+
+
+def test_a_folder_does_not_get_the_rights_of_what_it_is_called(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LXMERT", "HuggingFaceTB/SmolLM2-135M", "medvlm/tiny-base"):
+        Path(name).mkdir(parents=True)
+    assert registry.find("LXMERT") is not None
+    assert registry.of_model("LXMERT") is None
+    assert registry.of_model("HuggingFaceTB/SmolLM2-135M") is None
+    assert registry.of_model("medvlm/tiny-base") is not None, "the packaged base is what this name means, always"
+    run = make_run(base="HuggingFaceTB/SmolLM2-135M", licenses={"CC0-1.0": 1})
+    assert only(run).verdict.commercial_use == "unknown"
+    assert of_run(Run(run)).verdict["commercial_use"] == "unknown"
+
+
+def test_what_a_third_party_owns_is_not_under_the_license_of_its_article(tmp_path: Path) -> None:
+    rows = [next(iter(base_samples(3, index))) for index in range(2)]
+    common = {"license": "CC-BY-4.0", "commercial_use": "yes", "third_party": True}
+    borrowed = dataclasses.replace(rows[0], **common, license_scope="article")
+    licensed = dataclasses.replace(rows[1], **common, license_scope="figure")
+    write_folder(tmp_path / "both", {"train": [borrowed, licensed]})
+    write_folder(tmp_path / "own", {"train": [licensed]})
+    assert Mixture([DataPart(path=str(tmp_path / "both"))], "train", 0).licenses() == {"unknown": 1, "CC-BY-4.0": 1}
+    assert only(tmp_path / "both").verdict.commercial_use == "unknown"
+    assert only(tmp_path / "own").verdict.commercial_use == "yes"
 
 
 def test_a_baseline_is_judged_without_data(make_run: MakeRun) -> None:
@@ -139,6 +223,8 @@ def test_a_system_of_the_registry(name: str, use: str, share: str) -> None:
 def test_targets_that_are_none(tmp_path: Path, make_run: MakeRun) -> None:
     with pytest.raises(UsageError, match='did you mean "paligemma448"'):
         check("paligema448")
+    with pytest.raises(UsageError, match="is no run, recipe"):
+        check("x" * 300)
     with pytest.raises(InputError, match=r"no run\.json"):
         check(str(tmp_path))
     with pytest.raises(InputError, match="data is no list of data sets"):
