@@ -331,13 +331,17 @@ def _licenses(manifest: Mapping[str, Any]) -> str:
 
 def _models(manifest: Mapping[str, Any]) -> str:
     """Return what a model trained on all of it may, by the rules that a report and a model's card go by."""
-    found = policy.verdict_of_parts({}, manifest["licenses"])
+    counts, licenses = manifest["counts"], Counter(manifest["licenses"])
+    # Their article's license gives nothing of a third party's picture.
+    licenses["unknown"] += counts.get("third_party_without_license", counts["third_party"].get("yes", 0))
+    found = policy.verdict_of_parts({}, licenses)
+    open_questions = found.reasons if "unknown" in (found.commercial_use, found.may_share) else []
     follows = (
         f"As far as this data goes: commercial use **{found.commercial_use}**, passing the model on "
         f"**{found.may_share}**. The license of the base model counts too; `medvlm licenses check RECIPE` says what "
         "follows from both."
     )
-    parts = [follows, _bullets([*found.forbids, *found.obligations]), found.notice]
+    parts = [follows, _bullets([*found.forbids, *open_questions, *found.obligations]), found.notice]
     return "\n\n".join(part for part in parts if part)
 
 

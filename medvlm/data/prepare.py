@@ -431,6 +431,7 @@ def _manifest(asked: Request, merged: Merged) -> dict[str, Any]:
             "groups": merged.groups.total(),
             "duplicate_images": merged.duplicate_images,
             "near_duplicates": merged.near_duplicates,
+            "third_party_without_license": merged.borrowed,
             "split": {split: merged.samples[split] for split in SPLITS if merged.samples[split]},
             "groups_by_split": {split: merged.groups[split] for split in SPLITS if merged.groups[split]},
             **{name: dict(_ranked(counter)) for name, counter in merged.counts.items()},

@@ -151,6 +151,8 @@ class Merged:
     statuses: Counter[str] = dataclasses.field(default_factory=Counter)
     """Units by what became of them."""
     drops: Counter[str] = dataclasses.field(default_factory=Counter)
+    borrowed: int = 0
+    """Samples with a picture of a third party under no license of its own, only its article's."""
     duplicate_images: int = 0
     near_duplicates: int = 0
     split_hash: str = ""
@@ -283,6 +285,8 @@ def _route(
     for name, counter in merged.counts.items():
         values = batch.column(name).to_pylist()
         counter.update(_label(values[row]) for row in np.flatnonzero(kept).tolist())
+    scopes, third = (batch.column(name).to_pylist() for name in ("license_scope", "third_party"))
+    merged.borrowed += sum(bool(third[row]) and scopes[row] != "figure" for row in np.flatnonzero(kept).tolist())
     weights = batch.column("_payload").to_pylist()
     table = _with_duplicates(batch, first, verdict)
     for number, split in enumerate(SPLITS):

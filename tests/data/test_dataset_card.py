@@ -82,6 +82,19 @@ def test_what_a_model_trained_on_it_may(tmp_path: Path, license: str, use: str, 
     assert said in part
 
 
+def test_pictures_of_third_parties_and_open_questions(tmp_path: Path) -> None:
+    borrowed = sample("g", 0, 0, license="CC-BY-4.0", third_party=True, license_scope="article")
+    own = sample("h", 0, 1, license="CC-BY-4.0", third_party=True, license_scope="figure")
+    both = card(tmp_path / "both", FakeSource(2, special={0: [borrowed], 1: [own]})).text
+    assert "commercial use **unknown**" in both
+    assert "- training data, 1 sample: unknown: commercial use unknown" in both
+    alone = card(tmp_path / "own", FakeSource(1, special={0: [own]})).text
+    assert "commercial use **yes**" in alone
+    manifest = manifest_of(tmp_path / "clash", {})
+    clash = render({**manifest, "licenses": {"CC-BY-SA-4.0": 3, "CC-BY-NC-4.0": 2}})
+    assert "no one license satisfies both" in clash
+
+
 @pytest.mark.parametrize(("rows", "name"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**7, "n>10M")])
 def test_size_category(rows: int, name: str) -> None:
     assert size_category(rows) == name
