@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medvlm.errors import InputError
+import yaml
+
+from medvlm.errors import InputError, MedvlmError
+from medvlm.export.rights import Rights, licenses_of, of_run
 from medvlm.licenses import expressions, policy, registry
 from medvlm.report.scored import Scored
-from medvlm.report.values import counts, listed, mapping, text, texts
-from medvlm.runs import group_of
+from medvlm.report.values import listed, mapping, text, texts
+from medvlm.runs import Run, group_of
 
 _MARKS = ("run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval")
 
@@ -76,8 +79,8 @@ class DataSet:
 
     @property
     def licenses(self) -> dict[str, int]:
-        """Training samples by license."""
-        return counts(self.facts.get("licenses"))
+        """Training samples by license; "unknown" where it was not recorded."""
+        return dict(licenses_of([self.facts]))
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class RunContext:
     evaluations: list[Evaluation]
     data: list[DataSet]
     problems: list[str] = field(default_factory=list)
+    rights: Rights | None = None
+    """What follows by today's registry, of earlier stages too; None of a baseline, and where the run is damaged."""
 
     @property
     def name(self) -> str:
@@ -112,7 +117,7 @@ class RunContext:
     def parts(self) -> dict[str, registry.Entry | None]:
         """What the base is made of -> its registry entry: one checkpoint, or an image tower and a language model."""
         names = mapping(mapping(self.facts.get("model")).get("parts")).values()
-        return {name: registry.find(name) for name in map(text, names or [self.model_id]) if name}
+        return {name: registry.of_model(name) for name in map(text, names or [self.model_id]) if name}
 
     @property
     def group(self) -> dict[str, Any]:
@@ -132,44 +137,79 @@ class RunContext:
     @property
     def data_licenses(self) -> dict[str, int]:
         """Training samples by license over all data sets; of a baseline, of the data that it answers about."""
-        total: dict[str, int] = {}
-        for part in self.data:
-            for license, count in part.licenses.items():
-                total[license] = total.get(license, 0) + count
-        return total
+        return dict(licenses_of(part.facts for part in self.data))
 
     @property
     def licenses(self) -> dict[str, int]:
         """What the model was trained on here: samples by license over all data sets."""
         return {} if self.baseline else self.data_licenses
 
+    @property
+    def earlier_data(self) -> list[dict[str, Any]]:
+        """What run.json of earlier stages says of data sets that they were trained on."""
+        own = [part.facts for part in self.data]
+        return [part for part in self.rights.data if part not in own] if self.rights else []
+
+    @property
+    def all_licenses(self) -> dict[str, int]:
+        """What the model was trained on here and in earlier stages: samples by license."""
+        return {} if self.baseline else dict(licenses_of([*(part.facts for part in self.data), *self.earlier_data]))
+
+    def base_verdict(self) -> policy.Verdict:
+        """Return what follows for the base model as it is: of a baseline, for the model itself."""
+        return policy.verdict_of_parts(self.parts or {"": None}, None)
+
     def verdict(self) -> policy.Verdict:
-        """Return the verdict that the run recorded, else the one that follows from its inputs.
+        """Return the stricter of the verdict that the run recorded and of the one that follows from its inputs today.
 
-        Of a baseline it is what the registry says of the model itself: nothing was added to it.
+        A recorded one that is damaged counts for nothing.
         """
-        stored = mapping(self.facts.get("license"))
         if self.baseline:
-            return _published(self.parts)
-        if {"commercial_use", "may_share", "license"} <= stored.keys():
-            return policy.Verdict(
-                text(stored["commercial_use"]),
-                text(stored["may_share"]),
-                text(stored["license"]),
-                texts(stored.get("obligations")),
-                texts(stored.get("reasons")),
-                forbids=texts(stored.get("forbids")),
-            )
-        return policy.verdict_of_parts(self.parts or {"": None}, self.licenses)
+            return self.base_verdict()
+        today = policy.Verdict(**self.rights.verdict) if self.rights else self._of_damaged()
+        stored = _stored(mapping(self.facts.get("license")))
+        if stored is None:
+            return today
+        use = expressions.most_restrictive([stored.commercial_use, today.commercial_use])
+        share = expressions.most_restrictive([stored.may_share, today.may_share])
+        for one in (today, stored):
+            if (one.commercial_use, one.may_share) == (use, share):
+                return one
+        stricter = stored if share != today.may_share else today
+        reasons = list(dict.fromkeys([*today.reasons, *stored.reasons]))
+        forbids = list(dict.fromkeys([*today.forbids, *stored.forbids]))
+        return replace(
+            today, commercial_use=use, may_share=share, license=stricter.license, reasons=reasons, forbids=forbids
+        )
+
+    def _of_damaged(self) -> policy.Verdict:
+        """Return what follows from what can be read: a start that may stand in a damaged recipe is unknown."""
+        try:
+            recipe = yaml.safe_load(self.recipe)
+        except (yaml.YAMLError, RecursionError, ValueError):
+            recipe = None
+        start = mapping(mapping(recipe).get("model")).get("start")
+        gone = [text(start)] if start else [] if isinstance(recipe, dict) else ["(recipe.yaml cannot be read)"]
+        return policy.verdict_of_parts(self.parts or {"": None}, self.licenses, gone=gone)
 
 
-def _published(parts: dict[str, registry.Entry | None]) -> policy.Verdict:
-    entries = list(parts.values()) or [None]
-    use = expressions.most_restrictive(entry.commercial_use if entry else "unknown" for entry in entries)
-    share = expressions.most_restrictive(entry.may_share if entry else "unknown" for entry in entries)
-    weights = dict.fromkeys(entry.marked("weights_license") if entry else "unknown" for entry in entries)
-    reasons = [f"sources on {entry.name} conflict: {entry.conflict}" for entry in entries if entry and entry.conflict]
-    return policy.Verdict(use, share, " AND ".join(weights), [], reasons)
+def _stored(said: dict[str, Any]) -> policy.Verdict | None:
+    """Return the verdict that run.json records; None where there is none, or none that means anything."""
+    use, share, license = (said.get(key) for key in ("commercial_use", "may_share", "license"))
+    known = expressions.RESTRICTIVENESS
+    if use not in known or share not in known or not isinstance(license, str):
+        return None
+    obligations, reasons, forbids = (texts(said.get(key)) for key in ("obligations", "reasons", "forbids"))
+    return policy.Verdict(text(use), text(share), license, obligations, reasons, forbids=forbids)
+
+
+def _rights(path: Path, facts: dict[str, Any]) -> Rights | None:
+    if text(facts.get("kind")) == "baseline":
+        return None
+    try:
+        return of_run(Run(path))
+    except MedvlmError:
+        return None
 
 
 def read(path: Path) -> RunContext:
@@ -191,7 +231,7 @@ def read(path: Path) -> RunContext:
     compute = _json(path / "compute.json", trained)
     evaluations = _evaluations(path, problems)
     data = [_data_set(path, mapping(part), problems) for part in listed(facts.get("data"))]
-    return RunContext(path, facts, recipe, steps, compute, evaluations, data, problems)
+    return RunContext(path, facts, recipe, steps, compute, evaluations, data, problems, _rights(path, facts))
 
 
 def _text_file(path: Path, problems: list[str]) -> str:
@@ -244,7 +284,12 @@ def _evaluations(path: Path, problems: list[str]) -> list[Evaluation]:
         scores = _json(folder / "scores.json", own)
         rows = _json_lines(folder / "predictions.jsonl", own)
         problems.extend(f"eval/{folder.name}: {problem}" for problem in own)
-        found.append(Evaluation(folder.name, scores, [_prediction(row) for row in rows if "id" in row]))
+        predictions = [_prediction(row) for row in rows if "id" in row]
+        if isinstance(scores.get("scored_ids"), list):
+            # Others were made too, but are no part of what was scored: beyond a limit, or in the training data.
+            scored = set(texts(scores["scored_ids"]))
+            predictions = [row for row in predictions if row.id in scored]
+        found.append(Evaluation(folder.name, scores, predictions))
     return found
 
 

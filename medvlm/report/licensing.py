@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from medvlm.export.rights import licenses_of
 from medvlm.licenses import registry
 from medvlm.licenses.listing import short
 from medvlm.report.context import RunContext
 from medvlm.report.document import Block, Facts, Section, Table, Text
+from medvlm.report.values import text
 
 
 def license_blocks(run: RunContext) -> Iterator[Block]:
@@ -23,6 +25,10 @@ def license_blocks(run: RunContext) -> Iterator[Block]:
     rights = [*_base_rows(run)]
     for part in run.data if not run.baseline else ():
         rights += [[f"data: {part.title}", license, f"{count:,}"] for license, count in part.licenses.items()]
+    for earlier in run.earlier_data:
+        title = text(earlier.get("title")) or text(earlier.get("path"))
+        counts = licenses_of([earlier]).items()
+        rights += [[f"data of an earlier stage: {title}", license, f"{count:,}"] for license, count in counts]
     yield Table(("input", "license", "samples"), rights, "What went in", numeric=frozenset({2}))
     if verdict.forbids:
         yield Table(("what forbids it",), [[line] for line in verdict.forbids], "What forbids it")

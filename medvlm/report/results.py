@@ -43,15 +43,14 @@ def shown(values: Mapping[str, Any], key: str) -> str:
 
 def rights_cells(run: RunContext, row: str) -> list[str]:
     """Return commercial use and may share for one row of the score table."""
-    verdict, entries = run.verdict(), list(run.parts.values())
     if row == "constant":
         # It is a text from the training data, and no weights.
         use = expressions.most_restrictive(expressions.commercial_use(license) for license in run.data_licenses)
         return [use, "-"]
     if row == "base":
-        use = expressions.most_restrictive(entry.commercial_use if entry else "unknown" for entry in entries or [None])
-        share = expressions.most_restrictive(entry.may_share if entry else "unknown" for entry in entries or [None])
-        return [use, share]
+        base = run.base_verdict()
+        return [base.commercial_use, base.may_share]
+    verdict = run.verdict()
     return [verdict.commercial_use, verdict.may_share] if row in _OF_THE_MODEL else ["-", "-"]
 
 
@@ -64,7 +63,8 @@ def license_cells(run: RunContext, row: str) -> list[str]:
         " + ".join(dict.fromkeys(short(e.marked(field)) if e else "unknown" for e in run.parts.values())) or "unknown"
         for field in _LICENSE_FIELDS
     )
-    data = ", ".join(f"{license} ({count:,})" for license, count in run.data_licenses.items()) or "not recorded"
+    counts = run.all_licenses if row in _OF_THE_MODEL else run.data_licenses
+    data = ", ".join(f"{license} ({count:,})" for license, count in counts.items()) or "not recorded"
     if row == "base" or (row in _OF_THE_MODEL and run.baseline):
         return [code, weights, seen]
     if row in _OF_THE_MODEL:

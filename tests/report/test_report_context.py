@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvlm.errors import InputError
-from medvlm.report import as_json, context
+from medvlm.recipe.load import check
+from medvlm.recipe.resolve import write_resolved
+from medvlm.report import as_json, context, results
 from medvlm.report.build import build
 from medvlm.report.html import render as html
 from medvlm.report.markdown import render as markdown
@@ -53,6 +55,56 @@ def test_the_recorded_verdict_wins(tmp_path: Path) -> None:
     (path / "run.json").write_text(json.dumps(facts))
     verdict = context.read(path).verdict()
     assert (verdict.commercial_use, verdict.reasons, verdict.obligations) == ("no", ["as recorded"], [])
+
+
+def made(root: Path, name: str, licenses: dict[str, int], start: Path | None = None, **facts: Any) -> Path:
+    """Return a run with a whole recipe, trained on data under these licenses."""
+    run = make_run(root, name, n=2)
+    model = {"id": "medvlm/tiny-base"} | ({} if start is None else {"start": str(start)})
+    write_resolved(
+        check({"name": "tiny", "model": model, "data": [{"path": f"data/{name}"}]}, "test"), run / "recipe.yaml"
+    )
+    told = json.loads((run / "run.json").read_text())
+    part = {"path": f"data/{name}", "fingerprint": name, "rows": 5, "licenses": licenses, "title": f"Set {name}"}
+    (run / "run.json").write_text(json.dumps({**told, "data": [part], **facts}))
+    return run
+
+
+def test_a_recorded_verdict_never_widens_what_follows_today(tmp_path: Path) -> None:
+    yes = {"commercial_use": "yes", "may_share": "yes", "license": "MIT"}
+    for number, stored in enumerate((yes, {**yes, "commercial_use": "YES!"}, {**yes, "license": [1]})):
+        run = context.read(made(tmp_path, f"run{number}", {"CC-BY-NC-4.0": 5}, license=stored))
+        verdict = run.verdict()
+        assert (verdict.commercial_use, verdict.may_share) == ("no", "conditional")
+        assert verdict.obligations
+    mixed = {"commercial_use": "conditional", "may_share": "no", "license": "none", "forbids": ["as recorded"]}
+    verdict = context.read(made(tmp_path, "mixed", {"CC-BY-NC-4.0": 5}, license=mixed)).verdict()
+    assert (verdict.commercial_use, verdict.may_share, verdict.license) == ("no", "no", "none")
+    assert "as recorded" in verdict.forbids
+
+
+def test_earlier_stages_count_and_are_shown(tmp_path: Path) -> None:
+    first = made(tmp_path, "first", {"CC-BY-NC-4.0": 5})
+    free = {"commercial_use": "yes", "may_share": "yes", "license": "Apache-2.0"}
+    second = context.read(made(tmp_path, "second", {"CC0-1.0": 5}, first, license=free))
+    assert second.verdict().commercial_use == "no"
+    page = markdown(build([second]))
+    assert "data of an earlier stage: Set first" in page
+    assert results.license_cells(second, "model")[2] == "CC0-1.0 (5), CC-BY-NC-4.0 (5)"
+    assert results.license_cells(second, "constant")[2] == "CC0-1.0 (5)"
+    shutil.rmtree(first)
+    lost = context.read(second.path).verdict()
+    assert (lost.commercial_use, lost.may_share) == ("unknown", "unknown")
+    assert "gone" in lost.reasons[0]
+
+
+def test_a_recipe_that_cannot_be_read_may_name_a_start(tmp_path: Path) -> None:
+    run = made(tmp_path, "run", {"CC0-1.0": 5})
+    assert context.read(run).verdict().commercial_use == "yes"
+    (run / "recipe.yaml").write_text("name: [")
+    assert context.read(run).verdict().commercial_use == "unknown"
+    (run / "recipe.yaml").write_text("name: x\nmodel: {id: medvlm/tiny-base, start: runs/other}\n")
+    assert "run runs/other that it starts from: gone" in context.read(run).verdict().reasons[0]
 
 
 @pytest.mark.parametrize("name", ["run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval/test/scores.json"])

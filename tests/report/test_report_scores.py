@@ -233,6 +233,18 @@ def test_a_baseline_has_no_training(tmp_path: Path) -> None:
     # What it answers about says nothing about its own license.
     assert (again.verdict().commercial_use, again.verdict().may_share) == ("conditional", "conditional")
     assert results.rights_cells(again, "constant")[0] == "no"
+    # It has the duties of the model that it is, and the rights that `medvlm licenses check` tells.
+    assert any("prohibited use policy" in line for line in again.verdict().obligations)
+    for id, rights in (
+        ("HuggingFaceM4/idefics-9b", ["no", "no"]),
+        ("microsoft/maira-2", ["no", "unknown"]),
+        ("no/such", ["unknown", "unknown"]),
+    ):
+        told["model"] = {"id": id, "parts": {"model": id}}
+        (run.path / "run.json").write_text(json.dumps(told))
+        assert [results.rights_cells(read(run.path), row) for row in ("model", "base")] == [rights, rights]
+    told["model"] = {"id": "google/paligemma-3b-pt-224"}
+    (run.path / "run.json").write_text(json.dumps(told))
     assert "data: Phantom articles" not in markdown(build([again]))
 
 
@@ -248,14 +260,15 @@ def test_the_command_holds_what_differs_from_the_usual(tmp_path: Path) -> None:
 
 def test_the_command_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     asked = {
-        "tokenizer": "ptb", "case": "lower", "stem": True, "idf": "my df.json", "groups": "patient", "bootstrap": 0,
-        "seed": 4, "batch_size": 3, "controls": 0, "exclude_leaked": True, "base": False, "engine": "transformers",
+        "tokenizer": "ptb", "case": "lower", "stem": True, "negation": "x", "idf": "my df.json", "groups": "patient",
+        "bootstrap": 0, "seed": 4, "batch_size": 3, "controls": 0, "exclude_leaked": True, "base": False,
+        "engine": "transformers",
     }  # fmt: skip
     run = run_of_two(tmp_path, signatures={"bleu": "bleu:4"}, settings=asked)
     (line,) = (line for line in reproduce.commands(run) if line.startswith("medvlm eval"))
     assert line.endswith(
-        "--split test --metrics bleu --stem --idf 'my df.json' --bootstrap 0 --groups patient --seed 4 --controls none "
-        "--exclude-leaked --no-base --batch-size 3"
+        "--split test --metrics bleu --stem --negation x --idf 'my df.json' --bootstrap 0 --groups patient --seed 4 "
+        "--controls none --exclude-leaked --no-base --batch-size 3"
     )
 
 
