@@ -4,7 +4,8 @@
 constant, constant_search; rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references, slices,
 slices_left_out, settings (see `medvlm.evaluate.score_table`); controls (see `medvlm.evaluate.controls`; null where none
 were asked for); leakage (see `medvlm.evaluate.leakage`; null where the training data is not known); with_leaked (n and
-rows with the samples that --exclude-leaked leaves out everywhere else); warnings (sentences).
+rows with the samples that --exclude-leaked leaves out everywhere else); scored_ids (where a limit or leaks may leave
+predictions out); warnings (sentences).
 """
 
 from __future__ import annotations
@@ -121,9 +122,13 @@ def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any]
     rows = {name: _answered(described, listed) for name, listed in rows.items()}
     clean = {name: _without(listed, leaked) for name, listed in rows.items()}
     scores = _scores(rows, clean, others, leakage, settings)
+    ids = [row["id"] for row in clean["model"]]
+    if recipe.eval.limit is not None or settings.exclude_leaked:
+        # predictions.jsonl may hold others too, of this evaluation or a larger one.
+        scores["scored_ids"] = ids
     scores |= {
         "split": recipe.eval.split,
-        "split_hash": stable_hash([row["id"] for row in clean["model"]]),
+        "split_hash": stable_hash(ids),
         "limit": recipe.eval.limit,
         "decoding": predict.decoding(recipe, run=run),
         "engine": settings.engine,
@@ -271,15 +276,19 @@ def _left_out(leakage: Leakage | None, job: _Job) -> set[str]:
     return set(leakage.leaked)
 
 
+_SEED = 0
+"""Of the choice of constant answers: another one for each training seed would make their rows differ for nothing."""
+
+
 def _constants(recipe: Recipe) -> dict[str, baselines.Constant]:
-    """Return the best constant answers of the tasks that are evaluated."""
+    """Return the best constant answers of the tasks that are evaluated, the same for all seeds of training."""
     from medvlm.data.mixture import Mixture
 
-    train = list(Mixture(recipe.data, "train", recipe.seed, weighted=False).texts())
-    validation = list(Mixture(recipe.data, "validation", recipe.seed).texts())
+    train = list(Mixture(recipe.data, "train", _SEED, weighted=False).texts())
+    validation = list(Mixture(recipe.data, "validation", _SEED).texts())
     tasks = recipe.eval.tasks
     chosen = [row for row in train if tasks is None or row["task"] in tasks]
-    return baselines.best_constants(chosen, validation, recipe.seed)
+    return baselines.best_constants(chosen, validation, _SEED)
 
 
 def _constant_rows(constants: dict[str, baselines.Constant], job: _Job) -> list[Row]:

@@ -286,3 +286,43 @@ def test_known_training_data_of_a_baseline_is_looked_through(at_shelf: Path) -> 
     # The two folders hold the same samples.
     assert found["leakage"]["leaked"] == found["n"] == 4
     assert run([*words, "--exclude-leaked"]) == 3
+
+
+def test_a_report_tells_of_the_predictions_that_were_scored_alone(
+    at_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medvlm.evaluate import leakage
+    from medvlm.report.context import read
+
+    words = ["eval", "--metrics", "bleu", "--controls", "none", "--no-base", "--quiet"]
+    assert run(words) == 0
+    assert "scored_ids" not in scores_of(at_run)
+    (whole,) = read(at_run).evaluations
+    assert len(whole.predictions) == 6
+    assert run([*words, "--limit", "2"]) == 0
+    (some,) = read(at_run).evaluations
+    assert (
+        [row.id for row in some.predictions]
+        == scores_of(at_run)["scored_ids"]
+        == [whole.predictions[place].id for place in (0, 3)]
+    )
+
+    def first(_: Any, mixture: Any, places: list[int], __: Any) -> leakage.Leakage:
+        return leakage.Leakage(6, 24, {mixture.text(places[0])["id"]: ["same image"]}, [], [])
+
+    monkeypatch.setattr(leakage, "of_run", first)
+    assert run([*words, "--exclude-leaked"]) == 0
+    (clean,) = read(at_run).evaluations
+    assert [row.id for row in clean.predictions] == [row.id for row in whole.predictions[1:]]
+
+
+def test_the_command_of_a_baseline_can_be_called_again(
+    at_run: Path, at_shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(at_shelf / "data/pmc", at_shelf / "my data")
+    words = ["eval", "--model", "medvlm/tiny-base", "--data", "my data", "--limit", "2", "--controls", "none"]
+    monkeypatch.setattr("sys.argv", ["medvlm", *words])
+    assert run([*words, "--quiet"]) == 0
+    (made,) = (path for path in (at_shelf / "runs").iterdir() if "baseline" in path.name)
+    command = json.loads((made / "run.json").read_text(encoding="utf-8"))["command"]
+    assert shlex.split(command) == ["medvlm", *words]

@@ -47,3 +47,18 @@ def test_one_row_to_choose_a_constant_by_is_too_few() -> None:
     held_out = {"task": "vqa", "target": "yes"}
     assert baselines.best_constants(train, [held_out], seed=0)["vqa"].text == "no"
     assert baselines.best_constants(train, [held_out] * 2, seed=0)["vqa"].text == "yes"
+
+
+def test_constant_answers_are_looked_for_alike_whatever_the_seed_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+    for place in ("a", "b"):
+        rows = [sample(id=f"{place}/{number}", target=f"{place} {number}") for number in range(8)]
+        parts.append({"path": str(write_folder(tmp_path / place, {"train": rows, "validation": rows}))})
+    parts[0]["weight"] = 0.3
+    asked: list[Any] = []
+    monkeypatch.setattr(baselines, "best_constants", lambda *given: asked.append(given))
+    for seed in (0, 7):
+        evaluation._constants(check({"name": "r", "seed": seed, "model": {"id": "m"}, "data": parts}, "test"))
+    assert asked[0] == asked[1]
