@@ -180,6 +180,7 @@ def test_a_new_statement_ends_a_denial(rest: str) -> None:
 @pytest.mark.parametrize(
     ("text", "state"),
     [
+        ("Pneumonia may be present.", "uncertain"),
         ("Pneumonia cannot be definitively excluded.", "uncertain"),
         ("Pneumonia can't be fully excluded.", "uncertain"),
         ("Pneumonia can’t be excluded.", "uncertain"),
@@ -222,7 +223,7 @@ def test_states_by_their_wording(text: str, state: str) -> None:
             "Heart: enlarged.|Cardiac silhouette size is moderately enlarged.|Heart is mild to moderately enlarged.",
         ),
         ("negative", "Heart size is top normal.|The heart is not significantly enlarged.|Heart and bones are normal."),
-        ("uncertain", "The heart is borderline enlarged.|The heart may be enlarged."),
+        ("uncertain", "The heart is borderline enlarged.|The heart may be enlarged.|The heart is likely enlarged."),
     ],
 )
 def test_the_heart(state: str, texts: str) -> None:
@@ -242,6 +243,8 @@ def test_other_organs_and_other_senses_are_no_findings_of_the_chest(text: str) -
 
 
 def test_a_predicate_says_its_word_of_each_of_its_subjects() -> None:
+    assert labels("Lungs and pleural spaces are clear.")["Pleural Effusion"] == "negative"
+    assert labels("Normal heart size and mediastinal contours.")["Enlarged Cardiomediastinum"] == "negative"
     found = labels("The heart, mediastinal contours and osseous structures are normal.")
     denied = ("Cardiomegaly", "Enlarged Cardiomediastinum", "Fracture")
     assert found == dict.fromkeys(denied, "negative") | {"No Finding": "positive"}
@@ -263,6 +266,8 @@ def test_no_change_in_this_or_that_leaves_both() -> None:
     [
         ("Moderate effusion on the right, small on the left.", {"left", "right"}),
         ("Small effusion, left base.", {"left"}),
+        ("Effusions, left greater than right.", {"left", "right"}),
+        ("Cardiomegaly on the left and effusion on the right.", {"right"}),
         ("Left effusion larger than the right.", {"left", "right"}),
         ("Left effusion larger than before.", {"left"}),
         ("Effusion in the lingula and right base.", {"left", "right"}),

@@ -40,7 +40,8 @@ Subcutaneous edema. Fatty infiltration. Body mass index. Nasal congestion. Breas
 effect. Mass-like. Tumor board. Edema? No. Renal mass. Mass in the liver. No pneumothorax and mild edema.
 Partial resolution of edema. Lack of edema. Absent edema. Edema almost completely resolved. Nodule, if present.
 Must be considered. A nodule is likely present. Unlikely to be edema. Difficult to tell. There isn't edema.
-Edema is absent. Effusion absent. Resolved edema. Clear of edema. Edema is likely. Worrisome for mass."""
+Edema is absent. Effusion absent. Resolved edema. Clear of edema. Edema is likely. Worrisome for mass.
+It may be present."""
 
 
 def test_every_cue_and_every_ignored_word_can_match() -> None:

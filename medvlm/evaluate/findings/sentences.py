@@ -23,7 +23,7 @@ _LONGEST = 1000  # characters of a sentence; a longer one is read in pieces, so 
 _BLANK = re.compile(r"\s")
 _NOT_TODAY = re.compile(
     r"\s*(?:indications?|(?:clinical )?history|reason for|clinical (?:information|data)|"
-    r"\d+[- ]?(?:years?[- ]old|y/?o\b))"
+    r"\d+[- ]?(?:years?[- ]old|(?:y/?o|[fm])\b))"
 )
 _EXCEPTION = re.compile(r"\b(?:except|aside from|apart from|other than)\b")
 _OTHERWISE = re.compile(r"\botherwise\b")
@@ -34,10 +34,11 @@ _SAME_PLACE = re.compile(r" *(?:/|(?:and/)?or|versus|vs\.?) *")
 _OTHER_PLACE = re.compile(r";| and |,(?! *(?:on the )?(?:left|right|both|bilateral)\b *(?:,|\.?$))")
 _APART = re.compile(  # the same where no other mention follows: "on the right, small on the left", "left apex and base"
     r";| (?:with|shift\w*) |(?:,| and )(?! *(?:and )?(?:(?!no|the)\w+ ){0,2}(?:(?:on|in|at) )?(?:the )?"
-    r"(?:left|right|both|bilateral|lingula)\b(?: (?!is|are)\w+){0,2} *(?:[,.]|$))"
+    r"(?:left|right|both|bilateral|lingula)\b(?: (?!is|are)\w+){0,3} *(?:[,.]|$))"
 )
+_SEPARATOR = re.compile(r"[,;]| and ")
 _COMPARED = re.compile(r"\bthan (?:(?:on|in|at) )?(?:the )?(?:left|right)\b")
-_APPOSED = re.compile(r", *(?:(?:now|since|which|that|currently|has|have|\w+ly) *)*$")  # "effusion, now resolved"
+_APPOSED = re.compile(r", *(?:(?:now|since|which|that|has|have|\w+ly)\b *)*$")  # "effusion, now resolved"
 _MIDLINE = {"Cardiomegaly", "Enlarged Cardiomediastinum"}
 _BARE_ITEM = re.compile(  # "no effusion, pneumothorax."; not "no effusion, pneumothorax persists."
     r",\s*(?!\w+ (?:present|yes|persists?|remains?|continues|unchanged|stable|larger|smaller|worse|improved)\b)"
@@ -270,8 +271,9 @@ def _sides(text: str, index: int, named: Sequence[tuple[int, int, Meaning]]) -> 
     other = (_OTHER_PLACE if following else _APART).search(rest, end)
     behind = [*_SIDE.finditer(rest, end, other.start() if other else len(rest))]
     before = [*_SIDE.finditer(text, low, end)]
-    found = behind if text.startswith(" (", end) else before or behind
-    if before and behind and _COMPARED.search(rest, end, other.start() if other else len(rest)):
+    others = bool(index and before and _SEPARATOR.search(text, before[-1].end(), start))  # "on the left, effusion"
+    found = behind if behind and (others or text.startswith(" (", end)) else before or behind
+    if found is before and behind and _COMPARED.search(rest, end, other.start() if other else len(rest)):
         found = before + behind
     if not found:
         return frozenset(), (start, start)
