@@ -55,7 +55,8 @@ def build(runs: Sequence[RunContext], each: int = CASES, comparisons: pairs.Comp
         sections.extend(_sections(run, 3, each))
     sections.append(licensing.published())
     labels = list(dict.fromkeys(label for run in runs for label in _labels(run) if label != "finished"))
-    return Document(side_by_side.title(runs), [NOT_CLINICAL], labels, sections)
+    lead = [NOT_CLINICAL, *([SYNTHETIC] if all(run.synthetic for run in runs) else [])]
+    return Document(side_by_side.title(runs), lead, labels, sections)
 
 
 def _labels(run: RunContext) -> list[str]:

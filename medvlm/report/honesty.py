@@ -151,10 +151,11 @@ def leakage_blocks(scored: Scored) -> Iterator[Block]:
     if leaked_count(scored) is None:
         yield Text("Nobody looked whether test samples also lie in the training data.")
         return
-    sentence = f"{leaked_in_words(scored)} medvlm eval --exclude-leaked scores without what was found."
+    left_out = bool(mapping(scored.raw.get("with_leaked")))
+    sentence = f"{leaked_in_words(scored)} {_LEFT_OUT if left_out else _LEAVE_OUT}"
     # Like cases are often described in like words; a picture that was trained on is known by heart.
     by_text = not any(number(told.get(key)) for key in _SEEN)
-    if leaked_count(scored) and not (by_text and number(told.get("texts_same"))):
+    if leaked_count(scored) and not left_out and not (by_text and number(told.get("texts_same"))):
         yield Caution(f"{sentence} The scores may be too good.")
     else:
         yield Text(sentence if leaked_count(scored) else leaked_in_words(scored))
@@ -165,6 +166,10 @@ def leakage_blocks(scored: Scored) -> Iterator[Block]:
         yield Table(("what is looked for", "samples"), counted, "Leakage", numeric=frozenset({1}))
     yield from _leaks_by_part(scored)
     yield from _without(scored)
+
+
+_LEFT_OUT = "The scores leave out what was found."
+_LEAVE_OUT = "medvlm eval --exclude-leaked scores without what was found."
 
 
 def leaked_in_words(scored: Scored) -> str:
@@ -180,7 +185,8 @@ def leaked_in_words(scored: Scored) -> str:
         return f"None{of} test samples was found in the training data."
     found = ((said, number(told.get(key))) for key, said in _BY.items())
     ways = ", ".join(f"{value:,.0f} by {said}" for said, value in found if value)
-    return f"{count:,}{of} test samples also lie in the training data" + (f": {ways}." if ways else ".")
+    samples, lie = "sample" if (n or count) == 1 else "samples", "lies" if count == 1 else "lie"
+    return f"{count:,}{of} test {samples} also {lie} in the training data" + (f": {ways}." if ways else ".")
 
 
 _SEEN = ("images_same", "images_near", "groups_shared")

@@ -58,21 +58,36 @@ def summary(run: RunContext) -> str:
 
 
 def how_well(evaluation: Evaluation) -> str:
-    """Return the main scores with their intervals."""
+    """Return the main scores with their intervals, of several tasks each by itself."""
     scored = evaluation.scored
-    keys = [scored.headline, *(key for key in scored.main if key != scored.headline)]
-    values = ((key, scored.value("model", key)) for key in keys if key)
-    told = [f"{name(key)} {value}" for key, value in values if value.value is not None][:_MOST_SCORES]
-    if not told:
+    told = [f"{task}: {_main_scores(part, 2)}" for task, part in scored.tasks.items() if _main_scores(part, 2)]
+    main = "; ".join(told) or _main_scores(scored, _MOST_SCORES)
+    if not main:
         return "The model itself was not scored."
     groups = "" if scored.groups is None else f" from {scored.groups:,} patients, articles or images"
     size = "" if scored.n is None else f" On {scored.n:,} samples of the {evaluation.split} split{groups}."
-    brackets = f" In brackets: {scored.confidence} intervals." if scored.value("model", keys[0]).interval else ""
-    return f"{', '.join(told)}.{size}{brackets}"
+    brackets = f" In brackets: {scored.confidence} intervals." if "[" in main else ""
+    return f"{main}.{size}{brackets}"
+
+
+def _main_scores(scored: Scored, most: int) -> str:
+    keys = [scored.headline, *(key for key in scored.main if key != scored.headline)]
+    values = ((key, scored.value("model", key)) for key in keys if key)
+    return ", ".join([f"{name(key)} {value}" for key, value in values if value.value is not None][:most])
 
 
 def against(scored: Scored, row: str) -> str:
-    """Return whether the model beats another row in the metric that leads."""
+    """Return whether the model beats another row in the metric that leads; of several tasks in each by itself.
+
+    Scores over all tasks may hide that it loses in one.
+    """
+    if not scored.tasks:
+        return _against(scored, row)
+    parts = ((task, _against(part, row)) for task, part in scored.tasks.items())
+    return "; ".join(f"in {task}, {said[:1].lower()}{said[1:]}".removesuffix(".") for task, said in parts) + "."
+
+
+def _against(scored: Scored, row: str) -> str:
     key = scored.headline
     mine, other = scored.rows.get("model", {}).get(key), scored.rows.get(row, {}).get(key)
     found = scored.difference(row, key) or next((one for one in scored.differences if one.row == row), None)
@@ -97,7 +112,7 @@ def looks(scored: Scored) -> str:
     """Return what the controls say of the image's part in the answers."""
     controls, key = scored.controls, scored.headline
     if not controls:
-        blank = against(scored, "blank")
+        blank = _against(scored, "blank")
         return f"Against itself on blank images: {blank}" if blank != "Not measured." else blank
     reliance = next((one for one in controls.reliance if one.key == key), next(iter(controls.reliance), None))
     parts = []

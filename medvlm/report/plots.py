@@ -50,11 +50,11 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
     """Return an SVG of lines; points that are not finite, or beyond 1e150, are left out.
 
     Long lines are drawn as means of equal pieces, at most 400 points each. A line keeps its color, dashes and marks
-    whatever others are empty; they repeat together only after 32 lines. Returns "" where nothing can be drawn.
+    whatever others are empty; they repeat together only after 32 lines. Returns "" where no line has two points.
     """
     thin = [Series(one.label, _thin(sorted(filter(_finite, one.points)))) for one in series]
     lines = [(number, one) for number, one in enumerate(thin) if one.points]
-    if not lines:
+    if all(len(one.points) < 2 for _, one in lines):
         return ""
     xs = [x for _, one in lines for x, _ in one.points]
     ys = [y for _, one in lines for _, y in one.points]

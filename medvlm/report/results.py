@@ -10,7 +10,7 @@ from medvlm.licenses.listing import short
 from medvlm.report import plots
 from medvlm.report.context import Evaluation, RunContext
 from medvlm.report.document import Block, Chart, Facts, Table, Text
-from medvlm.report.scored import ROWS, Difference, Scored, Value, columns, name, p_value
+from medvlm.report.scored import ROWS, Difference, Scored, Value, name, p_value
 from medvlm.report.values import mapping, number, text, words
 
 RIGHTS_HEADER = ("commercial use", "may share")
@@ -75,7 +75,7 @@ def license_cells(run: RunContext, row: str) -> list[str]:
 
 def scores_and_licenses(run: RunContext, scored: Scored) -> Table:
     """Return the main scores of each row with their intervals, between rights and licenses."""
-    keys = scored.main
+    keys = sorted(scored.main, key=lambda key: key != scored.headline)
     header = ["row", *RIGHTS_HEADER, *map(name, keys), *LICENSE_HEADER]
     body = [
         [
@@ -90,19 +90,12 @@ def scores_and_licenses(run: RunContext, scored: Scored) -> Table:
     return Table(header, body, "Scores and licenses", numeric, rights=frozenset({1, 2}), sortable=True)
 
 
-def every_score(scored: Scored) -> Table:
+def every_score(scored: Scored, caption: str = "Every score") -> Table:
     """Return all scores, a metric a line."""
     rows = list(scored.rows)
     body = [[name(key), *(str(scored.value(row, key)) for row in rows)] for key in scored.keys]
     header = ["metric", *(ROWS.get(row, row) for row in rows)]
-    return Table(header, body, "Every score", numeric=frozenset(range(1, len(header))), sortable=True)
-
-
-def scores_only(rows: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
-    """Return a table of scores without licenses and intervals, a metric a line."""
-    header = ["metric", *(ROWS.get(row, row) for row in rows)]
-    body = [[name(key), *(shown(values, key) for values in rows.values())] for key in columns(rows)]
-    return Table(header, body, caption, numeric=frozenset(range(1, len(header))))
+    return Table(header, body, caption, numeric=frozenset(range(1, len(header))), sortable=True)
 
 
 def warnings(scored: Scored) -> list[str]:
@@ -114,7 +107,9 @@ def warnings(scored: Scored) -> list[str]:
     if model and model.distinct == 1 and (scored.n or 0) > 1:
         found.append(f"The model gives the same answer to all {scored.n:,} samples: it does not look at the images.")
     if model and model.empty:
-        found.append(f"{model.empty:,} predictions of the model are empty; they are scored as they are.")
+        one = model.empty == 1
+        are = "is empty; it is scored as it is" if one else "are empty; they are scored as they are"
+        found.append(f"{model.empty:,} {'prediction' if one else 'predictions'} of the model {are}.")
     return [line for line in found if line]
 
 
@@ -237,7 +232,8 @@ def _tasks(scored: Scored) -> Iterator[Block]:
         found = {row: mapping(values) for row, values in mapping(mapping(part).get("rows")).items()}
         if found:
             caption = f"Only task {task}, n = {text(mapping(part).get('n')) or 'not recorded'}"
-            yield scores_only(found, caption)
+            intervals = mapping(mapping(part).get("intervals"))
+            yield every_score(Scored({"rows": found, "intervals": intervals}), caption)
     if len(by_task) > 1:
         yield Text("CIDEr of one task weighs words as in that task alone; everywhere else, as in the whole set.")
 

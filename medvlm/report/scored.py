@@ -213,6 +213,14 @@ class Scored:
             return "accuracy"
         return next((key for key in _HEADLINES if key in keys), next(iter(keys), ""))
 
+    @cached_property
+    def tasks(self) -> dict[str, Scored]:
+        """Task -> its own reading, where there are several and each was compared by itself."""
+        parts = {task: mapping(part) for task, part in mapping(self.raw.get("by_task")).items()}
+        if len(parts) < 2 or not all("comparisons" in part for part in parts.values()):
+            return {}
+        return {task: Scored({**part, "bootstrap": self.raw.get("bootstrap")}) for task, part in parts.items()}
+
     @property
     def confidence(self) -> str:
         """Return "95 %"."""

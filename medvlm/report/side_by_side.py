@@ -175,8 +175,9 @@ def _curves(runs: Sequence[RunContext]) -> Iterator[Block]:
         ]
         heading = f"{name} loss of all runs by {x.removesuffix('s')}"
         svg = plots.line_chart(heading, series, x.removesuffix("s") if x == "step" else "samples seen", "loss")
-        if svg:
-            yield Chart(svg, f"{heading}: {in_words(series)}")
+        said = in_words(series)
+        if said:
+            yield Chart(svg, f"{heading}: {said}") if svg else Text(f"{heading}: {said}.")
 
 
 def _axis(runs: Sequence[RunContext]) -> str:
@@ -201,12 +202,11 @@ def _starts(runs: Sequence[RunContext], x: str) -> list[float]:
 
 def in_words(series: Sequence[plots.Series]) -> str:
     """Return the first and last point of each line, for those who do not see it."""
-    parts = [
-        f"{one.label} {one.points[0][1]:.4g} at {one.points[0][0]:g}, {one.points[-1][1]:.4g} at {one.points[-1][0]:g}"
-        for one in series
-        if one.points
-    ]
-    return "; ".join(parts)
+    parts = []
+    for one in series:
+        ends = dict.fromkeys((one.points[0], one.points[-1])) if one.points else {}
+        parts.append(", ".join(f"{value:.4g} at {x:g}" for x, value in ends))
+    return "; ".join(f"{one.label} {said}" for one, said in zip(series, parts, strict=True) if said)
 
 
 def data_sets(run: RunContext) -> list[str]:

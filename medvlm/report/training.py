@@ -29,9 +29,10 @@ def training_blocks(run: RunContext) -> Iterator[Block]:
     ):
         series = [plots.Series(label, side_by_side.points(run, key)) for label, key in lines]
         svg = plots.line_chart(title, series, "step", y_label)
-        if svg:
-            drawn = True
-            yield Chart(svg, f"{title}: {side_by_side.in_words(series)}")
+        said = side_by_side.in_words(series)
+        drawn = drawn or bool(said)
+        if said:
+            yield Chart(svg, f"{title}: {said}") if svg else Text(f"{title}: {said}.")
     if not drawn:
         yield Text("No training curve was recorded.")
     yield from _validation(run, names)

@@ -51,13 +51,15 @@ def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = 
 
     Raises:
         InputError: one of them is no run.
-        UsageError: no form, or an unknown one.
+        UsageError: no form, or an unknown one; `out` is a file.
     """
     if not forms:
         raise UsageError(f"no format named; known: {', '.join(FORMS)}")
     for form in forms:
         if form not in FORMS:
             raise UsageError(f'--format "{form}" is unknown{nearest(form, FORMS)}; known: {", ".join(FORMS)}')
+    if out is not None and not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
+        raise UsageError(f"--out {out}: is no folder, or lies in none; name another folder")
     # The same run under two names (runs/latest) is one run.
     distinct = {path.resolve(): path for path in runs}
     contexts = side_by_side.order([read(path) for path in distinct.values()])

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from medvlm.cli import report
-from medvlm.errors import InputError
+from medvlm.errors import InputError, UsageError
 
 
 @pytest.fixture
@@ -81,3 +81,12 @@ def test_importing_the_verb_loads_nothing_heavy() -> None:
     code = f"import sys, medvlm.cli.report; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_file_is_no_folder_to_write_into(app: typer.Typer, runs: Path) -> None:
+    (runs / "afile").write_text("mine")
+    for out in ("afile", "afile/inside"):
+        result = CliRunner().invoke(app, ["report", "one", "--out", out])
+        assert isinstance(result.exception, UsageError)
+        assert f"--out {out}: is no folder" in str(result.exception)
+    assert (runs / "afile").read_text() == "mine"

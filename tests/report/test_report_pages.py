@@ -59,7 +59,7 @@ def edit(path: Path, **changes: Any) -> None:
 def test_scores_stand_beside_licenses(tmp_path: Path) -> None:
     page, text = pages(make_run(tmp_path))
     header, *body = cells(page, "Scores and licenses")
-    assert header[:6] == ["row", "commercial use", "may share", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert header[:6] == ["row", "commercial use", "may share", "CIDEr", "BLEU-4", "ROUGE-L"]
     assert header[6:] == ["finding acc.", "code", "weights", "data license"]
     assert [row[0] for row in body] == [
         "this model",
@@ -70,7 +70,7 @@ def test_scores_stand_beside_licenses(tmp_path: Path) -> None:
     model = dict(zip(header, body[0], strict=True))
     assert (model["BLEU-4"], model["CIDEr"], model["commercial use"]) == ("0.5200", "2.9000", "yes")
     assert model["data license"] == "CC-BY-4.0 (1,360), CC0-1.0 (240)"
-    assert "| this model | yes | yes | 0.5200 |" in text
+    assert "| this model | yes | yes | 2.9000 | 0.5200 |" in text
     every = {row[0]: row[1:] for row in cells(page, "Every score")}
     assert every["BLEU-1"] == ["0.6100", "0.2200", "0.4100", "0.4300"]
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medvlm.report import by_slice, honesty, overview, reproduce, results
-from medvlm.report.build import build
+from medvlm.report.build import SYNTHETIC, build
 from medvlm.report.context import Evaluation, RunContext, read
 from medvlm.report.document import Block, Caution, Chart, Document, Facts, Table, Text
 from medvlm.report.html import render as html
@@ -62,7 +62,7 @@ def test_scores_have_intervals_and_stand_between_rights_and_licenses(tmp_path: P
     found = tables(list(results.score_blocks(run, run.evaluations[0])))
     model, _, constant = found["Scores and licenses"]
     assert list(model) == [
-        *("row", "commercial use", "may share", "BLEU-4", "ROUGE-L", "CIDEr", "findings F1, micro"),
+        *("row", "commercial use", "may share", "CIDEr", "BLEU-4", "ROUGE-L", "findings F1, micro"),
         *("code", "weights", "data license"),
     ]
     assert (model["BLEU-4"], model["commercial use"]) == ("0.580 [0.54, 0.63]", "yes")
@@ -186,6 +186,13 @@ def test_leakage_is_counted_and_told(tmp_path: Path) -> None:
     assert counted == ["1", "2", "3", "0"]
     (row,) = tables(blocks)["Scores with and without what leaked"]
     assert (row["all samples, n = 64"], row["without what leaked"]) == ("2.9000", "2.650 [2.61, 2.70]")
+    assert "The scores leave out what was found." in said(blocks)
+    assert "--exclude-leaked" not in said(blocks)
+    assert not [block for block in blocks if isinstance(block, Caution)]
+    one = Scored({"leakage": {"n": 60, "leaked": 1, "images_same": 1}})
+    assert honesty.leaked_in_words(one) == (
+        "1 of 60 test samples also lies in the training data: 1 by the same picture."
+    )
     clean = Scored({"leakage": {"n": 60, "images_same": 0, "leaked": {}}})
     assert "None of 60 test samples was found" in said(list(honesty.leakage_blocks(clean)))
     nothing = Scored({"leakage": {"n": 60, "leaked": 0, "train_rows": 0, "missing": ["data/x has no rows"]}})
@@ -330,3 +337,46 @@ def test_hostile_names_in_scores_stay_text(tmp_path: Path) -> None:
     assert "\n# no heading" not in outside
     assert not re.search(r"(?<!\\)[<\[]", outside)
     assert "\x00" not in page + text
+
+
+def test_a_task_that_the_model_loses_is_not_hidden_by_the_others(tmp_path: Path) -> None:
+    def cells(key: str, low: float, high: float) -> dict[str, Any]:
+        cell = {"difference": (low + high) / 2, "low": low, "high": high, "p": 0.001, "p_holm": 0.001}
+        return {"constant": {key: cell}}
+
+    def part(key: str, value: float, low: float, high: float) -> dict[str, Any]:
+        intervals = {"model": {key: [value - 0.1, value + 0.1]}}
+        return {"n": 30, "rows": {"model": {key: value}}, "intervals": intervals, "comparisons": cells(key, low, high)}
+
+    by_task = {"caption": part("cider", 2.0, 0.2, 0.4), "vqa": part("accuracy", 0.3, -0.3, -0.1)}
+    run = run_of_two(tmp_path, by_task=by_task, comparisons=cells("cider", 0.4, 0.6))
+    answers = dict(overview.questions(run))
+    assert answers["better than one fixed answer"] == (
+        "in caption, yes: the CIDEr difference is +0.300 [+0.20, +0.40], p = 0.001 (0.001 corrected); "
+        "in vqa, no, it is worse: the accuracy difference is -0.200 [-0.30, -0.10], p = 0.001 (0.001 corrected)."
+    )
+    assert answers["how well it does"].startswith("caption: CIDEr 2.000 [1.90, 2.10]; vqa: accuracy 0.300 [0.20, 0.40]")
+    found = tables(list(results.score_blocks(run, run.evaluations[0])))
+    assert found["Only task vqa, n = 30"] == [{"metric": "accuracy", "this model": "0.300 [0.20, 0.40]"}]
+    for task in by_task.values():
+        del task["comparisons"]
+    answers = dict(
+        overview.questions(run_of_two(tmp_path / "old", by_task=by_task, comparisons=cells("cider", 0.4, 0.6)))
+    )
+    assert answers["better than one fixed answer"].startswith("Yes: the CIDEr difference is +0.500")
+
+
+def test_one_point_is_told_once_and_not_drawn(tmp_path: Path) -> None:
+    path = make_run(tmp_path, n=3)
+    (path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.5, "eval_loss": 2.25}) + "\n")
+    (section,) = (one for one in build([read(path)]).sections if one.title == "Training")
+    assert not [block for block in section.blocks if isinstance(block, Chart)]
+    assert "Loss by step: training 2.5 at 1; validation 2.25 at 1." in said(section.blocks)
+
+
+def test_a_comparison_of_synthetic_runs_says_so_first(tmp_path: Path) -> None:
+    runs = [read(make_run(tmp_path, name, 3)) for name in ("one", "two")]
+    assert all(run.synthetic for run in runs)
+    assert SYNTHETIC in build(runs).lead
+    runs[1].data = []
+    assert SYNTHETIC not in build(runs).lead
