@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medvlm.cli.common import say
 from medvlm.evaluate.cautions import by_text_alone, judged, leaked_in_words
 from medvlm.evaluate.compare import verdict
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 WIDTH = 100
 
@@ -35,6 +38,8 @@ _MAIN = (
 )  # fmt: skip
 _QUESTIONS = ("accuracy", "closed_accuracy", "open_accuracy", "open_recall", "choice_accuracy")
 _COLUMNS = 4
+_NAME = 16
+"""So much of a system's name stands in one line at least, where it is as long."""
 _WORST = 3
 _LEFT = {"cider": ("task", "answer_type", "question_type"), "accuracy": ("task", "finding")}
 """Columns that do not say what is hard in a metric: another kind of text, which has another scale."""
@@ -130,29 +135,47 @@ def _print(
     keys: Sequence[str],
 ) -> None:
     """Print systems by metrics; with many metrics, each as a row of its own."""
+    import sys
+
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     say(title)
-    shown = Table()
+    # A table in a log must not be cut; on a screen, longer lines than its own would be broken anywhere.
+    console = Console() if sys.stdout.isatty() else Console(width=max(Console().width, WIDTH))
     cells = {
         escape(name): [cell(values.get(key), own.get(key)) for key in keys]
         for (name, values), own in zip(rows.items(), intervals, strict=True)
     }
-    shown.add_column("metric" if len(keys) > _COLUMNS else "", no_wrap=len(keys) > _COLUMNS)
-    if len(keys) > _COLUMNS:
-        for name in cells:
-            shown.add_column(name, justify="right")
-        for key, *line in zip(keys, *cells.values(), strict=True):
-            shown.add_row(key, *line)
-    else:
-        for key in keys:
-            shown.add_column(name_of(key), justify="right", no_wrap=True)
-        for name, line in cells.items():
-            shown.add_row(name, *line)
-    # A table in a log must not be cut.
-    Console(width=max(Console().width, WIDTH)).print(shown)
+    wide = _a_system_a_row(keys, cells)
+    needed = console.measure(wide, options=console.options.update(width=10_000)).minimum
+    fits = len(keys) <= _COLUMNS and needed <= console.width
+    console.print(wide if fits else _a_metric_a_row(keys, cells))
+
+
+def _a_system_a_row(keys: Sequence[str], cells: Mapping[str, Sequence[str]]) -> Table:
+    from rich.table import Table
+
+    shown = Table()
+    shown.add_column("", overflow="fold", min_width=min(_NAME, max(map(len, cells))))
+    for place, key in enumerate(keys):
+        width = max(len(name_of(key)), *(len(line[place]) for line in cells.values()))
+        shown.add_column(name_of(key), justify="right", min_width=width)
+    for name, line in cells.items():
+        shown.add_row(name, *line)
+    return shown
+
+
+def _a_metric_a_row(keys: Sequence[str], cells: Mapping[str, Sequence[str]]) -> Table:
+    from rich.table import Table
+
+    shown = Table()
+    shown.add_column("metric", overflow="fold")
+    for name in cells:
+        shown.add_column(name, justify="right", overflow="fold")
+    for key, *line in zip(keys, *cells.values(), strict=True):
+        shown.add_row(key, *line)
+    return shown
 
 
 def _tasks(scores: Mapping[str, Any]) -> Iterator[str]:

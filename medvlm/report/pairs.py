@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError, MissingExtraError, UsageError
@@ -12,7 +14,7 @@ from medvlm.report import results, side_by_side
 from medvlm.report.context import Evaluation, Prediction, RunContext
 from medvlm.report.document import Block, Section, Table, Text
 from medvlm.report.scored import Difference, Scored, columns, differences, name, numbers, p_value, whole
-from medvlm.report.values import listed, mapping, text, texts
+from medvlm.report.values import listed, mapping, text, texts, words
 
 _OFFLINE = ("bleu", "rouge", "cider", "vqa", "findings")
 """Metrics that need nothing but the texts; others would load models for a report."""
@@ -52,8 +54,9 @@ def _compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any] | str:
     if empty:
         return f"not compared pair by pair: no predictions with references were kept of {', '.join(empty)}."
     names = _metrics(list(evaluations.values()))
+    options, differ = _options(list(evaluations.values()))
     try:
-        return compare(systems, names, _options(list(evaluations.values())))
+        return {**compare(systems, names, options), "settings_differ": differ}
     except (InputError, MissingExtraError, UsageError) as error:
         return f"not compared pair by pair: {error}."
 
@@ -84,14 +87,31 @@ def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
     return [metric for metric in _OFFLINE if metric in shared] or list(_OFFLINE[:3])
 
 
-def _options(evaluations: Sequence[Evaluation]) -> Options:
-    """Return the tokenizer and case that all were scored with, else the usual ones."""
-    usual = Options()
-    tokenizers, cases = ({evaluation.scored.setting(key) for evaluation in evaluations} for key in ("tok", "case"))
-    return Options(
-        tokenizers.pop() or usual.tokenizer if len(tokenizers) == 1 else usual.tokenizer,
-        cases.pop() or usual.case if len(cases) == 1 else usual.case,
-    )
+def _options(evaluations: Sequence[Evaluation]) -> tuple[Options, list[str]]:
+    """Return how all were scored, and in words where they were not all scored alike, for which the usual stands."""
+    usual = dataclasses.asdict(Options())
+    chosen: dict[str, Any] = {}
+    differ = []
+    for key in ("tokenizer", "case", "stem", "negation", "idf"):
+        asked = [_asked(evaluation, key, usual[key]) for evaluation in evaluations]
+        if all(value == asked[0] for value in asked):
+            chosen[key] = asked[0]
+        else:
+            values = ", ".join(dict.fromkeys(words(value) or "none" for value in asked))
+            differ.append(f"{key} ({values}; here {words(usual[key]) or 'none'})")
+    idf = chosen.get("idf")
+    return Options(**chosen | {"idf": Path(idf) if idf else None}), differ
+
+
+_SIGNED = {"tokenizer": "tok", "case": "case"}
+
+
+def _asked(evaluation: Evaluation, key: str, usual: Any) -> Any:
+    """Return one setting, of scores without settings what their signatures say of it, else the usual one."""
+    told = mapping(evaluation.scores.get("settings")).get(key)
+    if isinstance(told, bool if isinstance(usual, bool) else str):
+        return told
+    return (evaluation.scored.setting(_SIGNED[key]) if key in _SIGNED else "") or usual
 
 
 def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
@@ -114,6 +134,10 @@ def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
             if one.key == key
         ]
         yield from results.chart(f"{name(key)} differences between runs: {split}", bars, f"{name(key)} difference")
+    if differ := texts(found.get("settings_differ")):
+        yield Text(
+            f"The runs were not all scored alike, so here all are scored anew with one setting: {', '.join(differ)}."
+        )
     signatures = mapping(found.get("signatures"))
     yield Text("Computed anew with: " + "; ".join(text(value) for value in signatures.values()) + ".")
 

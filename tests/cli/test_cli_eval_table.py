@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +71,23 @@ def test_questions_alone_have_their_own_columns() -> None:
     assert eval_table.columns(values, ["vqa"]) == ["accuracy", "closed_accuracy", "open_accuracy"]
     assert eval_table.columns(values, ["caption", "vqa"]) == ["cider", "accuracy", "bleu_4", "rouge_l"]
     assert eval_table.columns({"bertscore_f1": 0.9}, []) == ["bertscore_f1"]
+
+
+@pytest.mark.parametrize(("columns", "screen"), [(60, True), (200, True), (60, False)])
+def test_a_table_fits_the_screen_and_keeps_names_and_numbers(
+    columns: int, screen: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: screen)
+    keys = ["cider", "accuracy", "bleu_4", "rouge_l"]
+    names = [f"20260101-120000-a-very-long-name-of-a-run-of-variant-{end}" for end in "ab"]
+    rows = {name: dict.fromkeys(keys, 0.4 + place / 10) for place, name in enumerate(names)}
+    eval_table._print("title", rows, [{key: [0.38, 0.54] for key in keys}] * 2, keys)
+    _, *lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= (columns if screen else eval_table.WIDTH)
+    rows_of_cells = [re.split("[│┃]", line)[1:-1] for line in lines if line[0] in "│┃"]
+    said = ["".join(cell.strip() for cell in column) for column in zip(*rows_of_cells, strict=True)]
+    assert all(any(name in column for column in said) for name in names)
+    assert "…" not in "".join(lines)
+    for value in ("0.400 [.38, .54]", "0.500 [.38, .54]"):
+        assert "".join(said).replace(" ", "").count(value.replace(" ", "")) == 4

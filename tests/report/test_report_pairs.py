@@ -8,7 +8,9 @@ from typing import Any
 
 from fabricated_run import make_baseline, make_run, write_predictions
 
+from medvlm.evaluate.cider import save_idf
 from medvlm.evaluate.compare import compare
+from medvlm.evaluate.metrics import Options
 from medvlm.report import pairs
 from medvlm.report.context import RunContext, read
 from medvlm.report.document import Block, Table, Text
@@ -111,3 +113,28 @@ def test_a_baseline_stands_among_runs(tmp_path: Path) -> None:
     found = table(blocks(runs), "Paired differences: test")
     assert {row["second run"] for row in found} == {"two", "20260103-120000-published"}
     assert len(found) == 9
+
+
+def test_stems_and_document_frequencies_are_those_of_the_scores(tmp_path: Path) -> None:
+    runs = two(tmp_path)
+    idf = tmp_path / "idf.json"
+    save_idf(idf, [row["references"] for row in rows(runs[0])], "13a", "mixed")
+
+    def asked(run: RunContext, **settings: Any) -> None:
+        file = run.path / "eval" / "test" / "scores.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": settings}))
+
+    for run in runs:
+        asked(run, tokenizer="13a", case="mixed", stem=True, idf=str(idf))
+    again = [read(run.path) for run in runs]
+    (found,) = pairs.compared(again).values()
+    assert isinstance(found, dict)
+    truth = compare(
+        {run.name: rows(run) for run in runs}, ["bleu", "rouge", "cider"], Options("13a", "mixed", True, idf)
+    )
+    assert (found["rows"], found["signatures"]) == (truth["rows"], truth["signatures"])
+    assert found["settings_differ"] == []
+    asked(runs[1], tokenizer="13a", case="mixed", stem=False, idf=None)
+    said = words(blocks([read(run.path) for run in runs]))
+    assert "not all scored alike" in said
+    assert f"stem (yes, no; here no), idf ({idf}, none; here none)." in said
