@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_findings import agreement, labelled
+from labelled_findings import FRESH, agreement, labelled
 
 from medvlm.errors import MissingExtraError, UsageError
 from medvlm.evaluate.findings import ENGINES, FIVE, OBSERVATIONS, flips, is_normal, labels
@@ -58,6 +58,16 @@ def test_agreement_with_the_sentences_of_development(negation: str, mentions: fl
     assert found.mention_f1 >= mentions
     assert found.exact >= exact
     assert found.exact < 1  # else the table holds nothing hard, and says nothing
+
+
+@pytest.mark.parametrize(("negation", "mentions", "asserted"), [("rules", 0.87, 0.91), ("negspacy", 0.84, 0.88)])
+def test_agreement_with_sentences_that_the_rules_were_not_written_for(
+    negation: str, mentions: float, asserted: float
+) -> None:
+    found = agreement(labelled(FRESH), negation)
+    assert found.n >= 300
+    assert found.mention_f1 >= mentions
+    assert found.positive_f1 >= asserted
 
 
 @given(observations, st.sampled_from(DENIALS))
