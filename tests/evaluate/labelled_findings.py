@@ -31,7 +31,7 @@ class Labelled(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How far an engine agrees with the hand-labelled sentences, of 13 observations; of No Finding in the last alone."""
+    """How far an engine agrees with the sentences over 13 observations; No Finding is in `by_observation` alone."""
 
     n: int
     mentions: int
