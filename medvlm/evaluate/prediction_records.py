@@ -26,6 +26,7 @@ _DECODER = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\r\n]*")
 _WHOLE = re.compile(r"-?\d+\.0")
 _REFERENCE = re.compile(r"references?[ _.]?\d+")
+_REFERENCES = ("references", "reference")
 _CHOICES = frozenset(string.ascii_uppercase)
 _LARGEST_CELL = 2**31 - 1
 
@@ -162,10 +163,10 @@ def _name(cell: str) -> str:
 def _cells(names: list[str], cells: list[str]) -> dict[str, Any]:
     """Return the row as a JSON object would say it.
 
-    Empty cells and NaN, which pandas writes for nothing, are left out (an empty prediction stays one, and an empty
-    choice, A, B, ..., holds its place); so are columns without a name, and the column "image", which may hold the whole
-    picture. "4.0" is 4: pandas makes whole numbers so in a column with empty cells. A column "reference" without a
-    number is the first of those with one.
+    Empty cells and NaN, which pandas writes for nothing, are left out; but an empty prediction stays one, so does a
+    reference where a row has no other, and an empty choice, A, B, ..., holds its place. Columns without a name are left
+    out too, and the column "image", which may hold the whole picture. "4.0" is 4: pandas makes whole numbers so in a
+    column with empty cells. A column "reference" without a number is the first of those with one.
     """
     row: dict[str, Any] = {}
     references: list[str] = []
@@ -180,7 +181,8 @@ def _cells(names: list[str], cells: list[str]) -> dict[str, Any]:
         elif name in _CHOICES:
             row[name] = ""
     if not references:
-        return row
+        stated = next((name for name in names if name in _REFERENCES or _REFERENCE.fullmatch(name)), None)
+        return {"references": ""} | row if stated and not row.keys() & set(_REFERENCES) else row
     first = row.pop("references", row.pop("reference", []))
     return row | {"references": [*(first if isinstance(first, list) else [first]), *references]}
 

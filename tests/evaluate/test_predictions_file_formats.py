@@ -82,7 +82,6 @@ def test_tables_by_semicolon_and_references_as_a_list(saved):
         ('id,prediction,reference\na,b,"c', ":2: not a row of a table"),
         ("id,prediction,prediction\n", ':1: two columns are called "prediction"'),
         ("id,answer\na,b\n", ':2: no "prediction"'),
-        ("id,prediction,reference\na,b,\n", ':2: no "references"'),
         ("id,prediction,reference\na,b,c\na,b,c\n", ':3: id "a" was used in line 2'),
         ("", "no predictions"),
         ("id,prediction,reference\n", "no predictions"),
@@ -263,3 +262,14 @@ def test_choices_that_are_no_list_are_refused_not_dropped(tmp_path, said):
 
 def test_the_task_is_the_same_in_capitals():
     assert columns(PredictionRow("a", "x", ["y"], task=" VQA ")) == {"task": "vqa"}
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [("reference", ""), ("references", "nan"), ("reference_1,reference_2", ","), ("reference", " ")],
+)
+def test_an_empty_cell_of_a_reference_is_an_empty_reference(tmp_path, header, cells):
+    file = tmp_path / "p.csv"
+    other = "no" + "," * header.count(",")
+    file.write_text(f"id,prediction,{header}\na,yes,{other}\nb,,{cells}\n", encoding="utf-8")
+    assert [(row.id, row.prediction, row.references) for row in read(file)] == [("a", "yes", ["no"]), ("b", "", [""])]
