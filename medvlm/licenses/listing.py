@@ -205,7 +205,11 @@ def show(entry: Entry, console: Console) -> None:
             reference = resolve(key)
             if reference:
                 line("text", f"{reference.title}: {reference.address}", indent="  ")
-    line("checked", entry.note.get("verified", entry.verified))
+    checked = entry.note.get("verified", entry.verified)
+    doubtful = ", ".join(field.replace("_", " ") for field in entry.unverified)
+    if doubtful and "unverified" not in checked:
+        checked += f", except {doubtful}" if checked.startswith("yes") else f"; not checked: {doubtful}"
+    line("checked", checked)
     for number, address in enumerate(entry.evidence or ["none recorded"]):
         line("" if number else "evidence", address)
     if "evidence" in entry.note:

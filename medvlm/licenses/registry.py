@@ -115,6 +115,17 @@ class Entry(pydantic.BaseModel):
                 raise ValueError(f"{field} is yes although {why}")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _yes_needs_known_data(self) -> Self:
+        """Weights of which nobody knows what they were trained on are no plain yes, unless a note says why."""
+        data = (self.data_license or "").lower()
+        known = data and not any(words in data for words in ("not released", "not stated", "own license"))
+        if self.kind == "model" and self.commercial_use == "yes" and not known and not self.cells.commercial_use.note:
+            raise ValueError(
+                "commercial_use is yes although its training data's license is not stated; say why in note"
+            )
+        return self
+
     def each(self) -> Iterator[tuple[Field, Cell[Any]]]:
         """Yield the recorded cells in the order of the table."""
         for field in FIELDS:

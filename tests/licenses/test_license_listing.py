@@ -108,3 +108,13 @@ def test_show_names_the_text_of_a_license_that_spdx_does_not_list() -> None:
     out = io.StringIO()
     listing.show(get("OPT"), Console(file=out, width=200))
     assert "OPT-175B License Agreement: https://github.com/facebookresearch/metaseq/" in out.getvalue()
+
+
+@pytest.mark.parametrize("entry", load(), ids=lambda entry: entry.name)
+def test_what_was_checked_names_every_cell_that_was_not(entry: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.show(entry, Console(width=200))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("checked")]
+    (said,) = (line.removeprefix("checked").strip() for line in lines)
+    if "unverified" not in said:
+        assert ("except" in said or "not checked" in said) == bool(entry.unverified)
+        assert all(field.replace("_", " ") in said for field in entry.unverified)

@@ -321,8 +321,8 @@ def parts(*names: str) -> dict[str, Entry | None]:
             "conditional",
             "LicenseRef-scancode-llama-2-license-2023",
         ),
-        (("google/siglip-base-patch16-224", "HuggingFaceTB/SmolLM2-135M"), "yes", "yes", "Apache-2.0"),
-        (("LXMERT", "HuggingFaceTB/SmolLM2-135M"), "yes", "yes", "MIT AND Apache-2.0"),
+        (("google/siglip-base-patch16-224", "HuggingFaceTB/SmolLM2-135M"), "conditional", "yes", "Apache-2.0"),
+        (("LXMERT", "google/siglip-base-patch16-224"), "yes", "yes", "MIT AND Apache-2.0"),
     ],
 )
 def test_the_strictest_part_of_a_base_holds(names: tuple[str, ...], use: str, share: str, license: str) -> None:

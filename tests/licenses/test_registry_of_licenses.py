@@ -255,3 +255,22 @@ def test_a_broken_file_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     finally:
         monkeypatch.undo()
         registry._entries.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("data", "note", "allowed"),
+    [
+        (None, None, False),
+        ("web-scale, not released", None, False),
+        ("C4 and others, each under its own license", None, False),
+        (None, "yes: the makers answer for all of their data", True),
+        ("COCO/VG", None, True),
+    ],
+)
+def test_weights_of_unknown_data_are_no_plain_yes(data: str | None, note: str | None, allowed: bool) -> None:
+    told = row({"commercial_use": {"value": "yes", "note": note}, "data_license": {"value": data}})
+    if allowed:
+        assert Entry.model_validate(told).commercial_use == "yes"
+    else:
+        with pytest.raises(pydantic.ValidationError, match="training data's license is not stated"):
+            Entry.model_validate(told)
