@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,8 @@ def make(
         model_id: a Hub id, a folder, or a packaged model.
         like: a run or a recipe whose data, prompts, lengths and decoding hold; None takes the defaults.
         data: folders of prepared data, in place of those of `like`.
-        trained_on: folders of prepared data that the model is known to have seen, for leakage; usually none is known.
+        trained_on: folders of prepared data that the model is known to have seen, for leakage; of an export of medvlm
+            those it names, where they are here; of others usually none is known.
         command: what was called, for the record.
         parent: where run folders lie.
 
@@ -49,7 +51,14 @@ def make(
 
     recipe = _recipe(model_id, like, data)
     mixture = Mixture(recipe.data, "train", recipe.seed)
-    facts = _facts(recipe, mixture.facts(), trained_on, command)
+    exported = _exported(model_id)
+    known = trained_on or _folders_there(exported, [part.path for part in recipe.data])
+    facts = _facts(recipe, mixture.facts(), known, command)
+    if exported.get("license"):
+        facts |= {
+            "license": exported["license"],
+            "exported": {key: exported.get(key) for key in ("name", "run", "data")},
+        }
     return _earlier(facts, parent) or _written(recipe, facts, parent)
 
 
@@ -144,6 +153,50 @@ def _facts(recipe: Recipe, data: list[dict[str, Any]], trained_on: Sequence[str]
             "weights": {role: weights_fingerprint(part.path) for role, part in located.items()},
         },
     }
+
+
+def _exported(model_id: str) -> dict[str, Any]:
+    """Return what `medvlm export` wrote beside a model that it merged; nothing of any other.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = Path(model_id) / "export.json"
+    if not path.is_file():
+        return {}
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        told = None
+    data = told.get("data", []) if isinstance(told, dict) else None
+    sound = isinstance(data, list) and all(isinstance(part, dict) for part in data)
+    if not isinstance(told, dict) or not sound or not isinstance(told.get("license", {}), dict):
+        raise InputError(f"{path}: damaged; export the run again")
+    return told
+
+
+def _folders_there(exported: Mapping[str, Any], near: Sequence[str]) -> list[str]:
+    """Return the data sets that an export was trained on, where all of them are here and still the same.
+
+    Args:
+        exported: of `_exported`; it names no paths of the machine that it was made on, only their last names.
+        near: data sets that lie here; the others may lie beside them.
+    """
+    found = []
+    for part in exported.get("data", []):
+        name = Path(str(part.get("path"))).name
+        places = dict.fromkeys([*near, *(str(Path(path).parent / name) for path in near), f"data/{name}"])
+        found.append(next((path for path in places if _fingerprint(path) == part.get("fingerprint", "")), None))
+    return [path for path in found if path is not None] if None not in found else []
+
+
+def _fingerprint(path: str) -> str | None:
+    from medvlm.data.mixture import DataFolder
+
+    try:
+        return DataFolder.open(path).fingerprint()
+    except InputError:
+        return None
 
 
 def _earlier(facts: Mapping[str, Any], parent: Path) -> Run | None:

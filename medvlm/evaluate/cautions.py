@@ -142,7 +142,10 @@ def _pictures(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _leakage(table: Mapping[str, Any], train_known: bool) -> Iterator[str]:
     if not train_known:
-        yield "what this model was trained on is not known, so whether it has seen these samples is not known either"
+        yield (
+            "what this model was trained on is not known, so whether it has seen these samples is not known either; "
+            "where its data is at hand, pass --trained-on FOLDER"
+        )
     leakage = table.get("leakage")
     if not leakage:
         return

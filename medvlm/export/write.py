@@ -92,7 +92,7 @@ def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
             datasets=list(settings.datasets),
         )
         write_text(folder / "README.md", hide.text(card.render(described)))
-        write_json(folder / MARKER, _facts(run, facts, into, told, folder))
+        write_json(folder / MARKER, _facts(run, facts, into, told, folder) | hide.json(_rights_told(rights)))
     return rights
 
 
@@ -226,6 +226,13 @@ def _in_words(told: difference.Difference | str | None, into: Into | None) -> st
         f"the {told.split} split: largest difference of a logit {told.largest_logit:.3g}, same greedy answer in "
         f"{told.same_answers} of {told.rows} ({told.same_answers / told.rows:.0%})."
     )
+
+
+def _rights_told(rights: Rights) -> dict[str, Any]:
+    """Return what follows from the licenses and what was trained on, for who evaluates the export by itself."""
+    kept = ("path", "title", "fingerprint", "rows", "licenses", "tasks")
+    data = [{key: part[key] for key in kept if part.get(key) is not None} for part in rights.data]
+    return {"license": rights.verdict, "data": data}
 
 
 def _facts(

@@ -165,7 +165,9 @@ class RunContext:
         A recorded one that is damaged counts for nothing.
         """
         if self.baseline:
-            return self.base_verdict()
+            # Of a folder that medvlm exported, what stood beside it; a name in no registry says nothing.
+            told = _stored(mapping(self.facts.get("license"))) if mapping(self.facts.get("exported")) else None
+            return told or self.base_verdict()
         today = policy.Verdict(**self.rights.verdict) if self.rights else self._of_damaged()
         stored = _stored(mapping(self.facts.get("license")))
         if stored is None:

@@ -326,3 +326,29 @@ def test_the_command_of_a_baseline_can_be_called_again(
     (made,) = (path for path in (at_shelf / "runs").iterdir() if "baseline" in path.name)
     command = json.loads((made / "run.json").read_text(encoding="utf-8"))["command"]
     assert shlex.split(command) == ["medvlm", *words]
+
+
+def test_an_export_is_told_by_what_stands_beside_it(
+    at_run: Path, at_shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from medvlm.report.context import read
+
+    assert run(["export", "runs/adapted", "--merge", "--out", "merged", "--quiet"]) == 0
+    words = ["eval", "--model", "merged", "--data", "data/pmc", "--limit", "2", "--controls", "none", "--quiet"]
+    capsys.readouterr()
+    assert run(words) == 0
+    assert "is not known" not in capsys.readouterr().err
+    (made,) = (path for path in (at_shelf / "runs").iterdir() if "baseline" in path.name)
+    assert json.loads((made / "run.json").read_text(encoding="utf-8"))["trained_on"] == ["data/pmc"]
+    assert scores_of(made)["leakage"]["n"] == 2
+    told, trained = read(made).verdict(), read(at_run).verdict()
+    assert (
+        (told.commercial_use, told.may_share) == (trained.commercial_use, trained.may_share) != ("unknown", "unknown")
+    )
+    # Where nothing stands beside the weights, nothing is known of them.
+    (at_shelf / "merged" / "export.json").unlink()
+    assert run(words) == 0
+    assert "what this model was trained on is not known" in (said := capsys.readouterr().err)
+    assert "pass --trained-on FOLDER" in said
+    other = max(path for path in (at_shelf / "runs").iterdir() if "baseline" in path.name and path != made)
+    assert read(other).verdict().commercial_use == "unknown"
