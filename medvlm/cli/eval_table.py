@@ -183,7 +183,8 @@ def _tasks(scores: Mapping[str, Any]) -> Iterator[str]:
         key = "accuracy" if task == "vqa" else "cider"
         if any(key in values for values in part["rows"].values()):
             each = ", ".join(f"{name} {v[key]:.3f}" for name, v in part["rows"].items() if key in v)
-            yield f"{task} alone (n = {part['n']}): {name_of(key)} {each}"
+            own = ", with document frequencies of its own" if key == "cider" else ""
+            yield f"{task} alone (n = {part['n']}{own}): {name_of(key)} {each}"
 
 
 def _differences(scores: Mapping[str, Any]) -> Iterator[str]:
