@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from medvlm.errors import AccessError, InputError, MissingExtraError
+from medvlm.evaluate.findings.phrases import FIVE, OBSERVATIONS
 from medvlm.evaluate.metrics import Options, Segments, means
 from medvlm.evaluate.ngrams import Floats
 from medvlm.evaluate.signature import references_per_segment, signature
@@ -234,7 +235,7 @@ class CheXbert(_Adapter):
     def of_sums(self, sums: Floats) -> Floats:
         """Return [R, 4]; NaN where no segment was summed."""
         both, ours, theirs = np.split(sums[:, :-1], 3, axis=1)
-        five = [number for number, name in enumerate(_OBSERVATIONS) if name in _FIVE]
+        five = [number for number, name in enumerate(_OBSERVATIONS) if name in FIVE]
         columns = []
         for chosen in (list(range(len(_OBSERVATIONS))), five):
             parts = [part[:, chosen] for part in (both, ours, theirs)]
@@ -281,23 +282,8 @@ class CheXbert(_Adapter):
         return {"input_ids": [tokenizer.cls_token_id, *inner, tokenizer.sep_token_id]}
 
 
-_OBSERVATIONS = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
-)
-_FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+# In the order of f1chexbert's own labels.
+_OBSERVATIONS = (*OBSERVATIONS[1:], OBSERVATIONS[0])
 
 
 def _f1(both: Floats, ours: Floats, theirs: Floats) -> Floats:
