@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from medvlm.errors import ResourceError
+from medvlm.errors import ResourceError, UsageError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space left, quota exceeded, file too large for the disk or the limit of the process."""
@@ -111,6 +111,18 @@ def current_umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def check_plain(path: Path, option: str) -> None:
+    """Make sure that nothing is at `path`, or a plain file: an atomic write would put one in a device's place.
+
+    Raises:
+        UsageError: there is something else; `option` is what named it.
+    """
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option} {path}: is no plain file, and would be replaced by one; name another file")
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -149,15 +149,18 @@ def _check_used(context: typer.Context) -> None:
 
 
 def _check_file(option: str, path: Path | None, read: list[Path]) -> None:
-    """Refuse a file that cannot be written, or that is read, before any work is done."""
+    """Refuse a file that cannot be written, that is read or that a run keeps, before any work is done."""
     import os
 
     from medvlm.errors import UsageError
+    from medvlm.io import check_plain
 
     if path is None:
         return
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder; name a file")
+    check_plain(path, option)
+    run = next((folder for folder in path.resolve().parents if (folder / "run.json").is_file()), None)
+    if run is not None and (path.exists() or (run / "eval") in path.resolve().parents):
+        raise UsageError(f"{option} {path}: belongs to the run {run.name}; name a new file, or one elsewhere")
     if path.resolve() in {one.resolve() for one in read}:
         raise UsageError(f"{option} {path}: is read too and would be overwritten; name another file")
     there = next(folder for folder in path.absolute().parents if folder.exists())

@@ -18,7 +18,7 @@ from medvlm.evaluate import pictures, report_format, resume
 from medvlm.evaluate.engines import Choice
 from medvlm.evaluate.generation import decoding
 from medvlm.evaluate.prompting import Composed, Composer, Question
-from medvlm.io import atomic_write, resource_errors, stable_hash
+from medvlm.io import atomic_write, check_plain, resource_errors, stable_hash
 from medvlm.recipe.models import Recipe, Task
 from medvlm.runs import Run
 
@@ -174,8 +174,11 @@ def ask(
 
     Raises:
         InputError: `job.out` holds something else or is one of the pictures, or another process writes it.
+        UsageError: `job.out` is no plain file.
         ResourceError: disk or memory is exhausted.
     """
+    if job.out is not None:
+        check_plain(job.out, "--out")
     if job.out is not None and job.out.resolve() in {path.resolve() for path in paths}:
         raise InputError(f"{job.out}: one of the pictures to be asked about; keep the predictions in another file")
     common = _common(job)

@@ -17,7 +17,7 @@ from typing import Any
 
 from medvlm.errors import InputError, MedvlmError, MissingExtraError, UsageError
 from medvlm.export.rights import data_of, stages
-from medvlm.io import sha256_file, stable_hash, write_text
+from medvlm.io import check_plain, sha256_file, stable_hash, write_text
 from medvlm.licenses import check, expressions, model_card, registry
 from medvlm.licenses.refs import resolve
 from medvlm.models.locate import TINY_BASE, TINY_RANDOM, locate, weights_fingerprint
@@ -65,10 +65,11 @@ def check_place(path: Path) -> None:
     """Make sure that a bill of materials may be written at a path.
 
     Raises:
-        UsageError: it is a folder, or a file that is no bill of materials.
+        UsageError: it is a folder or a device, or a file that is no bill of materials.
     """
     if path.is_dir():
         raise UsageError(f"{path}: a folder; name a file for the bill of materials, such as {path / 'bom.json'}")
+    check_plain(path, "--bom")
     if not path.exists():
         return
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medvlm.errors import UsageError
-from medvlm.io import stable_hash, write_json, write_text
+from medvlm.io import check_plain, stable_hash, write_json, write_text
 from medvlm.registry import nearest
 from medvlm.report import as_json, html, markdown, pairs, side_by_side
 from medvlm.report.build import CASES, NOT_CLINICAL, build
@@ -51,7 +51,8 @@ def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = 
 
     Raises:
         InputError: one of them is no run.
-        UsageError: no form, or an unknown one; `out` is a file.
+        UsageError: no form, or an unknown one; `out` is a file, or holds a folder or device
+            in place of one of the files.
     """
     if not forms:
         raise UsageError(f"no format named; known: {', '.join(FORMS)}")
@@ -60,6 +61,9 @@ def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = 
             raise UsageError(f'--format "{form}" is unknown{nearest(form, FORMS)}; known: {", ".join(FORMS)}')
     if out is not None and not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
         raise UsageError(f"--out {out}: is no folder, or lies in none; name another folder")
+    if out is not None:
+        for form in forms:
+            check_plain(out / f"report.{form}", "--out")
     # The same run under two names (runs/latest) is one run.
     distinct = {path.resolve(): path for path in runs}
     contexts = side_by_side.order([read(path) for path in distinct.values()])

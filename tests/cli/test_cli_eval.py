@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,27 @@ def test_wrong_calls_are_one_line(
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1
     assert said in error
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-idf"])
+def test_neither_a_device_nor_the_files_of_a_run_are_replaced(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = write(tmp_path / "p.jsonl", ROWS), tmp_path / "a-run"
+    (folder / "eval" / "test").mkdir(parents=True)
+    device, facts = tmp_path / "device", folder / "run.json"
+    os.mkfifo(device)
+    facts.write_text("{}")
+    for out, said in (
+        (device, "is no plain file"),
+        (facts, "belongs to the run a-run"),
+        (folder / "eval" / "test" / "predictions.jsonl", "belongs to the run a-run"),
+    ):
+        assert run(["eval", "--predictions", file, "--metrics", "cider", option, str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert device.is_fifo()
+    assert facts.read_text() == "{}"
+    assert run(["eval", "--predictions", file, "--metrics", "cider", option, str(folder / "new.json")]) == 0
 
 
 def test_saved_document_frequencies_give_the_scores_of_their_references(tmp_path: Path) -> None:

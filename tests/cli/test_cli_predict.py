@@ -158,6 +158,9 @@ def test_no_other_file_is_overwritten_even_if_asked(asked: Asked, scans: Path, t
             assert asked.code == 3
             assert ("one of the pictures" if out == picture else "holds no predictions of this command") in asked.err
             assert out.read_bytes() == before
+    os.mkfifo(tmp_path / "device")
+    asked(picture, "--out", tmp_path / "device", "--overwrite")
+    assert (asked.code, (tmp_path / "device").is_fifo()) == (2, True)
     # Cut off within its first line, or empty, it is begun anew.
     for text in ("", '{"ima', '{"image": "a', '{"image": "胸'):
         rows.write_bytes(text.encode()[:13])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,8 @@ def test_a_file_is_no_folder_to_write_into(app: typer.Typer, runs: Path) -> None
         assert isinstance(result.exception, UsageError)
         assert f"--out {out}: is no folder" in str(result.exception)
     assert (runs / "afile").read_text() == "mine"
+    (runs / "out").mkdir()
+    os.mkfifo(runs / "out" / "report.json")
+    result = CliRunner().invoke(app, ["report", "one", "--out", "out"])
+    assert "is no plain file" in str(result.exception)
+    assert [path.name for path in (runs / "out").iterdir()] == ["report.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,9 @@ def test_it_replaces_nothing_but_a_bill_of_materials(make_run: MakeRun, tmp_path
     with pytest.raises(UsageError, match=r"here: (a folder|there already)"):
         bom.write(run, path)
     assert path.is_dir() if content is None else path.read_text() == content
+    os.mkfifo(tmp_path / "device")
+    with pytest.raises(UsageError, match="is no plain file"):
+        bom.write(run, tmp_path / "device")
     bom.write(run, tmp_path / "bom.json")
     bom.write(run, tmp_path / "bom.json")
 
