@@ -219,7 +219,10 @@ def _row(value: dict[str, Any], elsewhere: bool) -> PredictionRow:
     """Return the row that a record holds; ValueError says what is wrong with it."""
     value = dict(value)
     if "prediction" not in value and {"question_id", "answer", "text"} <= value.keys() and not _asked(value):
-        raise ValueError('has "answer" and "text"; call the one that the model said "prediction"')
+        if elsewhere and str(value["text"]).rstrip().endswith("?"):
+            value["question"] = value.pop("text")
+        else:
+            raise ValueError('has "answer" and "text"; call the one that the model said "prediction"')
     pair = next((pair for pair in _RESULTS if "prediction" not in value and value.keys() >= set(pair)), None)
     if pair is not None:
         value["prediction"] = value.pop(pair[1])

@@ -180,6 +180,10 @@ def test_an_answer_beside_a_text_is_the_reference(saved):
     assert (row.prediction, row.references) == ("yes", ["maybe"])
     del line["question"]
     assert 'call the one that the model said "prediction"' in wrong(saved("x.jsonl", json.dumps(line)), truth)
+    line = {"question_id": 5, "text": "Is there a nodule? ", "answer": "no"}
+    assert 'call the one that the model said "prediction"' in wrong(saved("x.jsonl", json.dumps(line)))
+    (row,) = read(saved("x.jsonl", json.dumps(line)), truth)
+    assert (row.prediction, row.references, columns(row)["prompt"]) == ("no", ["maybe"], "Is there a nodule? ")
 
 
 def test_references_in_a_file_of_their_own(saved):
