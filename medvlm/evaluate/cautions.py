@@ -126,18 +126,20 @@ def _pictures(table: Mapping[str, Any]) -> Iterator[str]:
             "looks at the picture"
         )
         return
+    of = " over all tasks" if len(table["tasks"]) > 1 else ""
     for key in judged(table):
         name = NAMES.get(key, key)
         share = controls["kept_without_image"].get(key)
         if share is not None and share >= KEPT:
-            yield f"with blank pictures the model keeps {share:.0%} of its {name}: the prompts may tell the answers"
+            yield f"with blank pictures the model keeps {share:.0%} of its {name}{of}: the prompts may tell the answers"
         cell = controls["visual_reliance"].get(key)
         if cell and verdict(cell) != "better":
-            well = "better than" if verdict(cell) == "worse" else "as well as"
-            yield (
-                f"another sample's picture does the model {well} the right one in {name}: {_difference(cell)} on "
-                f"{controls['n']} {'sample' if controls['n'] == 1 else 'samples'}"
+            said = (
+                "another sample's picture does the model better than the right one"
+                if verdict(cell) == "worse"
+                else "the right picture does the model not clearly better than another sample's"
             )
+            yield f"{said} in {name}{of}: {_difference(cell)} on {_samples(controls['n'])}"
 
 
 def _leakage(table: Mapping[str, Any], train_known: bool) -> Iterator[str]:
