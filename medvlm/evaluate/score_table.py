@@ -18,7 +18,7 @@ from medvlm.evaluate.compare import described, intervals, pairs
 from medvlm.evaluate.finding_accuracy import FindingAccuracy, fits
 from medvlm.evaluate.metrics import METRICS, Metric, Options, Scores, Segments, aggregate, by_segment, score
 from medvlm.evaluate.ngrams import Floats, Ints
-from medvlm.evaluate.slices import COLUMNS, slices, with_normal
+from medvlm.evaluate.slices import COLUMNS, is_radiograph, slices, with_normal
 from medvlm.evaluate.statistics import RESAMPLES, Bootstrap, groups_of
 from medvlm.evaluate.tokenize import tokenize
 
@@ -112,8 +112,7 @@ def automatic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _chest_radiograph(row: Mapping[str, Any]) -> bool:
     made, of = str(row.get("modality") or "").lower(), str(row.get("organ") or "").lower()
-    radiograph = any(word in made for word in ("radiograph", "x-ray", "xray")) or made in ("cxr", "cr", "dx")
-    return radiograph and (made == "cxr" or any(word in f"{made} {of}" for word in ("chest", "lung", "thorax")))
+    return is_radiograph(made) and any(word in f"{made} {of}" for word in ("cxr", "chest", "lung", "thorax"))
 
 
 def grouped_by(rows: Sequence[Row], column: str) -> list[Row]:
@@ -248,7 +247,8 @@ def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options)
     """Return the scores of a task's rows, which stand at `places` of those that were scored; only CIDEr is anew."""
     statistics = {name: whole[places] for name, whole in found.statistics.items()}
     if "cider" in statistics:
-        statistics["cider"] = scored(rows, ["cider"], options).statistics["cider"]
+        predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
+        statistics["cider"] = score(["cider"], predictions, references, rows, options).statistics["cider"]
     values: dict[str, float] = {}
     per_segment: dict[str, Floats] = {}
     for name, metric in found.metrics.items():

@@ -97,8 +97,14 @@ def _scores(scored: Scores, places: Any, bootstrap: Bootstrap | None) -> dict[st
 
 
 # The rules know chest radiographs: "no effusion" of a knee, or a normal CT of the head, says nothing about one.
-_RADIOGRAPH = re.compile(r"radiograph|x-?ray|\b(?:cr|dx|xr|cxr)\b", re.IGNORECASE)
+_RADIOGRAPH = re.compile(r"radiograph|x[\s_-]?ray|\bfilms?\b|\b(?:cr|dr|dx|xr|cxr)\b", re.IGNORECASE)
+_NOT_SAID = ("", "unknown", "unspecified", "n/a")
 _NO_FINDING = ("none", "no finding", "normal")
+
+
+def is_radiograph(modality: str) -> bool:
+    """Return True where a modality is one of the ordinary words for a radiograph, or a DICOM code of one."""
+    return bool(_RADIOGRAPH.search(modality))
 
 
 def with_normal(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -120,8 +126,8 @@ def _normal(row: Mapping[str, Any]) -> str | None:
     if finding and is_phantom(finding):
         return "abnormal"
     references = row.get("references") or []
-    modality = str(row.get("modality") or "")
-    if modality and not _RADIOGRAPH.search(modality):
+    modality = str(row.get("modality") or "").strip().casefold()
+    if modality not in _NOT_SAID and not is_radiograph(modality):
         return None
     if row.get("task") not in ("caption", "report") or not references:
         return None

@@ -117,6 +117,10 @@ def test_more_rows_are_corrected_for() -> None:
         ([{"task": "report", "modality": "X-Ray", "organ": "Chest"}], ["findings"]),
         ([{"task": "report", "modality": "chest radiograph"}, {"task": "vqa"}], ["vqa", "findings"]),
         ([{"task": "report", "modality": "radiograph", "organ": "knee"}], []),
+        ([{"task": "report", "modality": "DR", "organ": "lung"}], ["findings"]),
+        ([{"task": "report", "modality": "Chest film"}], ["findings"]),
+        ([{"task": "report", "modality": "CXR"}], ["findings"]),
+        ([{"task": "report", "modality": "DR"}], []),
         ([{"task": "report", "modality": "ct", "organ": "chest"}], []),
     ],
 )

@@ -81,6 +81,7 @@ def test_cider_keeps_the_document_frequencies_of_the_whole():
 
 
 def test_normal_is_what_is_known_else_what_the_reference_says():
+    words = ("CR", "DR", "X ray", "x_ray", "plain film", "chest film", "Unknown")
     rows = [
         {"finding": "none", "task": "caption", "references": ["Large pleural effusion."]},
         {"finding": "nodule", "task": "caption", "references": ["x"]},
@@ -94,7 +95,7 @@ def test_normal_is_what_is_known_else_what_the_reference_says():
         {"finding": "melanoma", "task": "vqa", "references": ["yes"]},
         {"modality": "MRI", "task": "report", "references": ["No joint effusion. No fracture. Normal study."]},
         {"modality": "Chest X-ray", "task": "report", "references": ["No pleural effusion."]},
-        {"modality": "CR", "task": "report", "references": ["Left effusion."]},
+        *({"modality": word, "task": "report", "references": ["Left effusion."]} for word in words),
     ]
-    normal = ["normal", "normal", "abnormal", "normal", None, None, "normal", "abnormal"]
+    normal = ["normal", "normal", "abnormal", "normal", None, None, "normal", *["abnormal"] * len(words)]
     assert [row["normal"] for row in with_normal(rows)] == ["normal", "abnormal", "abnormal", "normal", None, *normal]
