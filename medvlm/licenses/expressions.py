@@ -59,7 +59,9 @@ _CC_ADDRESS = re.compile(
 _CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
 _CC_PORT = re.compile(_PORT)
 # Terms behind the code: nobody knows what such an address means.
-_CC_STRAY = re.compile(r"(?<![a-z])(?:nc|nd|sa|non-?commercial|no-?deriv\w*|share-?alike)(?![a-z])")
+_CC_STRAY = re.compile(
+    r"(?<![a-z])(?:by)?(?:nc|nd|sa)+(?![a-z])|non(?:[\W_]|%20)*comm|no(?:[\W_]|%20)*deriv|share(?:[\W_]|%20)*alike"
+)
 _CC_ORDER = ("nc", "nd", "sa")
 _CC_PUBLIC = {"mark": "CC-PDM-1.0", "pdm": "CC-PDM-1.0", "publicdomain": "CC-PDDC"}
 
@@ -163,11 +165,13 @@ def _parse(license: str | None) -> Any:
 def _walk(tree: Any, leaf: Callable[[str], Any], either: Callable[[Any], Any], both: Callable[[Any], Any]) -> Any:
     """Fold a syntax tree. SPDX's exceptions (`WITH`) only widen a license, so the license alone decides.
 
-    What else stands behind `WITH` may narrow it (the Commons Clause does): then the whole is one unknown id.
+    What else stands behind `WITH` may narrow it (the Commons Clause does): the license holds, and something unknown.
     """
     if isinstance(tree, license_expression.LicenseWithExceptionSymbol):
         license, exception = tree.license_symbol.key, tree.exception_symbol.key
-        return leaf(license if exception.lower() in _spdx_exceptions() else f"{license} WITH {exception}")
+        if exception.lower() in _spdx_exceptions():
+            return leaf(license)
+        return both([leaf(license), leaf(f"{license} WITH {exception}")])
     if isinstance(tree, license_expression.LicenseSymbol):
         return leaf(tree.key)
     parts = [_walk(part, leaf, either, both) for part in tree.args]
