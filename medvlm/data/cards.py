@@ -331,10 +331,7 @@ def _licenses(manifest: Mapping[str, Any]) -> str:
 
 def _models(manifest: Mapping[str, Any]) -> str:
     """Return what a model trained on all of it may, by the rules that a report and a model's card go by."""
-    counts, licenses = manifest["counts"], Counter(manifest["licenses"])
-    # Their article's license gives nothing of a third party's picture.
-    licenses["unknown"] += counts.get("third_party_without_license", counts["third_party"].get("yes", 0))
-    found = policy.verdict_of_parts({}, licenses)
+    found = policy.verdict_of_parts({}, manifest["training_licenses"])
     open_questions = found.reasons if "unknown" in (found.commercial_use, found.may_share) else []
     follows = (
         f"As far as this data goes: commercial use **{found.commercial_use}**, passing the model on "

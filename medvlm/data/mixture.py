@@ -13,6 +13,7 @@ from typing import Any
 
 from medvlm.errors import InputError
 from medvlm.io import resource_errors, sha256_file, stable_hash
+from medvlm.licenses import policy
 from medvlm.recipe.models import DataPart
 
 _TEXT_COLUMNS = (
@@ -129,14 +130,9 @@ class Rows:
         return decode(self.encoded(row), str(self.texts[row]["id"]))
 
     def licenses(self) -> Counter[str]:
-        """Count the rows by license; "unknown" where none is stated.
-
-        An article's license gives nothing of a third party's picture in it: unknown, unless the figure has its own.
-        """
+        """Count the rows by license, as `policy.of_sample` tells it."""
         return Counter(
-            "unknown"
-            if text.get("third_party") and text.get("license_scope") != "figure"
-            else text.get("license") or "unknown"
+            policy.of_sample(text.get("license"), text.get("license_scope"), text.get("third_party"))
             for text in self.texts
         )
 

@@ -25,6 +25,7 @@ from medvlm.data.index import DUPLICATE_ID, KEPT, REASONS, Index, Verdict, colum
 from medvlm.data.sample import Reject
 from medvlm.data.splits import SPLITS, Ratios
 from medvlm.io import disk_errors, sha256_file
+from medvlm.licenses import policy
 
 REJECTS = "rejects.jsonl"
 ARTICLES = "articles.jsonl"
@@ -151,8 +152,8 @@ class Merged:
     statuses: Counter[str] = dataclasses.field(default_factory=Counter)
     """Units by what became of them."""
     drops: Counter[str] = dataclasses.field(default_factory=Counter)
-    borrowed: int = 0
-    """Samples with a picture of a third party under no license of its own, only its article's."""
+    training: Counter[str] = dataclasses.field(default_factory=Counter)
+    """Samples by what they count as in training, as `policy.of_sample` tells it."""
     duplicate_images: int = 0
     near_duplicates: int = 0
     split_hash: str = ""
@@ -285,8 +286,9 @@ def _route(
     for name, counter in merged.counts.items():
         values = batch.column(name).to_pylist()
         counter.update(_label(values[row]) for row in np.flatnonzero(kept).tolist())
-    scopes, third = (batch.column(name).to_pylist() for name in ("license_scope", "third_party"))
-    merged.borrowed += sum(bool(third[row]) and scopes[row] != "figure" for row in np.flatnonzero(kept).tolist())
+    stated = [batch.column(name).to_pylist() for name in ("license", "license_scope", "third_party")]
+    rows = np.flatnonzero(kept).tolist()
+    merged.training.update(policy.of_sample(*(column[row] for column in stated)) for row in rows)
     weights = batch.column("_payload").to_pylist()
     table = _with_duplicates(batch, first, verdict)
     for number, split in enumerate(SPLITS):

@@ -68,6 +68,17 @@ def parse_policy(policy: str) -> str | frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
+def of_sample(license: str | None, scope: str | None, third_party: bool | None) -> str:
+    """Return what a sample counts as in training: its license; "unknown" where none is stated.
+
+    An article's license gives nothing of a third party's picture in it, unless the figure has its own (`scope` figure):
+    what the article asks holds, and what the third party asks is unknown.
+    """
+    if third_party and scope != "figure":
+        return f"({license}) AND unknown" if license else "unknown"
+    return license or "unknown"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     """What may be done with a fine-tuned model."""

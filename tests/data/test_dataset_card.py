@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -87,11 +88,17 @@ def test_pictures_of_third_parties_and_open_questions(tmp_path: Path) -> None:
     own = sample("h", 0, 1, license="CC-BY-4.0", third_party=True, license_scope="figure")
     both = card(tmp_path / "both", FakeSource(2, special={0: [borrowed], 1: [own]})).text
     assert "commercial use **unknown**" in both
-    assert "- training data, 1 sample: unknown: commercial use unknown" in both
+    assert "- training data, 1 sample: (CC-BY-4.0) AND unknown: commercial use unknown" in both
+    assert "- name the authors of the CC-BY-4.0 material" in both
+    closed = dataclasses.replace(borrowed, license="CC-BY-NC-4.0", commercial_use="no")
+    rows = card(tmp_path / "closed", FakeSource(2, special={0: [closed], 1: [own]})).text.split("## Models trained")[1]
+    assert "commercial use **no**, passing the model on **unknown**" in rows
+    assert "for non-commercial use only" in rows
+    assert rows.count("1 sample: ") == 2, "each sample counts once"
     alone = card(tmp_path / "own", FakeSource(1, special={0: [own]})).text
     assert "commercial use **yes**" in alone
     manifest = manifest_of(tmp_path / "clash", {})
-    clash = render({**manifest, "licenses": {"CC-BY-SA-4.0": 3, "CC-BY-NC-4.0": 2}})
+    clash = render({**manifest, "training_licenses": {"CC-BY-SA-4.0": 3, "CC-BY-NC-4.0": 2}})
     assert "no one license satisfies both" in clash
 
 

@@ -140,8 +140,14 @@ def test_what_a_third_party_owns_is_not_under_the_license_of_its_article(tmp_pat
     licensed = dataclasses.replace(rows[1], **common, license_scope="figure")
     write_folder(tmp_path / "both", {"train": [borrowed, licensed]})
     write_folder(tmp_path / "own", {"train": [licensed]})
-    assert Mixture([DataPart(path=str(tmp_path / "both"))], "train", 0).licenses() == {"unknown": 1, "CC-BY-4.0": 1}
+    counted = Mixture([DataPart(path=str(tmp_path / "both"))], "train", 0).licenses()
+    assert counted == {"(CC-BY-4.0) AND unknown": 1, "CC-BY-4.0": 1}
     assert only(tmp_path / "both").verdict.commercial_use == "unknown"
+    closed = dataclasses.replace(borrowed, license="CC-BY-NC-4.0", commercial_use="no")
+    write_folder(tmp_path / "closed", {"train": [closed]})
+    found = only(tmp_path / "closed").verdict
+    assert (found.commercial_use, found.may_share) == ("no", "unknown"), "the article's license still forbids"
+    assert "for non-commercial use only" in found.obligations[0]
     assert only(tmp_path / "own").verdict.commercial_use == "yes"
 
 
