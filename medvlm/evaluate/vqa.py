@@ -14,8 +14,9 @@ and British spelling are not made one. Chinese characters count as one word each
   (arXiv:2306.00890), the share of the reference's words that occur in the prediction. Its program gives the same but
   where a prediction repeats a word of the reference, which raises its recall and not this one.
 - Multiple choice (`choices` is known): the letter ("B", "B.", "(B)", "Answer: B", "B is correct"), the text, also
-  within a sentence as whole words ("It is the MRI"), or both where they agree. What names no choice, or several
-  ("A, B, C"), or one only to deny it ("A: wrong", "not the MRI"), is wrong.
+  within a sentence as whole words ("It is the MRI"), or both where they agree. An explanation may follow the letter
+  ("B. Effusion. There is no pneumonia."). What names no choice, or several ("A, B, C"), or one only to deny it
+  ("A: wrong", "not the MRI", "CT? No.", "CT is unlikely"), is wrong.
 
 Of several references the one that fits best counts, for each number by itself.
 """
@@ -27,6 +28,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,8 +41,8 @@ from medvlm.evaluate.signature import signature
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _NUMBER = r"-?(?:\d+(?:\.\d+)?|(?<!\.)\.\d+)"
 _TOKEN = re.compile(rf"[{_HAN}]|(?<![^\W_{_HAN}]){_NUMBER}|[^\W_{_HAN}]+|[<>≤≥=+%±]")
-# NFKC would make 105 of 10⁵ and 11/2 of 1½.
-_RAISED = re.compile(r"(?<=\d)(?=[⁰¹²³⁴-⁹⁺⁻₀-₉¼½¾⅐-⅞])")
+# NFKC would make 105 of 10⁵ and 11/2 of 1½; a number below, as in C3₂, is no power.
+_RAISED = re.compile(r"(?<=\d)(?=[⁰¹²³⁴-⁹⁺⁻¼½¾⅐-⅞])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _APOSTROPHES = str.maketrans("\N{MINUS SIGN}", "-", "'\N{RIGHT SINGLE QUOTATION MARK}`\N{ACUTE ACCENT}")
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -48,10 +50,13 @@ _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 _NUMBERS = {word: str(number) for number, word in enumerate(_COUNTS)} | {"none": "0"}
 
 _YES, _NO = "yes", "no"
-_SAID = re.compile(
-    r"(?<![^\W_])(?:(?P<said>yes|no)|(?P<denied>not|cannot|never|neither|unable|[a-z]+n['\u2019]t)|but)(?![^\W_])|[.,;:!?\n]"
+_SAID = re.compile(r"(?<![^\W_])(?:yes|no)(?![^\W_])")
+# What holds a yes or no and says neither: "no doubt"; "not yes", "cannot say yes or no".
+_UNSAID = re.compile(
+    r"(?<![^\W_])(?:no\s+(?:doubt|idea|clue|way\s+to)"
+    r"|(?:not|cannot|never|neither|nor|unable(?:\s+to)?|[a-z]+n['\u2019]t)\s+(?:[^\W_]+\s+)?(?:yes|no)"
+    r"(?:\s+n?or\s+(?:a\s+)?(?:yes|no))?)(?![^\W_])"
 )
-_IDIOMS = re.compile(r"(?<![^\W_])no\s+(?:doubt|idea|clue|way\s+to)(?![^\W_])")
 _TRUTH = {"yes": _YES, "true": _YES, "no": _NO, "false": _NO}
 _ALONE = re.compile(r"\s*(?:[^\w\s-]|$)")
 
@@ -68,10 +73,18 @@ _FIRST = re.compile(
     re.IGNORECASE,
 )
 _LABELS = re.compile(r"(?<![^\W_])(?<!['\u2019])[A-Za-z](?=\s*[)\]:;,]|\s*\.(?![A-Za-z])|\W*$)")
-_ARTICLE_AS_LABEL = re.compile(r"\W*[Aa]\s*[)\].:,;*-]\W*\w")
+_ARTICLE_AS_LABEL = re.compile(r"\W*[Aa](?:\s*[)\].:,;*-]|[^\S\n]*\n)\W*\w")
 _NARROW = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
-_WRONG = frozenset({"wrong", "incorrect", "false", "not", "isnt"})
-_DENIED = _WRONG | {"no", "cannot", "cant", "never", "neither", "nor", "without", "dont", "doesnt", "arent", "wasnt"}
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+_REFUTED = re.compile(
+    r"\W*(?:(?:(?:is|was)\s+)?(?:wrong|incorrect|false|not|isn['\u2019]?t)(?![^\W_])|no\W*$)", re.IGNORECASE
+)
+_NEGATED = re.compile(r"n['\u2019`\u00b4]t(?![^\W_])", re.IGNORECASE)
+_ASIDE = re.compile(r",\s*not\s+(?=\w)", re.IGNORECASE)
+# Words that deny a choice wherever they stand, and those that deny what comes after them only.
+_WRONG = frozenset({"wrong", "incorrect", "false", "unlikely", "unable", "excluded", "ruled"})
+_DENIALS = _WRONG | {"not", "cannot", "cant", "never", "neither", "nor", "dont", "doesnt", "isnt", "arent", "wasnt"}
+_DENIES_NEXT = _DENIALS | {"no", "without", "than", "but", "except", "unlike"}
 
 
 class Vqa:
@@ -194,24 +207,14 @@ def said(text: str) -> str | None:
     The first word decides ("No evidence of a nodule", "Yes, but no effusion"), else the only one of the two in it
     ("There is no nodule"). An answer of nothing but "true" or "false" counts as yes or no.
     """
-    folded = _IDIOMS.sub(" ", unicodedata.normalize("NFKC", text).lower())
-    found = list(_stated(folded))
+    folded = _UNSAID.sub(" ", unicodedata.normalize("NFKC", text).lower())
+    found = list(_SAID.finditer(folded))
     both = len({match[0] for match in found}) == 2
     if _truth(text) or not found:
         return _truth(text)
     if found[0][0] == _YES == _first(folded):
         return None if both and _contradicts(folded, found) else _YES
     return None if both else found[0][0]
-
-
-def _stated(text: str) -> Iterator[re.Match[str]]:
-    """Yield where yes and no stand in a text, but for those that the same part of a sentence denies before them."""
-    denied = False
-    for match in _SAID.finditer(text):
-        if not match["said"]:
-            denied = bool(match["denied"])
-        elif not denied:
-            yield match
 
 
 def _contradicts(text: str, found: Sequence[re.Match[str]]) -> bool:
@@ -249,22 +252,68 @@ def pick(answer: str, choices: Sequence[str]) -> int | None:
         # As words "A. No" is no more than "No", since articles are none.
         if equal and not _ARTICLE_AS_LABEL.match(whole):
             return equal[0] if len(equal) == 1 else None
-    return _named(rest, bare)
+    first = _FIRST.match(rest)
+    if first and first["label"] is not None:
+        return _labeled(_place(first[1], bare), rest[first.end() :], bare, "\n" in first["label"])
+    return _worded(rest, bare)
 
 
-def _named(text: str, choices: Sequence[str]) -> int | None:
-    """Return the only choice that a text names by a letter at its beginning, by whole words of it, or by both."""
-    first = _FIRST.match(text)
-    letter = _place(first[1], choices) if first else None
-    parts = list(_parts(text, first, choices))
+def _labeled(place: int | None, text: str, choices: Sequence[str], broken: bool) -> int | None:
+    """Return the choice an answer's leading letter names, None where the `text` after it takes that back.
+
+    It does with another letter, in the same sentence or at the beginning of a later one that denies nothing, and with
+    "wrong", "is not".
+    Where the choice's own text does not follow, so does the text of another one in the same sentence, unless that is
+    denied, in brackets or, after a line break (`broken`), within an explanation.
+    """
+    if place is None:
+        return None
+    begin = next(_parts(text, choices), ("-", set[int]()))
+    own = not begin[0] and place in begin[1]
+    # A choice's text may hold a full stop: "E. coli".
+    start = len(choices[place]) - 1 if own else len(text) - len(text.lstrip("\n\t *"))
+    head, *later = _SENTENCE_END.split(text[start:])
+    sentence = text[:start] + head
+    parts = list(_parts(sentence, choices))
+    letters: set[int | None] = {other for word, places in parts if word for other in places}
+    told = [each for each in later if _DENIALS.isdisjoint(words(_plain(each)))]
+    letters |= {_place(first[1], choices) for first in map(_FIRST.match, told) if first and first["label"] is not None}
+    if letters - {place, None}:
+        return None
+    if own:
+        several = len(parts) > 2 and parts[1][0] in ("and", "or") and not parts[2][0]
+        return None if several else place
+    if _REFUTED.match(sentence):
+        return None
+    if (broken or "\n" in text[:start]) and len(parts) > 1:
+        return place
+    affirmed, denied = _affirmed(list(_parts(sentence.partition("(")[0], choices)))
+    return None if affirmed - {place} or place in denied else place
+
+
+def _affirmed(parts: Sequence[tuple[str, set[int]]]) -> tuple[set[int], set[int]]:
+    """Return the choices whose texts a sentence names, and those it denies: "not a CT", "a CT would"."""
+    affirmed, denied = set[int](), set[int]()
+    against = False
+    for (word, places), (following, _) in pairwise([*parts, ("", set[int]())]):
+        if places:
+            (denied if against or following in ("would", "cannot") else affirmed).update(places)
+        against = word in _DENIES_NEXT or (against and not places)
+    return affirmed, denied
+
+
+def _worded(text: str, choices: Sequence[str]) -> int | None:
+    """Return the only choice that a text without a letter before it names by whole words, denying nothing."""
+    parts = list(_parts(text, choices))
     named = {place for _, places in parts for place in places}
     texts = {place for word, places in parts for place in places if not word}
+    first = _FIRST.match(text)
+    letter = _place(first[1], choices) if first else None
     if texts and all(words(choices[place]) in ([_YES], [_NO]) for place in texts):
-        spoken = said(text[first.end() :] if first and first["label"] else text)
+        spoken = said(text)
         named &= {place for place in texts if _truth(choices[place]) == spoken}
         return named.pop() if len(named) == 1 and (letter is None or letter in named) else None
-    at = next((at for at, (_, places) in enumerate(parts) if places), 0)
-    if len(named) != 1 or (at and not texts) or _denied(parts, at):
+    if not texts or len(named) != 1 or _denied([word for word, _ in parts]):
         return None
     if first and letter is not None and not parts[0][1] and first[1].lower() not in "ai":
         # "B left lung" begins with a letter, "A nodule" with an article.
@@ -272,20 +321,27 @@ def _named(text: str, choices: Sequence[str]) -> int | None:
     return named.pop() if named else None
 
 
-def _parts(text: str, first: re.Match[str] | None, choices: Sequence[str]) -> Iterator[tuple[str, set[int]]]:
+def _denied(found: Sequence[str]) -> bool:
+    """Whether words, "" standing for a choice's text, deny it: "not the MRI", "CT was ruled out", "CT? No."
+
+    After the choice "no" and "without" begin something else: "Normal, no fracture", "MRI, not contrast-enhanced".
+    """
+    at = found.index("")
+    return not (_DENIES_NEXT.isdisjoint(found[:at]) and _DENIALS.isdisjoint(found[at:])) or found[-1] == _NO
+
+
+def _parts(text: str, choices: Sequence[str]) -> Iterator[tuple[str, set[int]]]:
     """Yield the words of a text, each with the places of the choices it is the letter of; of a choice's text ""."""
-    starts = {match.start() for match in _LABELS.finditer(text)} | (
-        {first.start(1)} if first and first["label"] else set()
-    )
     tokens: list[tuple[str, set[int]]] = []
+    text = _plain(text)
     end = 0
-    for start in sorted(starts):
-        tokens += [(word, set()) for word in words(text[end:start])]
-        place = _place(text[start], choices)
-        tokens.append((text[start].lower(), set() if place is None else {place}))
-        end = start + 1
+    for match in _LABELS.finditer(text):
+        tokens += [(word, set()) for word in words(text[end : match.start()])]
+        place = _place(match[0], choices)
+        tokens.append((match[0].lower(), set() if place is None else {place}))
+        end = match.end()
     tokens += [(word, set()) for word in words(text[end:])]
-    texts = [words(choice) for choice in choices]
+    texts = [words(_plain(choice)) for choice in choices]
     runs = sorted(filter(None, texts), key=len, reverse=True)
     found = [word for word, _ in tokens]
     at = 0
@@ -295,20 +351,14 @@ def _parts(text: str, first: re.Match[str] | None, choices: Sequence[str]) -> It
         at += len(run) if run else 1
 
 
-def _denied(parts: Sequence[tuple[str, set[int]]], at: int) -> bool:
-    """Whether an answer denies what it names first, in part number `at`: "not the MRI", "A: wrong", "A is wrong"."""
-    if any(word in _DENIED for word, _ in parts[:at]):
-        return True
-    after = [word for word, _ in parts[at + 1 : at + 3]]
-    if after[:1] == ["is"]:
-        return after[-1] in _WRONG
-    # After a choice's text, "not" may begin something else: "MRI, not contrast-enhanced".
-    return bool(parts and parts[at][0] and after and after[0] in _WRONG)
+def _plain(text: str) -> str:
+    """Return a text with "not" for "n't", and with "without" for a "not" that begins an aside."""
+    return _ASIDE.sub(" without ", _NEGATED.sub(" not", text))
 
 
 def _place(letter: str, choices: Sequence[str]) -> int | None:
-    place = string.ascii_lowercase.index(letter.lower())
-    return place if place < len(choices) else None
+    place = string.ascii_lowercase.find(letter.lower())
+    return place if 0 <= place < len(choices) else None
 
 
 def without_labels(choices: Sequence[str]) -> list[str]:

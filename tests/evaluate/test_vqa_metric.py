@@ -33,6 +33,7 @@ def scored(prediction, references, **row):
         ("1½", "1 1/2"),
         ("10⁵", "10^5"),
         ("T₂", "T2"),
+        ("C3₂", "C32"),
         ("5 cm²", "5 cm2"),
         ("约5.50", "约 5.5"),
         ("1,000 mm", "1000mm"),
@@ -108,6 +109,19 @@ def test_chinese_answers_count_by_characters():
         ("No doubt, yes", "yes"),
         ("I have no idea", None),
         ("No doubtful lesion", "no"),
+        *[
+            (text, "no")
+            for text in (
+                "I can't find one so no",
+                "There isn't a fracture and no effusion",
+                "The patient doesn't have it -- no",
+                "It is not present (no)",
+                "I am unable to see it so no",
+                "Not seen - no",
+            )
+        ],
+        ("Not sure - yes", "yes"),
+        *[(text, None) for text in ("This is not a yes", "I cannot say yes or no", "neither yes nor no")],
         ("eyes", None),
         ("", None),
     ],
@@ -139,6 +153,10 @@ def test_yes_and_no_are_never_found_inside_words(text):
         "A" + "-" * 50_000,
         "A, " * 20_000,
         "mri a-" * 9_000,
+        "A" + "\n" * 50_000 + "x",
+        "B. " + "x. " * 20_000,
+        "B. " + "not ct, " * 10_000,
+        "no, not " * 10_000 + "mri",
     ],
 )
 def test_long_answers_take_no_long_time(text):
@@ -190,6 +208,19 @@ def test_the_choice_an_answer_names(answer, place):
 @pytest.mark.parametrize(
     "answer",
     [
+        *(
+            "E. CT",
+            "E: MRI",
+            "ſ. CT",
+            "A: no",
+            "A\nMRI",
+            "A. It is not a CT",
+            "A. CT or MRI",
+            "A: CT. B: MRI",
+            "(B) not MRI",
+        ),
+        *("CT was not used", "CT? No.", "This couldn't be a CT", "Something other than CT", "Anything but CT"),
+        *("CT has been ruled out", "CT is unlikely", "Unable to determine if this is a CT", "It hasn’t been a CT"),
         *("A, B, C", "A. B. C. D.", "A) CT, B) MRI, C) left lung", "A: CT\nB: MRI", "A; B; C", "A.B.C", "A)B)C)"),
         *("A. not CT but MRI", "A: wrong", "A, wrong", "A is wrong", "A. is not correct", "A. MRI because", "a, b, c"),
         *(
@@ -216,6 +247,37 @@ def test_several_letters_are_no_pick_in_any_form(letters, between):
     texts = dict(zip("ABCD", CHOICES, strict=True))
     assert pick(between.join(sorted(letters)), CHOICES) is None
     assert pick(between.join(f"{letter}: {texts[letter]}" for letter in sorted(letters)), CHOICES) is None
+
+
+FINDINGS = ["Pneumonia", "Pleural effusion", "Normal", "None of the above"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "place"),
+    [
+        ("B. Pleural effusion. There is no pneumonia.", FINDINGS, 1),
+        ("B: Pleural effusion (not pneumonia)", FINDINGS, 1),
+        ("B. Pleural effusion\nPneumonia would look different.", FINDINGS, 1),
+        ("**B**\n\nThe heart is normal.", FINDINGS, 1),
+        ("B. Fluid is seen (no pneumonia). The heart is normal.", FINDINGS, 1),
+        ("B, since it is not pneumonia", FINDINGS, 1),
+        ("B. Fluid as in pneumonia", FINDINGS, None),
+        ("C. Normal, no pneumonia", FINDINGS, 2),
+        ("Normal, no fracture", FINDINGS, 2),
+        ("Normal without a fracture", FINDINGS, 2),
+        ("D. None of the above (no pneumonia)", FINDINGS, 3),
+        ("(B) MRI - since CT would show bone", CHOICES, 1),
+        ("B. CT would show bone as bright.", CHOICES, 1),
+        ("The correct answer is B. A is wrong because bone is dark.", CHOICES, 1),
+        ("B is correct. CT shows bone.", CHOICES, 1),
+        ("D. A nodule. A, B and C are incorrect.", CHOICES, 3),
+        ("C. 3 lesions, 2 in the left lobe", ["1", "2", "3"], 2),
+        ("A. E. coli. B. subtilis is longer", ["E. coli", "B. subtilis"], None),
+        ("A. E. coli. There is no candida.", ["E. coli", "candida", "c", "d", "e"], 0),
+    ],
+)
+def test_an_explanation_after_the_letter_takes_nothing_back(answer, choices, place):
+    assert pick(answer, choices) == place
 
 
 def test_a_longer_choice_is_not_the_shorter_one_in_it():
