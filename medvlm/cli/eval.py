@@ -234,10 +234,13 @@ def _runs(runs: list[Run], settings: Settings, show: _Show) -> dict[str, Any]:
 def _files(paths: list[Path], references: Path | None, settings: Settings, show: _Show) -> dict[str, Any]:
     from medvlm.errors import UsageError
     from medvlm.evaluate import files
+    from medvlm.evaluate.compare import in_common
 
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("--predictions: one file is named twice; name different ones to compare")
     rows = {str(path): files.rows_of(path, references, settings) for path in paths}
+    if len(rows) > 1:
+        in_common(rows)
     tables = {name: files.score_rows(listed, settings) for name, listed in rows.items()}
     for name, scores in tables.items():
         show.table(scores, name, "predictions")

@@ -71,14 +71,23 @@ def print_comparison(found: Mapping[str, Any], all_columns: bool) -> None:
     for name, count in found["left_out"].items():
         if count:
             say(f"{name}: {count} of its samples were not answered by all and are left out here")
-    for pair in found["pairs"]:
-        for key in main:
-            if key in pair["keys"]:
-                say(in_words(pair["a"], pair["b"], key, pair["keys"][key]))
+    for line in _tasks(found):
+        say(line)
+    # Of several tasks each by itself: the scores of all together may say the opposite.
+    parts = [(f"{task}: ", part, columns(_first(part), [task])) for task, part in found["by_task"].items()]
+    for head, part, keys in parts or [("", found, main)]:
+        for pair in part["pairs"]:
+            for key in keys:
+                if key in pair["keys"]:
+                    say(head + in_words(pair["a"], pair["b"], key, pair["keys"][key]))
     say(
         f"p: paired approximate randomization, {found['trials']} trials"
         + (f", corrected for {tested} pairs (Holm)" if tested > 1 else "")
     )
+
+
+def _first(part: Mapping[str, Any]) -> Mapping[str, float]:
+    return next(iter(part["rows"].values()))
 
 
 def in_words(a: str, b: str, key: str, cell: Mapping[str, float]) -> str:

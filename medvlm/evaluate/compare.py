@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from medvlm.errors import InputError
-from medvlm.evaluate.metrics import Options, Scores, score
+from medvlm.evaluate.finding_accuracy import FindingAccuracy, fits
+from medvlm.evaluate.metrics import Metric, Options, Scores, Segments, aggregate, by_segment, score
+from medvlm.evaluate.ngrams import Floats, Ints
 from medvlm.evaluate.statistics import RESAMPLES, TRIALS, Bootstrap, groups_of, holm, randomization
+from medvlm.evaluate.vqa import without_labels
 
 Row = Mapping[str, Any]
 
 SHARED = ("group", "task", "choices", "answer_type", "finding", "modality", "organ")
 """What is told of a sample, not of a system, and decides how it is scored or drawn."""
+
+_DESCRIBES = ("modality", "organ")
+"""Of these the first system that says one is believed: people name one in many ways, and no metric reads them."""
 
 LEVEL = 0.05
 """From this corrected p-value on, a difference is not clear."""
@@ -40,7 +49,7 @@ def compare(
     Returns:
         schema, runs, n, groups, left_out (name -> how many of its rows others lack); rows and intervals by system;
         pairs: {a, b, keys: {key: {difference, low, high, p, p_holm}}} (a minus b; p_holm is corrected over the pairs,
-        for each key); signatures; bootstrap, trials.
+        for each key); by_task as the function of this name says; signatures; bootstrap, trials.
 
     Raises:
         InputError: fewer than two systems, no sample in common, or one id with different references or `SHARED`.
@@ -49,7 +58,8 @@ def compare(
         raise InputError("give at least two runs or prediction files to compare")
     common = in_common(systems)
     names = list(systems)
-    scored = {name: _score(rows, metrics, options) for name, rows in common.items()}
+    found = {name: scored(rows, metrics, options) for name, rows in common.items()}
+    which = list(itertools.combinations(names, 2))
     groups = groups_of(common[names[0]])
     bootstrap = Bootstrap(groups, resamples, seed) if resamples else None
     return {
@@ -58,10 +68,11 @@ def compare(
         "n": len(groups),
         "groups": len(set(groups)),
         "left_out": {name: len(rows) - len(groups) for name, rows in systems.items()},
-        "rows": {name: found.values for name, found in scored.items()},
-        "intervals": {name: intervals(found, bootstrap) for name, found in scored.items()},
-        "pairs": pairs(scored, list(itertools.combinations(names, 2)), groups, bootstrap, trials, seed),
-        "signatures": scored[names[0]].signatures,
+        "rows": {name: one.values for name, one in found.items()},
+        "intervals": {name: intervals(one, bootstrap) for name, one in found.items()},
+        "pairs": pairs(found, which, groups, bootstrap, trials, seed),
+        "by_task": by_task(common, found, which, options, resamples, trials, seed),
+        "signatures": found[names[0]].signatures,
         "bootstrap": described(bootstrap, groups),
         "trials": trials,
     }
@@ -144,9 +155,81 @@ def _differences(
     return found
 
 
-def _score(rows: Sequence[Row], metrics: Sequence[str], options: Options | None) -> Scores:
-    predictions, references = [str(row["prediction"]) for row in rows], [list(row["references"]) for row in rows]
-    return score(metrics, predictions, references, rows, options)
+def scored(rows: Sequence[Row], names: Sequence[str], options: Options | None = None) -> Scores:
+    """Score rows of predictions, each with prediction and references; by their known findings too, where those fit."""
+    predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
+    found = score(names, predictions, references, rows, options)
+    if not fits(rows):
+        return found
+    metric: Metric = FindingAccuracy(options or Options())
+    statistics = metric.statistics(Segments(predictions, references, rows))
+    return dataclasses.replace(
+        found,
+        values=found.values | aggregate(metric, statistics),
+        per_segment=found.per_segment | by_segment(metric, statistics),
+        statistics=found.statistics | {metric.name: statistics},
+        metrics=found.metrics | {metric.name: metric},
+    )
+
+
+def tasks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the tasks that the rows name, sorted."""
+    return sorted({str(row["task"]) for row in rows if row.get("task")})
+
+
+def by_task(
+    rows: Mapping[str, Sequence[Row]],
+    found: Mapping[str, Scores],
+    which: Sequence[tuple[str, str]],
+    options: Options | None,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Return n, rows, intervals and pairs of each task by itself, where there are several; {} where there are not.
+
+    CIDEr takes the task's own document frequencies: those of answers and of reports together mean little.
+
+    Args:
+        rows: system -> its rows, all of the same samples in one order.
+        found: system -> its scores of these rows.
+        which: pairs of systems.
+        options: how texts are compared.
+        resamples: of the intervals; 0 for none.
+        trials: of the tests.
+        seed: of both.
+    """
+    first = next(iter(rows.values()))
+    tasks = tasks_of(first)
+    tables = {}
+    for task in tasks if len(tasks) > 1 else ():
+        places = [place for place, row in enumerate(first) if row.get("task") == task]
+        own = {name: [listed[place] for place in places] for name, listed in rows.items()}
+        scores = {name: _of_task(own[name], np.asarray(places), found[name], options) for name in rows}
+        groups = groups_of([first[place] for place in places])
+        bootstrap = Bootstrap(groups, resamples, seed) if resamples else None
+        tables[task] = {
+            "n": len(places),
+            "rows": {name: one.values for name, one in scores.items()},
+            "intervals": {name: intervals(one, bootstrap) for name, one in scores.items()},
+            "pairs": pairs(scores, which, groups, bootstrap, trials, seed),
+        }
+    return tables
+
+
+def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options | None) -> Scores:
+    """Return the scores of a task's rows, which stand at `places` of those that were scored; only CIDEr is anew."""
+    statistics = {name: whole[places] for name, whole in found.statistics.items()}
+    if "cider" in statistics:
+        predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
+        statistics["cider"] = score(["cider"], predictions, references, rows, options).statistics["cider"]
+    values: dict[str, float] = {}
+    per_segment: dict[str, Floats] = {}
+    for name, metric in found.metrics.items():
+        values |= aggregate(metric, statistics[name])
+        per_segment |= by_segment(metric, statistics[name])
+    empty = sum(not row["prediction"].strip() for row in rows)
+    return Scores(values, found.signatures, len(rows), empty, per_segment, statistics, found.metrics)
 
 
 def in_common(systems: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
@@ -183,9 +266,17 @@ def _told(key: str, rows: Mapping[str, Row]) -> dict[str, Any]:
             value = row.get(column)
             if value in (None, "", []):
                 continue
-            if found.setdefault(column, value) != value:
+            known = found.setdefault(column, value)
+            if column not in _DESCRIBES and _plain(value) != _plain(known):
                 raise InputError(
                     f'{name}: "{key}" has another {column} than in {by[column]}; make them alike, or leave one out'
                 )
             by.setdefault(column, name)
     return found
+
+
+def _plain(value: object) -> object:
+    """Return a value as it is compared: texts without their case, choices without their letters."""
+    if isinstance(value, list | tuple):
+        return [one.strip().casefold() for one in without_labels([str(one) for one in value])]
+    return str(value).strip().casefold()

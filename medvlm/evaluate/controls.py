@@ -14,8 +14,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medvlm.evaluate.compare import pairs
-from medvlm.evaluate.score_table import Row, Settings, bootstrap_of, outputs, scored
+from medvlm.evaluate.compare import pairs, scored
+from medvlm.evaluate.score_table import Row, Settings, bootstrap_of, outputs
 from medvlm.evaluate.statistics import groups_of
 
 PICTURES = ("blank", "shuffled")

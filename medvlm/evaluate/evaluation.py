@@ -20,8 +20,9 @@ from medvlm.errors import InputError, UsageError
 from medvlm.evaluate import baselines, controls, engines, predict
 from medvlm.evaluate.baseline_run import is_baseline
 from medvlm.evaluate.cautions import cautions
+from medvlm.evaluate.compare import in_common, scored
 from medvlm.evaluate.files import compare_rows
-from medvlm.evaluate.score_table import Row, Settings, grouped_by, scored, table
+from medvlm.evaluate.score_table import Row, Settings, grouped_by, table
 from medvlm.io import stable_hash, write_json, write_text
 from medvlm.models.locate import check_weights
 from medvlm.recipe.models import Recipe
@@ -58,6 +59,11 @@ class _Job:
     def folder(self) -> Path:
         return self.run.evaluation(self.recipe.eval.split)
 
+    @property
+    def with_base(self) -> bool:
+        """Whether the untuned base answers too; a baseline is one itself."""
+        return self.settings.base and not is_baseline(self.run.facts())
+
 
 def evaluate_run(run: Run, settings: Settings, show: Show) -> dict[str, Any]:
     """Generate what is missing, score it, and write `eval/<split>/{predictions*.jsonl,scores.json}`.
@@ -74,7 +80,7 @@ def evaluate_run(run: Run, settings: Settings, show: Show) -> dict[str, Any]:
         InputError: the split is empty, or the data or weights are gone; no row has the column that groups are asked by.
         UsageError: samples are to be left out that training data holds which is not known.
     """
-    scores, _ = _evaluated(run, settings, show)
+    scores, _ = _evaluated(_job(run, settings, show))
     return scores
 
 
@@ -93,21 +99,29 @@ def evaluate_runs(runs: Sequence[Run], settings: Settings, show: Show) -> tuple[
         names = [str(run.path) for run in runs]
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UsageError(f"{', '.join(names)}: one run is named twice; name different ones to compare")
-    found = [_evaluated(run, settings, show) for run in runs]
+    jobs = [_job(run, settings, show) for run in runs]
+    # What does not compare is said before hours of answers.
+    in_common({name: _described(job) for name, job in zip(names, jobs, strict=True)})
+    found = [_evaluated(job) for job in jobs]
     rows = {name: own for name, (_, own) in zip(names, found, strict=True)}
     return [scores for scores, _ in found], compare_rows(rows, settings)
 
 
-def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any], list[Row]]:
-    """Return the content of scores.json and the model's rows that it is about."""
+def _job(run: Run, settings: Settings, show: Show) -> _Job:
+    """Return what is to be done, of which all is at hand."""
     settings.check()
     recipe = _with(run.recipe(), settings)
     mixture, places = _rows(recipe)
     _same_as_trained_on(run, mixture)
-    with_base = settings.base and not is_baseline(run.facts())
-    for base in {False, with_base}:
-        engines.check(_choice(settings), run, recipe, base=base)
     job = _Job(run, recipe, settings, mixture, places, show)
+    for base in {False, job.with_base}:
+        engines.check(_choice(settings), run, recipe, base=base)
+    return job
+
+
+def _evaluated(job: _Job) -> tuple[dict[str, Any], list[Row]]:
+    """Return the content of scores.json and the model's rows that it is about."""
+    run, recipe, settings, mixture, places = job.run, job.recipe, job.settings, job.mixture, job.places
     described = _described(job)
     leakage = _leakage(job)
     leaked = _left_out(leakage, job)
@@ -116,7 +130,7 @@ def _evaluated(run: Run, settings: Settings, show: Show) -> tuple[dict[str, Any]
     others = _other_pictures(job, leaked)
     # Two models at a time may be more than fits.
     job.tuned = None
-    if with_base:
+    if job.with_base:
         rows["base"] = _generate(job, "base", places)
     rows["constant"] = _constant_rows(constants, job)
     rows = {name: _answered(described, listed) for name, listed in rows.items()}

@@ -8,8 +8,8 @@ from typing import Any
 
 from medvlm.evaluate import predictions_file
 from medvlm.evaluate.cautions import cautions
-from medvlm.evaluate.compare import compare, in_common
-from medvlm.evaluate.score_table import Row, Settings, automatic, grouped_by, table, tasks_of
+from medvlm.evaluate.compare import compare, in_common, tasks_of
+from medvlm.evaluate.score_table import Row, Settings, automatic, grouped_by, table
 
 
 def rows_of(path: Path, references: Path | None, settings: Settings) -> list[Row]:

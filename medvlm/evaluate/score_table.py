@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medvlm.errors import InputError
 from medvlm.evaluate import cider
-from medvlm.evaluate.compare import described, intervals, pairs
-from medvlm.evaluate.finding_accuracy import FindingAccuracy, fits
-from medvlm.evaluate.metrics import METRICS, Metric, Options, Scores, Segments, aggregate, by_segment, score
-from medvlm.evaluate.ngrams import Floats, Ints
+from medvlm.evaluate.compare import by_task, described, intervals, pairs, scored, tasks_of
+from medvlm.evaluate.metrics import METRICS, Options, Scores
 from medvlm.evaluate.slices import COLUMNS, is_radiograph, slices, with_normal
 from medvlm.evaluate.statistics import RESAMPLES, Bootstrap, groups_of
 from medvlm.evaluate.tokenize import tokenize
@@ -129,23 +125,6 @@ def grouped_by(rows: Sequence[Row], column: str) -> list[Row]:
     return [row | {"group": row.get(column)} for row in rows]
 
 
-def scored(rows: Sequence[Row], names: Sequence[str], options: Options) -> Scores:
-    """Score rows of predictions, each with prediction and references; by their known findings too, where those fit."""
-    predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
-    found = score(names, predictions, references, rows, options)
-    if not fits(rows):
-        return found
-    metric: Metric = FindingAccuracy(options)
-    statistics = metric.statistics(Segments(predictions, references, rows))
-    return dataclasses.replace(
-        found,
-        values=found.values | aggregate(metric, statistics),
-        per_segment=found.per_segment | by_segment(metric, statistics),
-        statistics=found.statistics | {metric.name: statistics},
-        metrics=found.metrics | {metric.name: metric},
-    )
-
-
 def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, Any]:
     """Score every row of the table on the same references.
 
@@ -171,9 +150,9 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         cider.save_idf(settings.save_idf, own, options.tokenizer, options.case)
     bootstrap = bootstrap_of(groups, settings)
     differences = pairs(found, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
-    by_task = _by_task(rows, found, settings)
+    tasks = _by_task(rows, found, settings)
     # Each task has a table of its own: two CIDErs of the same samples, by other document frequencies, would confuse.
-    by = [column for column in COLUMNS if not (by_task and column == "task")]
+    by = [column for column in COLUMNS if not (tasks and column == "task")]
     kept, small = slices(with_normal(rows[main]), groups, found, settings.bootstrap, settings.seed, by)
     return {
         "schema": SCHEMA,
@@ -185,7 +164,7 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         "bootstrap": described(bootstrap, groups),
         "signatures": found[main].signatures,
         "comparisons": {pair["b"]: pair["keys"] for pair in differences},
-        "by_task": by_task,
+        "by_task": tasks,
         "outputs": {name: outputs(listed) for name, listed in rows.items()},
         "references": _references(rows[main]),
         "slices": kept,
@@ -212,50 +191,14 @@ def bootstrap_of(groups: Sequence[str], settings: Settings) -> Bootstrap | None:
     return Bootstrap(groups, settings.bootstrap, settings.seed) if settings.bootstrap else None
 
 
-def tasks_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the tasks that the rows name, sorted."""
-    return sorted({str(row["task"]) for row in rows if row.get("task")})
-
-
 def _by_task(rows: Mapping[str, Sequence[Row]], found: Mapping[str, Scores], settings: Settings) -> dict[str, Any]:
-    """Return scores and differences of each task by itself, where there are several.
-
-    CIDEr takes the task's own document frequencies: those of answers and of reports together mean little.
-    """
+    """Return scores of each task by itself, and what the first row differs by from each other one."""
     main, *others = rows
-    tasks = tasks_of(rows[main])
-    if len(tasks) < 2:
-        return {}
-    tables = {}
-    for task in tasks:
-        places = [place for place, row in enumerate(rows[main]) if row.get("task") == task]
-        own = {name: [listed[place] for place in places] for name, listed in rows.items()}
-        scores = {name: _of_task(own[name], np.asarray(places), found[name], settings.options) for name in rows}
-        groups = groups_of(own[main])
-        bootstrap = bootstrap_of(groups, settings)
-        differences = pairs(scores, [(main, other) for other in others], groups, bootstrap, seed=settings.seed)
-        tables[task] = {
-            "n": len(places),
-            "rows": {name: one.values for name, one in scores.items()},
-            "intervals": {name: intervals(one, bootstrap) for name, one in scores.items()},
-            "comparisons": {pair["b"]: pair["keys"] for pair in differences},
-        }
+    which = [(main, other) for other in others]
+    tables = by_task(rows, found, which, settings.options, settings.bootstrap, seed=settings.seed)
+    for part in tables.values():
+        part["comparisons"] = {pair["b"]: pair["keys"] for pair in part.pop("pairs")}
     return tables
-
-
-def _of_task(rows: Sequence[Row], places: Ints, found: Scores, options: Options) -> Scores:
-    """Return the scores of a task's rows, which stand at `places` of those that were scored; only CIDEr is anew."""
-    statistics = {name: whole[places] for name, whole in found.statistics.items()}
-    if "cider" in statistics:
-        predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
-        statistics["cider"] = score(["cider"], predictions, references, rows, options).statistics["cider"]
-    values: dict[str, float] = {}
-    per_segment: dict[str, Floats] = {}
-    for name, metric in found.metrics.items():
-        values |= aggregate(metric, statistics[name])
-        per_segment |= by_segment(metric, statistics[name])
-    empty = sum(not row["prediction"].strip() for row in rows)
-    return Scores(values, found.signatures, len(rows), empty, per_segment, statistics, found.metrics)
 
 
 def outputs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

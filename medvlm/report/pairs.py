@@ -74,6 +74,7 @@ def _row(row: Prediction) -> dict[str, Any]:
         "references": row.references,
         "group": None if group is None else text(group),
         "task": row.task,
+        "finding": text(row.row.get("finding")),
         "answer_type": text(row.row.get("answer_type")),
         "choices": texts(row.row.get("choices")),
     }
@@ -117,7 +118,27 @@ def _asked(evaluation: Evaluation, key: str, usual: Any) -> Any:
 def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
     names = [text(label) for label in listed(found.get("runs"))]
     yield Text(_what(split, found))
-    yield _scores(found, names)
+    yield _scores(found, names, "Scores on the samples in common")
+    tasks = {task: mapping(part) for task, part in mapping(found.get("by_task")).items()}
+    for task, part in tasks.items():
+        yield _scores(
+            part, names, f"Scores on the samples in common, only task {task}, n = {whole(part.get('n')) or 0:,}"
+        )
+        yield from _differences(f"{split}, only task {task}", part, names)
+    if tasks:
+        yield Text("CIDEr of one task weighs words as in that task alone; that of all samples, as in all of them.")
+    else:
+        yield from _differences(split, found, names)
+    if differ := texts(found.get("settings_differ")):
+        yield Text(
+            f"The runs were not all scored alike, so here all are scored anew with one setting: {', '.join(differ)}."
+        )
+    signatures = mapping(found.get("signatures"))
+    yield Text("Computed anew with: " + "; ".join(text(value) for value in signatures.values()) + ".")
+
+
+def _differences(of: str, found: Mapping[str, Any], names: Sequence[str]) -> Iterator[Block]:
+    """Yield each two's differences, as a table and drawn; `of` says of what in the captions."""
     pairs = [mapping(pair) for pair in listed(found.get("pairs"))]
     values = {label: mapping(part) for label, part in mapping(found.get("rows")).items()}
     scored = Scored({"rows": {**values, "model": values.get(names[0], {})}} if names else {})
@@ -125,7 +146,7 @@ def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
     rows = [_cells(pair, one) for pair in pairs for one in differences(text(pair.get("b")), pair.get("keys"))]
     main = [cells for key, cells in rows if key in keys] or [cells for _, cells in rows]
     header = ("first run", "second run", "metric", "first minus second", "p", "p, Holm", "in words")
-    yield Table(header, main, f"Paired differences: {split}", numeric=frozenset({3, 4, 5}), sortable=True)
+    yield Table(header, main, f"Paired differences: {of}", numeric=frozenset({3, 4, 5}), sortable=True)
     for key in scored.charted:
         bars = [
             results.bar(f"{text(pair.get('a'))} - {text(pair.get('b'))}", one.value)
@@ -133,13 +154,7 @@ def _blocks(split: str, found: Mapping[str, Any]) -> Iterator[Block]:
             for one in differences("", pair.get("keys"))
             if one.key == key
         ]
-        yield from results.chart(f"{name(key)} differences between runs: {split}", bars, f"{name(key)} difference")
-    if differ := texts(found.get("settings_differ")):
-        yield Text(
-            f"The runs were not all scored alike, so here all are scored anew with one setting: {', '.join(differ)}."
-        )
-    signatures = mapping(found.get("signatures"))
-    yield Text("Computed anew with: " + "; ".join(text(value) for value in signatures.values()) + ".")
+        yield from results.chart(f"{name(key)} differences between runs: {of}", bars, f"{name(key)} difference")
 
 
 def _what(split: str, found: Mapping[str, Any]) -> str:
@@ -153,11 +168,10 @@ def _what(split: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(found: Mapping[str, Any], names: Sequence[str]) -> Table:
+def _scores(found: Mapping[str, Any], names: Sequence[str], caption: str) -> Table:
     scored = Scored({"rows": found.get("rows"), "intervals": found.get("intervals")})
     keys = columns(scored.rows)
     body = [[name(key), *(str(scored.value(label, key)) for label in names)] for key in keys]
-    caption = "Scores on the samples in common"
     return Table(("metric", *names), body, caption, numeric=frozenset(range(1, 1 + len(names))))
 
 

@@ -118,6 +118,31 @@ def test_two_files_are_compared_in_words(tmp_path: Path, capsys: pytest.CaptureF
     assert 0 < pair["keys"]["rouge_l"]["p"] < 0.01
 
 
+def test_several_tasks_are_compared_each_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = [row | {"id": f"c{row['id']}", "task": "caption"} for row in many(40, 40)]
+    questions = [row | {"task": "vqa"} for row in many(40, 40)]
+    none = [row | {"prediction": "nothing"} for row in captions + questions]
+    one, other = (
+        write(tmp_path / "one.jsonl", captions + none[40:]),
+        write(tmp_path / "other.jsonl", none[:40] + questions),
+    )
+    words = ["eval", "--predictions", one, "--predictions", other, "--metrics", "cider,vqa", "--bootstrap", "50"]
+    assert run(words) == 0
+    said = capsys.readouterr().out.partition("compared on")[2]
+    assert f"caption: {one} is better than {other} in CIDEr" in said
+    assert f"vqa: {one} is worse than {other} in accuracy" in said
+    assert f"\n{one} " not in said
+
+
+def test_what_does_not_compare_is_said_before_any_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write(tmp_path / "one.jsonl", ROWS)
+    other = write(tmp_path / "other.jsonl", [row | {"references": ["else"]} for row in ROWS])
+    assert run(["eval", "--predictions", one, "--predictions", other, "--metrics", "bleu"]) == 3
+    said = capsys.readouterr()
+    assert "has other references" in said.err
+    assert "BLEU" not in said.out
+
+
 def test_a_folder_for_the_scores_is_made(tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder" / "s.json"
     assert (

@@ -14,6 +14,8 @@ import pytest
 from medvlm.cli import run
 from medvlm.evaluate import baseline_run, predict
 from medvlm.io import write_json
+from medvlm.recipe.resolve import write_resolved
+from medvlm.runs import Run
 
 
 @pytest.fixture
@@ -220,16 +222,27 @@ def test_two_runs_are_compared(
     assert run([*words, "--quiet"]) == 0
     found = json.loads(Path("c.json").read_text(encoding="utf-8"))
     assert (found["schema"], found["n"], found["runs"]) == (2, 6, ["adapted", "other"])
-    assert (
-        found["rows"]["adapted"]
-        == found["rows"]["other"]
-        == pytest.approx(
-            {key: value for key, value in scores_of(other)["rows"]["model"].items() if key != "finding_accuracy"}
-        )
-    )
+    assert found["rows"]["adapted"] == found["rows"]["other"] == pytest.approx(scores_of(other)["rows"]["model"])
     assert "adapted and other do not clearly differ in ROUGE-L: +.000" in capsys.readouterr().out
     assert run(["eval", "adapted", "runs/adapted", "--quiet"]) == 2
     assert "named twice" in capsys.readouterr().err
+
+
+def test_runs_that_do_not_compare_are_refused_before_any_answer(
+    at_run: Path,
+    at_shelf: Path,
+    adapter_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = trained(at_shelf, adapter_run, "other")
+    for folder, task in ((at_run, "caption"), (other, "vqa")):
+        recipe = Run(folder).recipe()
+        part = recipe.eval.model_copy(update={"tasks": [task]})
+        write_resolved(recipe.model_copy(update={"eval": part}), folder / "recipe.yaml")
+    monkeypatch.setattr("medvlm.evaluate.engines.load", no_model)
+    assert run(["eval", "adapted", "other", "--quiet"]) == 3
+    assert "adapted, other: no sample in common" in capsys.readouterr().err
 
 
 def test_a_published_model_becomes_a_run_of_its_own(

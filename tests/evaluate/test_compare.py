@@ -8,7 +8,7 @@ import pytest
 
 from medvlm.cli.eval_table import in_words
 from medvlm.errors import InputError
-from medvlm.evaluate.compare import compare, verdict
+from medvlm.evaluate.compare import compare, in_common, verdict
 from medvlm.evaluate.files import compare_rows
 from medvlm.evaluate.metrics import score
 from medvlm.evaluate.score_table import Settings
@@ -85,6 +85,35 @@ def test_what_one_system_says_of_a_sample_holds_for_all():
     mine, theirs = (one["pairs"][0]["keys"]["accuracy"] for one in (found, other))
     assert mine["p"] == theirs["p"]
     assert mine["low"] == pytest.approx(-theirs["high"])
+
+
+def test_each_of_several_tasks_is_compared_alone():
+    captions = [row | {"task": "caption", "finding": "nodule"} for row in system("")]
+    bad = [row | {"prediction": "yes"} for row in captions]
+    right = [{"id": f"q{n}", "prediction": w, "references": [w], "task": "vqa"} for n, w in enumerate(["CT", "MR"] * 9)]
+    wrong = [row | {"prediction": "skin"} for row in right]
+    metrics = ["rouge", "cider", "vqa"]
+    found = compare({"a": bad + right, "b": captions + wrong}, metrics, resamples=50, trials=50)["by_task"]
+    assert [part["n"] for part in found.values()] == [32, 18]
+    for task, a, b in (("caption", bad, captions), ("vqa", right, wrong)):
+        alone = compare({"a": a, "b": b}, metrics, resamples=50, trials=50)
+        assert alone["by_task"] == {}
+        for key in ("rows", "intervals", "pairs"):
+            assert found[task][key] == alone[key]
+    assert found["caption"]["rows"]["b"]["finding_accuracy"] == 1.0
+    assert found["caption"]["pairs"][0]["keys"]["finding_accuracy"]["difference"] == -1.0
+
+
+def test_what_is_said_in_other_letters_is_said_alike():
+    row = {"id": "1", "prediction": "A", "references": ["CT"], "task": "vqa"}
+    one = row | {"group": 0, "answer_type": "open", "choices": ["CT", "MRI"], "modality": "CT", "organ": "head"}
+    other = row | {"group": "0", "answer_type": "OPEN ", "choices": ["A: ct", "B: MRI"], "modality": "ct scan"}
+    for systems in ({"one": one, "other": other}, {"other": other, "one": one}):
+        found = in_common({name: [row] for name, row in systems.items()})
+        first = next(iter(systems.values()))
+        assert all(rows[0]["modality"] == first["modality"] and rows[0]["organ"] == "head" for rows in found.values())
+    with pytest.raises(InputError, match='other: "1" has another choices than in one'):
+        in_common({"one": [one], "other": [other | {"choices": ["A: MRI", "B: CT"]}]})
 
 
 def test_systems_that_disagree_on_a_sample_are_refused():

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from medvlm.errors import InputError
+from medvlm.evaluate.compare import scored
 from medvlm.evaluate.findings import finding_accuracy
 from medvlm.evaluate.metrics import Options, score
-from medvlm.evaluate.score_table import Settings, automatic, grouped_by, scored, table
+from medvlm.evaluate.score_table import Settings, automatic, grouped_by, table
 
 
 def prediction(number: int, text: str, task: str = "caption", finding: str | None = "nodule") -> dict[str, Any]:
