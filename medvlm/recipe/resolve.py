@@ -49,7 +49,7 @@ def read_resolved(path: Path) -> Recipe:
         raise InputError(f"{path}: missing; this is not the folder of a run, or it is half-written")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{path}: damaged; name another run") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: not a recipe")

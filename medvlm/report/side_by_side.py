@@ -160,7 +160,7 @@ def _differences(runs: Sequence[RunContext]) -> Iterator[Block]:
 def _recipe(run: RunContext) -> dict[str, object]:
     try:
         return dict(mapping(yaml.safe_load(run.recipe)))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
 
 
