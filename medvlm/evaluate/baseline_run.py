@@ -57,7 +57,7 @@ def make(
     if exported.get("license"):
         facts |= {
             "license": exported["license"],
-            "exported": {key: exported.get(key) for key in ("name", "run", "data")},
+            "exported": {key: exported.get(key) for key in ("name", "run", "data", "weights")},
         }
     return _earlier(facts, parent) or _written(recipe, facts, parent)
 

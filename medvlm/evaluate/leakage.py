@@ -104,7 +104,7 @@ def train_parts(run: Run) -> list[TrainData]:
 
     An earlier run that is gone stands there by its own folder: `find` tells that its data cannot be looked at.
     """
-    from medvlm.export.rights import stages
+    from medvlm.export.rights import lost, stages
 
     facts = run.facts()
     if facts.get("kind") == "baseline":
@@ -115,9 +115,7 @@ def train_parts(run: Run) -> list[TrainData]:
         for stage in found
         for part in stage.facts()["data"]
     ]
-    start = found[-1].recipe().model.start
-    if start is not None and start not in {stage.recipe().model.start for stage in found[:-1]}:
-        parts.append(TrainData(start))
+    parts += [TrainData(start) for start in lost(found)]
     return [part for place, part in enumerate(parts) if part not in parts[:place]]
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from medvlm.export import howto
 from medvlm.export.places import is_copy
-from medvlm.export.rights import CREDITS, NOTICE, Rights, card_license
+from medvlm.export.rights import CREDITS, NOTICE, Rights, card_license, licenses_of
 from medvlm.models.locate import TINY_BASE, TINY_RANDOM
 from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.report import cost, sections
@@ -136,16 +136,18 @@ def _base(export: Export) -> str:
 
 
 def _data(rights: Rights) -> str:
-    rows = [
+    body = [
         (
             part.get("title") or Path(part["path"]).name,
-            f"{part['rows']:,}",
-            ", ".join(f"{name or 'none stated'} ({count:,})" for name, count in part.get("licenses", {}).items()),
-            part["fingerprint"][:16],
+            f"{rows:,}" if isinstance(rows := part.get("rows"), int) else "not recorded",
+            ", ".join(f"{name or 'none stated'} ({count:,})" for name, count in licenses_of([part]).items()),
+            str(part.get("fingerprint") or "not recorded")[:16],
         )
         for part in rights.data
     ]
-    return _table(("data set", "training rows", "licenses (rows)", "fingerprint"), rows)
+    if not body:
+        return "Not recorded."
+    return _table(("data set", "training rows", "licenses (rows)", "fingerprint"), body)
 
 
 def _recipe(recipe: Recipe, facts: Mapping[str, Any]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medvlm.data import credits
 from medvlm.errors import InputError, LicenseError
-from medvlm.io import stable_hash
 from medvlm.licenses import expressions, policy, registry
+from medvlm.licenses.policy import Verdict
 from medvlm.licenses.registry import Entry
 from medvlm.models.locate import locate
 from medvlm.runs import Run, open_run
@@ -102,15 +103,81 @@ _WORDS = {"no": "forbidden", "unknown": "not known to be allowed"}
 
 
 def of_run(run: Run) -> Rights:
-    """Return the rights in a run's model, by today's registry; unknown where an earlier stage is gone.
+    """Return the rights in a run's model, by today's registry and by what was recorded: the stricter holds.
+
+    Unknown where an earlier stage is gone.
 
     Raises:
         InputError: as `data_of`.
     """
     found = stages(run)
     bases, data = bases_of(found), data_of(found)
-    verdict = policy.verdict_of_parts(bases, licenses_of(data), gone=lost(found))
-    return Rights(verdict.as_dict(), bases, data)
+    today = policy.verdict_of_parts(bases, licenses_of(data), gone=lost(found), unrecorded=unrecorded(found))
+    return Rights(with_recorded(today, found).as_dict(), bases, data)
+
+
+def of_export(facts: Mapping[str, Any]) -> Rights | None:
+    """Return the rights in a model that `medvlm export` wrote, as they stood beside it when it was evaluated.
+
+    None of any other model, and where the weights are not known to be those that `export.json` tells of.
+
+    Args:
+        facts: run.json of the baseline.
+    """
+    told, model = facts.get("exported"), facts.get("model")
+    verdict = recorded(facts.get("license"))
+    weights = model.get("weights") if isinstance(model, dict) else None
+    found = weights.get("model") if isinstance(weights, dict) else None
+    if verdict is None or not isinstance(told, dict) or not found or told.get("weights") != found:
+        return None
+    data = told.get("data")
+    parts = [part for part in data if isinstance(part, dict)] if isinstance(data, list) else []
+    return Rights(verdict.as_dict(), {}, parts)
+
+
+def recorded(said: Any) -> Verdict | None:
+    """Return the verdict that a run.json or export.json records; None where there is none that means anything."""
+    if not isinstance(said, dict):
+        return None
+    use, share, license = (said.get(key) for key in ("commercial_use", "may_share", "license"))
+    known = expressions.RESTRICTIVENESS
+    if use not in known or share not in known or not isinstance(license, str):
+        return None
+    lists = (said.get(key) for key in ("obligations", "reasons", "forbids"))
+    obligations, reasons, forbids = ([str(line) for line in one] if isinstance(one, list) else [] for one in lists)
+    return Verdict(str(use), str(share), license, obligations, reasons, forbids=forbids)
+
+
+def with_recorded(today: Verdict, runs: Iterable[Run]) -> Verdict:
+    """Return the strictest of a verdict and those that runs recorded."""
+    for run in runs:
+        today = stricter(today, recorded(run.facts().get("license")))
+    return today
+
+
+def stricter(today: Verdict, stored: Verdict | None) -> Verdict:
+    """Return the stricter of two verdicts, each right by itself; the obligations of both hold."""
+    if stored is None:
+        return today
+    use = expressions.most_restrictive([stored.commercial_use, today.commercial_use])
+    share = expressions.most_restrictive([stored.may_share, today.may_share])
+    obligations = _joined(today.obligations, stored.obligations)
+    for one in (today, stored):
+        if (one.commercial_use, one.may_share) == (use, share):
+            return dataclasses.replace(one, obligations=obligations)
+    return dataclasses.replace(
+        today,
+        commercial_use=use,
+        may_share=share,
+        license=(stored if share != today.may_share else today).license,
+        obligations=obligations,
+        reasons=_joined(today.reasons, stored.reasons),
+        forbids=_joined(today.forbids, stored.forbids),
+    )
+
+
+def _joined(first: list[str], second: list[str]) -> list[str]:
+    return list(dict.fromkeys([*first, *second]))
 
 
 def bases_of(runs: Iterable[Run]) -> dict[str, Entry | None]:
@@ -120,28 +187,47 @@ def bases_of(runs: Iterable[Run]) -> dict[str, Entry | None]:
 
 
 def data_of(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """Return what run.json says of each data set that the runs were trained on, each once.
-
-    Other tasks of the same folder are other rows, with licenses of their own.
+    """Return what run.json says of each data set that the runs were trained on, each once; `unrecorded` names the rest.
 
     Raises:
-        InputError: a run.json holds no list of data sets where it should, or counts that are none.
+        InputError: a run.json holds no list of data sets where it should, or tasks or counts that are none.
+    """
+    return distinct(part for run in runs for part in _data_sets(run))
+
+
+def _data_sets(run: Run) -> Iterator[dict[str, Any]]:
+    listed = run.facts().get("data") or []
+    for part in listed if isinstance(listed, list) else [None]:
+        known = isinstance(part, dict) and isinstance(part.get("path"), str)
+        if not isinstance(part, dict) or not known or not isinstance(part.get("licenses") or {}, dict):
+            raise InputError(f"{run.path}/run.json: damaged: data is no list of data sets; name another run")
+        tasks = part.get("tasks") or []
+        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+            raise InputError(f"{run.path}/run.json: damaged: tasks of {part['path']} are no list; name another run")
+        for license, count in (part.get("licenses") or {}).items():
+            if not _is_count(count):
+                raise InputError(f"{run.path}/run.json: damaged: {count!r} rows of {license}; name another run")
+        yield part
+
+
+def distinct(data: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return data sets, each once. Other tasks of the same folder are other rows, with licenses of their own.
+
+    Args:
+        data: what run.json says of each.
     """
     found: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        # It was trained on something.
-        none = {"path": f"{run.path}: not recorded", "fingerprint": "", "rows": 0, "licenses": {"unknown": 1}}
-        listed = run.facts().get("data") or [none]
-        for part in listed if isinstance(listed, list) else [None]:
-            if not isinstance(part, dict) or not isinstance(part.get("licenses") or {}, dict):
-                raise InputError(f"{run.path}/run.json: damaged: data is no list of data sets; name another run")
-            counts = part.get("licenses") or {}
-            for license, count in counts.items():
-                if not _is_count(count):
-                    raise InputError(f"{run.path}/run.json: damaged: {count!r} rows of {license}; name another run")
-            rows = stable_hash([part.get("fingerprint") or part.get("path"), part.get("tasks"), counts])
-            found.setdefault(rows, part)
+    for part in data:
+        tasks = part.get("tasks")
+        tasks = sorted(map(str, tasks)) if isinstance(tasks, list) else tasks
+        rows = [part.get("fingerprint") or part.get("path"), tasks, part.get("licenses") or {}]
+        found.setdefault(json.dumps(rows, sort_keys=True), dict(part))
     return list(found.values())
+
+
+def unrecorded(runs: Iterable[Run]) -> list[str]:
+    """Return the runs that do not say what they were trained on; each was trained on something."""
+    return [str(run.path) for run in runs if not run.facts().get("data")]
 
 
 def _is_count(value: Any) -> bool:
@@ -158,11 +244,12 @@ def licenses_of(data: Iterable[Mapping[str, Any]]) -> Counter[str]:
     for part in data:
         said, rows = part.get("licenses"), part.get("rows")
         counts = {str(key): n for key, n in said.items() if _is_count(n)} if isinstance(said, dict) else {}
-        # A data set that says nothing at all of its rows has some.
+        # A data set that says nothing at all of its rows has some; so has a license with a count that is none.
         missing = (rows if _is_count(rows) else 0 if counts else 1) - sum(counts.values())
+        damaged = len(said) - len(counts) if isinstance(said, dict) else 0
         total.update(counts)
-        if missing > 0:
-            total["unknown"] += missing
+        if max(missing, damaged) > 0:
+            total["unknown"] += max(missing, damaged)
     return total
 
 
@@ -221,10 +308,14 @@ def write_credits(rights: Rights, folder: Path) -> list[str]:
     A file is wanted where a license asks for its authors' names (Creative Commons BY, for example).
     """
     missing = []
+    copied = set[str]()
     for number, part in enumerate(rights.data):
-        source = Path(part["path"]) / credits.NAME
+        source, fingerprint = Path(part["path"]) / credits.NAME, str(part.get("fingerprint"))
         needed = [name for name in part.get("licenses") or {} if _asks_for_names(name)]
-        if source.is_file() and _same(Path(part["path"]), part["fingerprint"]):
+        if fingerprint in copied:
+            continue
+        if source.is_file() and _same(Path(part["path"]), fingerprint):
+            copied.add(fingerprint)
             target = folder / CREDITS / f"{number}-{Path(part['path']).name}.tsv"
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source, target)

@@ -18,7 +18,7 @@ from medvlm.export import rights as rights_of
 from medvlm.export.places import Hider
 from medvlm.export.rights import Rights
 from medvlm.io import resource_errors, write_json, write_text
-from medvlm.models.locate import check_weights
+from medvlm.models.locate import check_weights, weights_fingerprint
 from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import write_resolved
 from medvlm.runs import Run
@@ -245,6 +245,7 @@ def _facts(
         "run": run.path.resolve().name,
         "recipe_hash": facts["recipe_hash"],
         "merged_into": into,
+        "weights": weights_fingerprint(folder),
         "difference": told.as_dict() if isinstance(told, difference.Difference) else told,
         "files": files,
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError, MedvlmError, MissingExtraError, UsageError
-from medvlm.export.rights import data_of, stages
+from medvlm.export.rights import data_of, licenses_of, stages
 from medvlm.io import check_plain, sha256_file, stable_hash, write_text
 from medvlm.licenses import check, expressions, model_card, registry
 from medvlm.licenses.refs import resolve
@@ -245,7 +245,7 @@ def _weights(path: Path | None) -> Iterator[tuple[str, str]]:
 def _data(run: Run) -> Iterator[Component]:
     """Yield each data set of the runs it started from and of the run, with its rows by license."""
     for number, part in enumerate(data_of(reversed(stages(run)))):
-        counts = {str(license): int(count) for license, count in (part.get("licenses") or {}).items()}
+        counts = licenses_of([part])
         said = {
             "fingerprint": part.get("fingerprint"),
             "rows": part.get("rows"),

@@ -174,70 +174,77 @@ def _of_parts(
     data: Mapping[str, int] | None,
     not_prepared: Sequence[str] = (),
     gone: Iterable[str] = (),
+    unrecorded: Sequence[str] = (),
 ) -> Finding:
     """Return what follows for the model made of the parts and trained on the data."""
-    items = policy.inputs(parts, data, not_prepared, gone)
+    items = policy.inputs(parts, data, not_prepared, gone, unrecorded)
     what = ("the model as it is: " if data is None else "a model fine-tuned from ") + " + ".join(parts)
     licenses = [*(entry.weights_license for entry in parts.values() if entry), *(data or {})]
     return _finding(name, what, items, policy.conflicts(parts), licenses)
 
 
 def _of_run(run: Run) -> Finding:
-    from medvlm.export.rights import bases_of, data_of, licenses_of, lost, stages
+    from medvlm.export.rights import Rights, licenses_of, lost, of_export, of_run, stages, unrecorded
 
-    facts = run.facts()
+    name, facts = str(run.path), run.facts()
+    rights: Rights | None
     if facts.get("kind") == "baseline":
         named = facts.get("model", {}).get("parts") or run.recipe().model.parts
-        return _of_parts(str(run.path), {name: registry.of_model(name) for name in named.values()}, None)
-    found = stages(run)
-    return _of_parts(str(run.path), bases_of(found), licenses_of(data_of(found)), gone=lost(found))
+        rights, parts = of_export(facts), {name: registry.of_model(name) for name in named.values()}
+        if rights is None:
+            return _of_parts(name, parts, None)
+        items = [] if not rights.data else policy.inputs({}, licenses_of(rights.data))
+        what = f"the model as it is, exported by medvlm: {' + '.join(parts)}"
+        return Finding(name, what, Verdict(**rights.verdict), items, rights.notices())
+    found, rights = stages(run), of_run(run)
+    finding = _of_parts(name, rights.bases, rights.licenses, gone=lost(found), unrecorded=unrecorded(found))
+    return dataclasses.replace(finding, verdict=Verdict(**rights.verdict))
 
 
 def _of_recipe(target: str) -> Iterator[Finding]:
+    from medvlm.export.rights import bases_of, data_of, distinct, licenses_of, unrecorded, with_recorded
     from medvlm.recipe import load_members
 
     members = load_members(target)
-    parts: dict[str, registry.Entry | None] = {}
-    counts: Counter[str] = Counter()
-    missing: dict[str, None] = {}
-    gone: dict[str, None] = {}
+    recipes: list[Recipe] = []
     for name, recipe in members.members:
-        if members.kind != "stages":
-            parts, counts, missing, gone = {}, Counter(), {}, {}
-        parts |= {part: registry.of_model(part) for part in recipe.model.parts.values()}
-        prepared, absent = _data_of(recipe)
-        counts += prepared
-        missing |= dict.fromkeys(absent)
-        if recipe.model.start is not None:
-            gone |= dict.fromkeys(_add_start(recipe.model.start, parts, counts))
-        yield _of_parts(name, parts, counts, list(missing), gone)
+        recipes = [*recipes, recipe] if members.kind == "stages" else [recipe]
+        runs, gone = _starts(recipes)
+        data, missing = _data_of(recipes)
+        parts = {part: registry.of_model(part) for one in recipes for part in one.model.parts.values()}
+        counts = licenses_of(distinct([*data, *data_of(runs)]))
+        finding = _of_parts(name, parts | bases_of(runs), counts, missing, gone, unrecorded(runs))
+        yield dataclasses.replace(finding, verdict=with_recorded(finding.verdict, runs))
 
 
-def _add_start(start: str, parts: dict[str, registry.Entry | None], counts: Counter[str]) -> list[str]:
-    """Add the bases and data of the run that a recipe starts from; return what of it, or before it, is not there."""
-    from medvlm.export.rights import bases_of, data_of, licenses_of, lost, stages
+def _starts(recipes: Iterable[Recipe]) -> tuple[list[Run], list[str]]:
+    """Return the runs that recipes start from, and those before them; and the names of those that are not there."""
+    from medvlm.export.rights import lost, stages
 
-    try:
-        found = stages(open_run(start))
-    except InputError:
-        return [start]
-    parts |= bases_of(found)
-    counts.update(licenses_of(data_of(found)))
-    return lost(found)
+    runs, gone = list[Run](), list[str]()
+    for start in dict.fromkeys(recipe.model.start for recipe in recipes if recipe.model.start is not None):
+        try:
+            found = stages(open_run(start))
+        except InputError:
+            gone.append(start)
+            continue
+        runs += found
+        gone += lost(found)
+    return runs, list(dict.fromkeys(gone))
 
 
-def _data_of(recipe: Recipe) -> tuple[Counter[str], list[str]]:
-    """Return the training rows by license of what is prepared, and the paths of what is not."""
+def _data_of(recipes: Iterable[Recipe]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what run.json would say of the training data that is prepared, and the paths of what is not."""
     from medvlm.data.mixture import Mixture
 
-    counts: Counter[str] = Counter()
-    missing = []
-    for part in recipe.data:
-        if (Path(part.path) / "manifest.json").is_file():
-            counts += Mixture([part], "train", recipe.seed).licenses()
-        else:
-            missing.append(part.path)
-    return counts, missing
+    prepared, missing = list[dict[str, Any]](), list[str]()
+    for recipe in recipes:
+        for part in recipe.data:
+            if (Path(part.path) / "manifest.json").is_file():
+                prepared += Mixture([part], "train", recipe.seed).facts()
+            else:
+                missing.append(part.path)
+    return prepared, list(dict.fromkeys(missing))
 
 
 def _of_data(path: Path) -> Finding:

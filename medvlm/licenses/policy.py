@@ -147,6 +147,7 @@ def verdict_of_parts(
     data: Mapping[str, int] | None,
     not_prepared: Sequence[str] = (),
     gone: Iterable[str] = (),
+    unrecorded: Sequence[str] = (),
 ) -> Verdict:
     """Return what follows for a model whose base is made of several: an image tower and a language model, say.
 
@@ -157,8 +158,9 @@ def verdict_of_parts(
         data: as for `verdict`, of all stages of the training; None where nothing is trained at all.
         not_prepared: data sets that will be trained on, of which nothing is known yet.
         gone: runs that the training started from and that are not there, so that their data is not known.
+        unrecorded: runs that do not say what they were trained on.
     """
-    return decide(inputs(parts, data, not_prepared, gone), conflicts(parts))
+    return decide(inputs(parts, data, not_prepared, gone, unrecorded), conflicts(parts))
 
 
 def conflicts(parts: Mapping[str, Entry | None]) -> list[str]:
@@ -195,6 +197,7 @@ def inputs(
     data: Mapping[str, int] | None,
     not_prepared: Sequence[str] = (),
     gone: Iterable[str] = (),
+    unrecorded: Sequence[str] = (),
 ) -> list[Input]:
     """Return all that goes into a fine-tune, in the order code, weights, data; arguments as `verdict_of_parts`."""
     entries = {entry.name: entry for entry in parts.values() if entry is not None}
@@ -203,7 +206,8 @@ def inputs(
         *(item for entry in entries.values() for item in _model_inputs(entry, "")),
         *(item for name, entry in parts.items() if entry is None for item in _model_inputs(None, name)),
         *(Input("data", f"training data {path}", "not prepared", "unknown", "unknown") for path in not_prepared),
-        *(_data_inputs(data) if data or (data is not None and not not_prepared) else ()),
+        *(Input("data", f"training data of run {run}", "not recorded", "unknown", "unknown") for run in unrecorded),
+        *(_data_inputs(data) if data or (data is not None and not not_prepared and not unrecorded) else ()),
     ]
 
 

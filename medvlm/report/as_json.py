@@ -11,6 +11,7 @@
         license       commercial_use, may_share, license, obligations, reasons, notice
         inputs        of each part of the base: name, and its entry in the license registry, or null
         data          of each data set: title, path, state, fingerprint, rows, licenses, synthetic, counts, drops, card
+        earlier_data  what run.json of earlier stages says of each other data set that they were trained on
         training      curves (line -> [[step, value], ...]) and census (parameters by component)
         compute       compute.json, and in_words: the same as the page tells it
         evaluations   of each split: split, headline (the metric of the sentences), warnings, scores (scores.json)
@@ -86,6 +87,7 @@ def _run(run: RunContext) -> dict[str, Any]:
         "license": verdict.as_dict(),
         "inputs": {name: entry and entry.model_dump(mode="json") for name, entry in run.parts.items()},
         "data": [_data(part) for part in run.data],
+        "earlier_data": run.earlier_data,
         "training": {
             "curves": {key: side_by_side.points(run, key) for key in ("loss", "eval_loss", "learning_rate")},
             "census": mapping(run.facts.get("census")),

@@ -107,7 +107,9 @@ def _comparison(runs: Sequence[RunContext]) -> Section:
     body = []
     for run in runs:
         for evaluation in run.evaluations or [Evaluation("-", {}, [])]:
-            about = [run.model_id or "-", ", ".join(part.title for part in run.data) or "-", evaluation.split]
+            earlier = (text(part.get("title")) or text(part.get("path")) for part in run.earlier_data)
+            data = ", ".join(dict.fromkeys([*(part.title for part in run.data), *earlier])) or "-"
+            about = [run.model_id or "-", data, evaluation.split]
             size = text(evaluation.scores.get("n")) or "-"
             cells = [str(evaluation.scored.value("model", key)) for key in keys]
             rights, licenses = results.rights_cells(run, "model"), results.license_cells(run, "model")

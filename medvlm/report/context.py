@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from medvlm.errors import InputError, MedvlmError
-from medvlm.export.rights import Rights, licenses_of, of_run
-from medvlm.licenses import expressions, policy, registry
+from medvlm.export.rights import Rights, distinct, licenses_of, of_export, of_run, recorded, stricter
+from medvlm.licenses import policy, registry
 from medvlm.report.scored import Scored
 from medvlm.report.values import listed, mapping, text, texts
 from medvlm.runs import Run, group_of
@@ -137,7 +137,7 @@ class RunContext:
     @property
     def data_licenses(self) -> dict[str, int]:
         """Training samples by license over all data sets; of a baseline, of the data that it answers about."""
-        return dict(licenses_of(part.facts for part in self.data))
+        return dict(licenses_of(distinct(part.facts for part in self.data)))
 
     @property
     def licenses(self) -> dict[str, int]:
@@ -147,13 +147,20 @@ class RunContext:
     @property
     def earlier_data(self) -> list[dict[str, Any]]:
         """What run.json of earlier stages says of data sets that they were trained on."""
-        own = [part.facts for part in self.data]
-        return [part for part in self.rights.data if part not in own] if self.rights else []
+        own = distinct(part.facts for part in self.data)
+        return distinct([*own, *self.rights.data])[len(own) :] if self.rights else []
+
+    @property
+    def exported_data(self) -> list[dict[str, Any]]:
+        """Of a baseline that medvlm exported: what export.json says of data sets that it was trained on."""
+        told = of_export(self.facts) if self.baseline else None
+        return told.data if told else []
 
     @property
     def all_licenses(self) -> dict[str, int]:
         """What the model was trained on here and in earlier stages: samples by license."""
-        return {} if self.baseline else dict(licenses_of([*(part.facts for part in self.data), *self.earlier_data]))
+        own = distinct(part.facts for part in self.data)
+        return {} if self.baseline else dict(licenses_of([*own, *self.earlier_data]))
 
     def base_verdict(self) -> policy.Verdict:
         """Return what follows for the base model as it is: of a baseline, for the model itself."""
@@ -165,24 +172,11 @@ class RunContext:
         A recorded one that is damaged counts for nothing.
         """
         if self.baseline:
-            # Of a folder that medvlm exported, what stood beside it; a name in no registry says nothing.
-            told = _stored(mapping(self.facts.get("license"))) if mapping(self.facts.get("exported")) else None
-            return told or self.base_verdict()
-        today = policy.Verdict(**self.rights.verdict) if self.rights else self._of_damaged()
-        stored = _stored(mapping(self.facts.get("license")))
-        if stored is None:
-            return today
-        use = expressions.most_restrictive([stored.commercial_use, today.commercial_use])
-        share = expressions.most_restrictive([stored.may_share, today.may_share])
-        for one in (today, stored):
-            if (one.commercial_use, one.may_share) == (use, share):
-                return one
-        stricter = stored if share != today.may_share else today
-        reasons = list(dict.fromkeys([*today.reasons, *stored.reasons]))
-        forbids = list(dict.fromkeys([*today.forbids, *stored.forbids]))
-        return replace(
-            today, commercial_use=use, may_share=share, license=stricter.license, reasons=reasons, forbids=forbids
-        )
+            told = of_export(self.facts)
+            return policy.Verdict(**told.verdict) if told else self.base_verdict()
+        if self.rights:
+            return policy.Verdict(**self.rights.verdict)
+        return stricter(self._of_damaged(), recorded(self.facts.get("license")))
 
     def _of_damaged(self) -> policy.Verdict:
         """Return what follows from what can be read: a start that may stand in a damaged recipe is unknown."""
@@ -193,16 +187,6 @@ class RunContext:
         start = mapping(mapping(recipe).get("model")).get("start")
         gone = [text(start)] if start else [] if isinstance(recipe, dict) else ["(recipe.yaml cannot be read)"]
         return policy.verdict_of_parts(self.parts or {"": None}, self.licenses, gone=gone)
-
-
-def _stored(said: dict[str, Any]) -> policy.Verdict | None:
-    """Return the verdict that run.json records; None where there is none, or none that means anything."""
-    use, share, license = (said.get(key) for key in ("commercial_use", "may_share", "license"))
-    known = expressions.RESTRICTIVENESS
-    if use not in known or share not in known or not isinstance(license, str):
-        return None
-    obligations, reasons, forbids = (texts(said.get(key)) for key in ("obligations", "reasons", "forbids"))
-    return policy.Verdict(text(use), text(share), license, obligations, reasons, forbids=forbids)
 
 
 def _rights(path: Path, facts: dict[str, Any]) -> Rights | None:

@@ -25,10 +25,12 @@ def license_blocks(run: RunContext) -> Iterator[Block]:
     rights = [*_base_rows(run)]
     for part in run.data if not run.baseline else ():
         rights += [[f"data: {part.title}", license, f"{count:,}"] for license, count in part.licenses.items()]
-    for earlier in run.earlier_data:
-        title = text(earlier.get("title")) or text(earlier.get("path"))
-        counts = licenses_of([earlier]).items()
-        rights += [[f"data of an earlier stage: {title}", license, f"{count:,}"] for license, count in counts]
+    if not run.data and not run.baseline:
+        rights.append(["data", "not recorded", "-"])
+    for what, parts in (("data of an earlier stage", run.earlier_data), ("data", run.exported_data)):
+        for facts in parts:
+            title, counts = text(facts.get("title")) or text(facts.get("path")), licenses_of([facts]).items()
+            rights += [[f"{what}: {title}", license, f"{count:,}"] for license, count in counts]
     yield Table(("input", "license", "samples"), rights, "What went in", numeric=frozenset({2}))
     if verdict.forbids:
         yield Table(("what forbids it",), [[line] for line in verdict.forbids], "What forbids it")

@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import gc
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,6 +21,8 @@ from medvlm.recipe.resolve import recipe_hash
 from medvlm.runs import FINISHED, RUNS, Run, group_of, groups, open_run, unfinished
 
 Bars = Callable[[str], AbstractContextManager[Progress]]
+Facts = Mapping[str, Any]
+"""What run.json says of a data set."""
 LATEST = ("latest", "runs/latest")
 
 
@@ -88,7 +89,7 @@ def _train_one(
         mixture,
         validation,
         command=command,
-        license=rights(recipe, mixture.licenses()),
+        license=rights(recipe, mixture.facts()),
         group=_record(members, name, group),
     )
     begun = group.runs.get(name) if resume else None
@@ -236,31 +237,33 @@ def _starting_from(recipe: Recipe, start: str | None) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": start})})
 
 
-def rights(recipe: Recipe, data: Mapping[str, int], before: Mapping[str, int] | None = None) -> dict[str, Any]:
+def rights(recipe: Recipe, data: Iterable[Facts], before: Iterable[Facts] = ()) -> dict[str, Any]:
     """Return what may be done with the tuned model: of all parts of its base and all data of all its stages.
 
     Args:
         recipe: names the base, and the run that it starts from.
-        data: training rows by license.
-        before: those of stages that are not trained yet, for a plan.
+        data: what `Mixture.facts` says of the training data.
+        before: the same of stages that are not trained yet, for a plan.
     """
-    from medvlm.export.rights import bases_of, data_of, licenses_of, lost, stages
+    from medvlm.export.rights import bases_of, data_of, distinct, licenses_of, lost, stages, unrecorded, with_recorded
 
     found = stages(open_run(recipe.model.start)) if recipe.model.start is not None else []
-    total = Counter(data) + Counter(before or {}) + licenses_of(data_of(found))
+    total = licenses_of(distinct([*data, *before, *data_of(found)]))
     parts = {name: registry.of_model(name) for name in recipe.model.parts.values()} | bases_of(found)
-    return policy.verdict_of_parts(parts, total, gone=lost(found) if found else []).as_dict()
+    gone = lost(found) if found else []
+    today = policy.verdict_of_parts(parts, total, gone=gone, unrecorded=unrecorded(found))
+    return with_recorded(today, found).as_dict()
 
 
 def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Recipe, Any, dict[str, Any]]]:
     """Yield the name, recipe, `Plan` and license verdict of each member; nothing is trained or downloaded."""
     from medvlm.train.plan import make_plan
 
-    before: Counter[str] = Counter()
+    before: list[Facts] = []
     for name in names:
         recipe = dict(members.members)[name]
         mixture, _ = _checked_rows(recipe)
         plan = make_plan(recipe, mixture)
-        yield name, recipe, plan, rights(_pinned(recipe), mixture.licenses(), before)
+        yield name, recipe, plan, rights(_pinned(recipe), mixture.facts(), before)
         if members.kind == "stages":
-            before += Counter(mixture.licenses())
+            before += mixture.facts()

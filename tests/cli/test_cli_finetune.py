@@ -87,8 +87,9 @@ def test_the_second_stage_carries_the_licenses_of_both(at_shelf: Path, tiny_fold
     from medvlm.train.group import rights
 
     members = load_members(recipe(at_shelf, "medvlm/tiny-base", stages=STAGES))
-    alone = rights(members.members[1][1], {"CC0-1.0": 3})
-    both = rights(members.members[1][1], {"CC0-1.0": 3}, {"CC-BY-NC-4.0": 1})
+    own = {"path": "own", "licenses": {"CC0-1.0": 3}}
+    alone = rights(members.members[1][1], [own])
+    both = rights(members.members[1][1], [own], [{"path": "before", "licenses": {"CC-BY-NC-4.0": 1}}])
     assert (alone["commercial_use"], both["commercial_use"]) == ("yes", "no")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from medvlm.cli import run as cli
 from medvlm.errors import AccessError, InputError
 from medvlm.export import write
 from medvlm.export.write import Settings, export
+from medvlm.models.locate import weights_fingerprint
 
 Make = Callable[..., Path]
 
@@ -51,7 +53,12 @@ def test_an_unknown_license_is_no_permission(made: Make, capsys: pytest.CaptureF
 
 def test_names_of_authors_go_with_the_model(made: Make, data: Path) -> None:
     run = made(facts=with_data(data, "CC-BY-4.0"))
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    again = {**facts["data"][0], "tasks": ["other"]}
+    (run / "run.json").write_text(json.dumps({**facts, "data": [*facts["data"], again]}), encoding="utf-8")
     assert cli(["export", str(run), "--out", "exported", "-q"]) == 0
+    told = json.loads(Path("exported/export.json").read_text(encoding="utf-8"))
+    assert told["weights"] == weights_fingerprint(Path("exported"))
     (copied,) = Path("exported/attribution").iterdir()
     assert copied.read_bytes() == (data / "attribution.tsv").read_bytes()
     assert "name the authors of the CC-BY-4.0 material" in Path("exported/NOTICE").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from medvlm.errors import InputError, MedvlmError, UsageError
+from medvlm.export.card import _data
 from medvlm.export.rights import card_license, notices, of_run
 from medvlm.io import write_json
 from medvlm.licenses import bom, model_card
@@ -249,3 +250,14 @@ def test_notices_that_licenses_ask_for(license: str) -> None:
     (text,) = notices([license])
     assert "is licensed under the" in text
     assert "All Rights Reserved." in text
+
+
+def test_rows_whose_license_was_not_recorded_are_shown(make_run: MakeRun) -> None:
+    part = {"path": "data/x", "fingerprint": "f", "rows": 8}
+    for licenses, counts in ((None, {"unknown": "8"}), ({"CC0-1.0": 5}, {"CC0-1.0": "5", "unknown": "3"})):
+        run = make_run(data=[{**part, "licenses": licenses}])
+        (data,) = parts(built(run), "data")
+        said = properties(data)
+        assert {key[5:]: said[key] for key in said if key.startswith("rows:")} == counts
+        assert all(f"{license} ({count})" in _data(of_run(Run(run))) for license, count in counts.items())
+    assert parts(built(make_run("silent", data=[])), "data") == []

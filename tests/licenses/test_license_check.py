@@ -19,6 +19,9 @@ from medvlm.licenses import registry
 from medvlm.licenses.check import Finding, check, lines, require
 from medvlm.recipe.load import check as check_recipe
 from medvlm.recipe.models import DataPart
+from medvlm.report.context import read
+from medvlm.report.document import Table
+from medvlm.report.licensing import license_blocks
 from medvlm.runs import Run
 from medvlm.train.group import rights
 
@@ -106,7 +109,7 @@ def test_rows_without_a_recorded_license_are_unknown_beside_others(make_run: Mak
     later = check_recipe(
         {"name": "x", "model": {"id": "medvlm/tiny-base", "start": str(run)}, "data": [{"path": "d"}]}, ""
     )
-    assert rights(later, {"CC0-1.0": 2})["commercial_use"] == "unknown"
+    assert rights(later, [{"path": "d", "licenses": {"CC0-1.0": 2}}])["commercial_use"] == "unknown"
     silent = make_run("silent", data=None)
     assert only(make_run("after", start=silent)).verdict.commercial_use == "unknown"
 
@@ -266,3 +269,53 @@ def test_json_holds_verdict_inputs_and_texts(make_run: MakeRun) -> None:
     (finding,) = found["findings"]
     assert {"commercial_use", "may_share", "license", "obligations", "reasons", "forbids", "inputs"} <= finding.keys()
     assert finding["texts"]["LicenseRef-scancode-gemma-tou-2024-04-01"].startswith("Gemma Terms of Use, https://")
+
+
+def test_what_an_earlier_stage_recorded_still_holds_when_it_is_gone(make_run: MakeRun) -> None:
+    first = make_run("first", licenses={"LicenseRef-PMC-TDM": 5, "CC-BY-SA-4.0": 5})
+    second = make_run("second", start=first)
+    second = make_run("second", start=first, license=only(second).verdict.as_dict())
+    shutil.rmtree(first)
+    recipe = {"name": "x", "model": {"id": "medvlm/tiny-base", "start": str(second)}, "data": [{"path": "d"}]}
+    later = rights(check_recipe(recipe, ""), [{"path": "d", "licenses": {"CC0-1.0": 1}}])
+    for found in (only(second).verdict.as_dict(), of_run(Run(second)).verdict, read(second).verdict().as_dict(), later):
+        assert (found["commercial_use"], found["may_share"]) == ("no", "no")
+        assert any("CC-BY-SA-4.0" in line for line in found["obligations"])
+
+
+def test_both_stages_on_the_same_rows_count_them_once(make_run: MakeRun) -> None:
+    part = {"path": "data/x", "fingerprint": "f", "rows": 10, "licenses": {"CC-BY-SA-4.0": 10}}
+    first = make_run("first", data=[{**part, "tasks": ["a", "b"]}])
+    second = make_run("second", data=[{**part, "tasks": ["b", "a"]}], start=first)
+    later = rights(Run(second).recipe(), [{**part, "tasks": ["b", "a"]}])
+    told = "training data, 10 samples: CC-BY-SA-4.0: commercial use yes, sharing conditional"
+    assert later["reasons"] == only(second).verdict.reasons == read(second).verdict().reasons == [told]
+
+
+def test_a_run_without_data_is_unknown_and_invents_none(make_run: MakeRun) -> None:
+    silent = make_run("silent", data=[])
+    found = of_run(Run(make_run("after", start=silent)))
+    assert [part["path"] for part in found.data] == ["data/after"]
+    assert f"training data of run {silent}: not recorded" in found.verdict["reasons"][0]
+    assert of_run(Run(silent)).data == []
+    assert only(silent).verdict.commercial_use == "unknown"
+
+
+@pytest.mark.parametrize("damage", [{"tasks": 5}, {"tasks": [1]}, {"path": None}])
+def test_data_that_is_none_is_told(make_run: MakeRun, damage: dict[str, Any]) -> None:
+    run = make_run(data=[{"path": "d", "rows": 5, "licenses": {"CC0-1.0": 5}, **damage}])
+    with pytest.raises(InputError, match=r"run\.json: damaged"):
+        only(run)
+
+
+@pytest.mark.parametrize(("weights", "use"), [("same", "yes"), ("other", "unknown"), (None, "unknown")])
+def test_an_export_has_its_recorded_rights_with_its_own_weights_only(
+    make_run: MakeRun, weights: str | None, use: str
+) -> None:
+    free = {"commercial_use": "yes", "may_share": "yes", "license": "Apache-2.0"}
+    exported = {"data": [{"path": "d", "title": "The set", "licenses": {"CC0-1.0": 3}}], "weights": weights}
+    model = {"id": "merged", "parts": {"model": "merged"}, "weights": {"model": "same"}}
+    run = make_run(kind="baseline", license=free, exported=exported, model=model)
+    assert only(run).verdict.commercial_use == read(run).verdict().commercial_use == use
+    tables = [block.rows for block in license_blocks(read(run)) if isinstance(block, Table)]
+    assert (["data: The set", "CC0-1.0", "3"] in tables[0]) == (use == "yes")

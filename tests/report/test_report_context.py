@@ -54,7 +54,8 @@ def test_the_recorded_verdict_wins(tmp_path: Path) -> None:
     facts["license"] = {"commercial_use": "no", "may_share": "no", "license": "none", "reasons": ["as recorded"]}
     (path / "run.json").write_text(json.dumps(facts))
     verdict = context.read(path).verdict()
-    assert (verdict.commercial_use, verdict.reasons, verdict.obligations) == ("no", ["as recorded"], [])
+    assert (verdict.commercial_use, verdict.reasons) == ("no", ["as recorded"])
+    assert "name the authors of the CC-BY-4.0 material (attribution file)" in verdict.obligations, "of today's inputs"
 
 
 def made(root: Path, name: str, licenses: dict[str, int], start: Path | None = None, **facts: Any) -> Path:
@@ -90,6 +91,8 @@ def test_earlier_stages_count_and_are_shown(tmp_path: Path) -> None:
     assert second.verdict().commercial_use == "no"
     page = markdown(build([second]))
     assert "data of an earlier stage: Set first" in page
+    assert "Set second, Set first" in markdown(build([second, second])), "the column names all that was trained on"
+    assert [part["title"] for part in as_json._run(second)["earlier_data"]] == ["Set first"]
     assert results.license_cells(second, "model")[2] == "CC0-1.0 (5), CC-BY-NC-4.0 (5)"
     assert results.license_cells(second, "constant")[2] == "CC0-1.0 (5)"
     shutil.rmtree(first)
@@ -101,10 +104,32 @@ def test_earlier_stages_count_and_are_shown(tmp_path: Path) -> None:
 def test_a_recipe_that_cannot_be_read_may_name_a_start(tmp_path: Path) -> None:
     run = made(tmp_path, "run", {"CC0-1.0": 5})
     assert context.read(run).verdict().commercial_use == "yes"
-    (run / "recipe.yaml").write_text("name: [")
-    assert context.read(run).verdict().commercial_use == "unknown"
+    for damaged in ("name: [", "a: 2024-99-99", "[" * 5000):
+        (run / "recipe.yaml").write_text(damaged)
+        assert context.read(run).verdict().commercial_use == "unknown"
+        assert "A recipe is missing or damaged" in markdown(build([context.read(run), context.read(run)]))
     (run / "recipe.yaml").write_text("name: x\nmodel: {id: medvlm/tiny-base, start: runs/other}\n")
     assert "run runs/other that it starts from: gone" in context.read(run).verdict().reasons[0]
+
+
+@pytest.mark.parametrize("count", [None, -1, "5", 1.5])
+def test_a_count_that_is_none_is_no_permission(tmp_path: Path, count: Any) -> None:
+    run = context.read(made(tmp_path, "run", {"CC-BY-4.0": 5, "CC-BY-NC-4.0": count}))
+    assert (run.licenses, run.verdict().commercial_use) == ({"CC-BY-4.0": 5, "unknown": 1}, "unknown")
+
+
+def test_the_same_rows_count_once_and_no_data_is_told(tmp_path: Path) -> None:
+    path = made(tmp_path, "run", {"CC0-1.0": 5})
+    facts = json.loads((path / "run.json").read_text())
+    (part,) = facts["data"]
+    twice = [{**part, "tasks": ["a", "b"]}, {**part, "tasks": ["b", "a"], "weight": 2.0}]
+    (path / "run.json").write_text(json.dumps({**facts, "data": twice}))
+    run = context.read(path)
+    assert run.licenses == run.all_licenses == {"CC0-1.0": 5}
+    (path / "run.json").write_text(json.dumps({**facts, "data": []}))
+    silent = context.read(path)
+    assert silent.verdict().commercial_use == "unknown"
+    assert "| data | not recorded | - |" in markdown(build([silent]))
 
 
 @pytest.mark.parametrize("name", ["run.json", "recipe.yaml", "metrics.jsonl", "compute.json", "eval/test/scores.json"])

@@ -39,7 +39,7 @@ def test_keys_stay(tmp_path: Path) -> None:
     (run,) = found["runs"]
     assert list(run) == [
         *("name", "path", "kind", "status", "synthetic", "group", "problems", "model", "in_short", "license", "inputs"),
-        *("data", "training", "compute", "evaluations", "commands", "versions", "recipe"),
+        *("data", "earlier_data", "training", "compute", "evaluations", "commands", "versions", "recipe"),
     ]
     documented = as_json.__doc__ or ""
     assert all(key in documented for key in (*found, *run))
