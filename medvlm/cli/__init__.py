@@ -129,7 +129,8 @@ def _os_error(error: OSError) -> tuple[str, int]:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL:
         return f"{where}no space left on the disk; free some or choose another folder", 7
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+    known = ("EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP")
+    if error.errno in {getattr(errno, name) for name in known}:
         return f"{where}{error.strerror}", 3
     return f"{where}{error.strerror or error} (a defect in medvlm; --debug shows where)", 1
 

@@ -81,6 +81,7 @@ def test_one_line_and_its_code(
         (OSError(errno.ENOSPC, "No space left", "f"), 7, "f: no space left"),
         (MemoryError(), 7, "out of memory"),
         (PermissionError(errno.EACCES, "Permission denied", "f"), 3, "f: Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "f"), 3, "f: File name too long"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ValueError("two\nlines"), 1, "a defect in medvlm"),
     ],
