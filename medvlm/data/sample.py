@@ -53,6 +53,8 @@ class Sample:
     """What told the modality: "caption: axial CT", "keyword: ...", "picture: ..."."""
     more_images: list[Image] = dataclasses.field(default_factory=list)
     """Further views of the same study."""
+    views: list[str] | None = None
+    """Projection of each image, the first one's first: PA, AP, LATERAL, or the data set's own words."""
     panel: str | None = None
     kind: str | None = None
     """figure, table, equation, supplementary, graphic."""
@@ -64,14 +66,23 @@ class Sample:
     answer_type: str | None = None
     """open, closed or choice."""
     choices: list[str] | None = None
+    concepts: list[str] | None = None
+    """Concepts of the text as UMLS identifiers: C0040405."""
+    indication: str | None = None
+    """Why the study was made, where the report says so apart."""
     journal: str | None = None
     year: int | None = None
     article_type: str | None = None
     duplicate_of: str | None = None
     original_text: str | None = None
+    """The text as it came, where `target` was cleaned or is a part of it."""
+    identifiers: str | None = None
+    """Kinds of identifiers that a scan found in the texts, comma-separated; "none" where it found none."""
     source: str = ""
     group: str = ""
     """Article, patient or image: what splits and clusters go by."""
+    split: str | None = None
+    """Train, validation or test, where the data set publishes a split; not necessarily the one that was made."""
     pmcid: str | None = None
     """With its prefix: PMC123."""
     doi: str | None = None

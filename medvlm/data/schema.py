@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from medvlm.data.sample import COLUMNS, Image, Sample
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _OTHER_THAN_STRING: dict[str, pa.DataType] = {
@@ -22,6 +22,8 @@ _OTHER_THAN_STRING: dict[str, pa.DataType] = {
     "more_images": pa.list_(_PICTURE),
     "mentions": pa.list_(pa.string()),
     "choices": pa.list_(pa.string()),
+    "concepts": pa.list_(pa.string()),
+    "views": pa.list_(pa.string()),
     "compound": pa.bool_(),
     "third_party": pa.bool_(),
     "year": pa.int32(),

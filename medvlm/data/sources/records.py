@@ -1,0 +1,308 @@
+"""Files of records (JSON, JSON lines, CSV, TSV, parquet) read in slices, whatever is wrong with them.
+
+A slice is named by a locator: (path, kind, start, stop). JSON and tables of text are cut by rows, JSON lines by bytes,
+parquet by row groups; so every worker reads its own part, and a file of any size is never in memory but for JSON and
+CSV, which are parsed whole once in each process.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import dataclasses
+import functools
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medvlm.errors import InputError
+
+Record = dict[str, Any]
+
+ROWS = 500
+"""Records of a JSON list or a table that are read as one unit."""
+LINES_BYTES = 16 << 20
+"""Bytes of JSON lines that are read as one unit."""
+LINE_BYTES = 128 << 20
+"""A longer line is left out; a picture in base64 may well be long."""
+WHOLE_BYTES = 1 << 30
+"""A JSON or CSV file of more bytes is refused: it is parsed in memory."""
+FIELD_CHARS = 1 << 20
+"""A longer text is no question, caption or report."""
+
+KINDS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bad:
+    """A record that cannot be read, and why: `reason` is the key that is counted."""
+
+    reason: str
+    detail: str = ""
+
+
+Slice = tuple[str, str, str, str]
+"""(path, kind, start, stop); texts, since a unit's locator holds texts."""
+
+
+def kind_of(path: Path) -> str:
+    """Return json, jsonl, csv, tsv or parquet by the file's ending.
+
+    Raises:
+        InputError: it has another one.
+    """
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: cannot tell what it is; name a file that ends in {', '.join(KINDS)}")
+    return kind
+
+
+def slices(path: Path, kind: str | None = None) -> list[Slice]:
+    """Return the locators of all slices of a file, in order; a file without records has none.
+
+    Raises:
+        InputError: it cannot be read, or is not what its ending says.
+    """
+    kind = kind or kind_of(path)
+    if kind == "jsonl":
+        size, step = _size(path), LINES_BYTES
+    elif kind == "parquet":
+        size, step = _parquet(str(path)).metadata.num_row_groups, 1
+    else:
+        size, step = len(_whole(str(path), kind)), ROWS
+    return [(str(path), kind, str(start), str(min(start + step, size))) for start in range(0, size, step)]
+
+
+def read(locator: Slice) -> Iterator[tuple[int, Record | Bad]]:
+    """Yield the records of a slice, each with its number: the row in its file, or for JSON lines the byte it begins at.
+
+    Raises:
+        InputError: the file cannot be read any more.
+    """
+    path, kind, first, last = locator
+    start, stop = int(first), int(last)
+    if kind == "jsonl":
+        yield from _lines(path, start, stop)
+    elif kind == "parquet":
+        yield from _row_groups(path, start, stop)
+    else:
+        for number, record in enumerate(_whole(path, kind)[start:stop], start):
+            yield number, record if isinstance(record, dict | Bad) else Bad("malformed record", "not an object")
+
+
+def everything(path: Path, kind: str | None = None) -> Iterator[Record]:
+    """Yield all records of a file that can be read, for what is counted over the whole set.
+
+    Raises:
+        InputError: as `slices`.
+    """
+    for locator in slices(path, kind):
+        for _, record in read(locator):
+            if isinstance(record, dict):
+                yield record
+
+
+def columns(path: Path, kind: str | None = None) -> list[str]:
+    """Return the names of a file's columns: its header, its schema, or the keys of its first hundred records.
+
+    Raises:
+        InputError: as `slices`.
+    """
+    kind = kind or kind_of(path)
+    if kind == "parquet":
+        return [str(name) for name in _parquet(str(path)).schema_arrow.names]
+    names: dict[str, None] = {}
+    for number, record in enumerate(everything(path, kind)):
+        if number == 100:
+            break
+        names.update(dict.fromkeys(map(str, record)))
+    return list(names)
+
+
+def text_of(value: Any) -> str | None:
+    """Return a field as one line of text, blanks at its ends removed; numbers are written out, None is "".
+
+    None means that it is no text: a list, a truth value, half a character, or more than `FIELD_CHARS`.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float) and value != value:  # NaN is how tables write an empty field
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = str(value)
+    if len(text) > FIELD_CHARS or any("\ud800" <= letter <= "\udfff" for letter in text):
+        return None
+    return " ".join(text.replace("\0", " ").split())
+
+
+def need(record: Mapping[str, Any], *names: str) -> str:
+    """Return what is wrong with the texts that a record must have, "" if nothing.
+
+    Each of `names` may give alternatives: "answer|Anwser".
+    """
+    for name in names:
+        value = field(record, name)
+        text = text_of(value)
+        if text is None:
+            long = isinstance(value, str) and len(value) > FIELD_CHARS
+            return f"{name} is {f'longer than {FIELD_CHARS:,} letters' if long else 'no text'}"
+        if not text:
+            return f"no {name}"
+    return ""
+
+
+def field(record: Mapping[str, Any], names: str) -> Any:
+    """Return the first field that is there of "one|other", None where there is none."""
+    return next((record[name] for name in names.split("|") if record.get(name) is not None), None)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a readable file") from error
+
+
+def _bytes(path: str) -> bytes:
+    """Return a whole file, if it is of bearable size."""
+    size = _size(Path(path))
+    if size > WHOLE_BYTES:
+        raise InputError(f"{path}: {size / 1e9:.1f} GB are too much for one JSON or CSV file; cut it, or use .jsonl")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a readable file") from error
+
+
+def decode(data: bytes, path: str) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 (byte {error.start} is {data[error.start]:#04x}); save it as UTF-8"
+        ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(path: str, kind: str, size: int, changed: int) -> list[Any]:
+    text = decode(_bytes(path), path)
+    return _json(path, text) if kind == "json" else _table(path, text, kind)
+
+
+def _whole(path: str, kind: str) -> list[Any]:
+    """Return all records of a JSON or text table, parsed once in this process while it stays the same."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a readable file") from error
+    return _parsed(path, kind, stat.st_size, stat.st_mtime_ns)
+
+
+def _json(path: str, text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); fetch the file again") from error
+    if not isinstance(value, list):
+        raise InputError(f"{path}: not a list of records")
+    return value
+
+
+def _table(path: str, text: str, kind: str) -> list[Any]:
+    """Return the rows of a table with a header; the separator of a .csv is what its header holds most of."""
+    header, _, _ = text.lstrip("\r\n").partition("\n")
+    delimiter = "\t" if kind == "tsv" else max(",;\t|", key=header.count)
+    csv.field_size_limit(WHOLE_BYTES)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = [name.strip() for name in next(lines, [])]
+        if not any(names):
+            raise InputError(f"{path}: the first line names no columns; add a header")
+        twice = {name for name in names if name and names.count(name) > 1}
+        if twice:
+            raise InputError(f'{path}: the column "{min(twice)}" is named twice; rename one')
+        return [_row(names, values) for values in lines if any(values)]
+    except csv.Error as error:
+        raise InputError(f"{path}: line {lines.line_num} is no {kind.upper()} ({error}); mend or remove it") from error
+
+
+def _row(names: list[str], values: list[str]) -> Record | Bad:
+    if len(values) > len(names) and any(values[len(names) :]):
+        return Bad("malformed record", f"{len(values)} fields in {len(names)} columns")
+    # A row may end early, as spreadsheets write it; a field that is not there is None, an empty one "".
+    return dict(zip(names, [*values, *[None] * (len(names) - len(values))], strict=False))
+
+
+def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, Record | Bad]]:
+    """Yield the records of the lines that begin from `start` on and before `stop`."""
+    try:
+        with open(path, "rb") as file:
+            if start:
+                # A line that began before belongs to the slice before.
+                file.seek(start - 1)
+                _skip_line(file)
+            while (place := file.tell()) < stop:
+                line = file.readline(LINE_BYTES)
+                if len(line) == LINE_BYTES and not line.endswith(b"\n"):
+                    _skip_line(file)
+                    yield place, Bad("record too large", f"a line of more than {LINE_BYTES >> 20} MiB")
+                elif line.strip():
+                    yield place, _line(line, first=not place)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a readable file") from error
+
+
+def _skip_line(file: Any) -> None:
+    """Read on to the end of the line, in pieces."""
+    while True:
+        piece = file.readline(LINE_BYTES)
+        if len(piece) < LINE_BYTES or piece.endswith(b"\n"):
+            return
+
+
+def _line(line: bytes, first: bool) -> Record | Bad:
+    try:
+        value = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+    except UnicodeDecodeError as error:
+        return Bad("malformed record", f"not UTF-8 (byte {error.start} of the line)")
+    except (ValueError, RecursionError) as error:
+        return Bad("malformed record", f"not valid JSON ({error})")
+    return value if isinstance(value, dict) else Bad("malformed record", "not an object")
+
+
+def _parquet(path: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: not a parquet file that can be read ({said}); fetch it again") from error
+
+
+def _row_groups(path: str, start: int, stop: int) -> Iterator[tuple[int, Record | Bad]]:
+    import pyarrow as pa
+
+    file = _parquet(path)
+    number = sum(file.metadata.row_group(group).num_rows for group in range(start))
+    for group in range(start, stop):
+        try:
+            for batch in file.iter_batches(batch_size=32, row_groups=[group]):
+                for record in batch.to_pylist():
+                    yield number, record
+                    number += 1
+        except (OSError, pa.ArrowException, ValueError) as error:
+            yield number, Bad("malformed record", f"row group {group}: {' '.join(str(error).split())[:160]}")
+            return
