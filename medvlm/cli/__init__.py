@@ -11,7 +11,7 @@ import typer
 from medvlm.cli.common import state
 from medvlm.errors import MedvlmError
 
-VERBS = ("prepare", "finetune", "eval", "predict", "export", "report", "licenses")
+VERBS = ("prepare", "data", "finetune", "eval", "predict", "export", "report", "licenses")
 
 INTERRUPTED = 130
 

@@ -1,11 +1,12 @@
 """Whether a data set keeps what its manifest and the schema promise: files, columns and numbers.
 
-`quick` reads names, sizes and the parquet footers; `rows` (in `check_rows`) reads everything. Each broken promise is
-one line.
+`quick` reads names, sizes and the parquet footers; `check` reads everything where it is asked to. Each broken promise
+is one line.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,41 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medvlm.data.inspect.check_rows import Advance, RowCheck
 from medvlm.data.inspect.folder import DataSet, outside, readable
 from medvlm.data.output import MANIFEST
 from medvlm.data.write import Shard
 from medvlm.errors import InputError
 from medvlm.io import sha256_file, stable_hash
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What a check came to: a line for each broken promise, and what one should know besides."""
+
+    broken: list[str]
+    notes: list[str]
+
+
+def check(data: DataSet, whole: bool, advance: Advance) -> Found:
+    """Hold a data set against its manifest and the schema.
+
+    Args:
+        whole: read everything, not names, sizes and footers only. Rows are read where the shards can be.
+        advance: told (rows done, rows in all).
+    """
+    broken = list(quick(data))
+    if not whole:
+        return Found(broken, [])
+    broken += hashes(data)
+    if any(line.startswith("data") for line in broken):
+        return Found([*broken, "rows were not read, since shards are not as promised"], [])
+    rows = RowCheck(data, advance)
+    try:
+        broken += rows.broken()
+    except InputError as error:
+        broken.append(str(error))
+    return Found(broken, rows.notes)
 
 
 def quick(data: DataSet) -> Iterator[str]:
@@ -30,7 +61,7 @@ def quick(data: DataSet) -> Iterator[str]:
 
 
 def hashes(data: DataSet) -> Iterator[str]:
-    """Yield a line for each file whose content has another hash than the manifest says; absent files are for `quick`."""
+    """Yield a line for each file whose hash is not the manifest's; absent files are for `quick`."""
     listed = {shard.name: shard.sha256 for shard in data.shards}
     listed |= {name: str(told.get("sha256")) for name, told in _listed(data).items()}
     for name, sha256 in listed.items():

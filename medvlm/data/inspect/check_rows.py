@@ -168,7 +168,5 @@ def _differences(name: str, told: Any, counted: Mapping[str, int]) -> Iterator[s
         return
     wrong = sorted(value for value in {*told, *counted} if told.get(value, 0) != counted.get(value, 0))
     if wrong:
-        more = f"; and {len(wrong) - 1} more values" if len(wrong) > 1 else ""
-        yield (
-            f"{MANIFEST}: {name}: counts {told.get(wrong[0], 0)} of {wrong[0]}, the rows {counted.get(wrong[0], 0)}{more}"
-        )
+        first, more = wrong[0], f"; and {len(wrong) - 1} more values" if len(wrong) > 1 else ""
+        yield f"{MANIFEST}: {name}: counts {told.get(first, 0)} of {first}, the rows {counted.get(first, 0)}{more}"

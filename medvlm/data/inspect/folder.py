@@ -182,3 +182,26 @@ def _filled(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     fields = [SCHEMA.field(name) for name in columns]
     arrays = [batch.column(f.name) if f.name in names else pa.nulls(batch.num_rows, f.type) for f in fields]
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def rows_at(path: Path, places: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (place, row) for some rows of one shard, in ascending order; a row group at a time is read, and each once.
+
+    Raises:
+        InputError: the shard cannot be read.
+    """
+    wanted = sorted(set(places))
+    with contextlib.ExitStack() as stack:
+        with readable(path):
+            file = stack.enter_context(pq.ParquetFile(path))
+            names = [name for name in columns if name in file.schema_arrow.names]
+        start = 0
+        for number in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(number).num_rows
+            inside = [place for place in wanted if start <= place < stop]
+            if inside:
+                with readable(path):
+                    table = file.read_row_group(number, columns=names)
+                for place in inside:
+                    yield place, dict.fromkeys(columns) | table.slice(place - start, 1).to_pylist()[0]
+            start = stop

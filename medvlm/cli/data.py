@@ -1,0 +1,103 @@
+"""`medvlm data`: look at prepared data sets, compare two, check one, and merge several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvlm.cli.common import DebugOption, QuietOption, progress, say
+from medvlm.errors import InputError
+
+HELP = """Look at prepared data sets: print, count, draw, compare, check against the schema, merge.
+
+Example: medvlm data show data/vqa-rad --check
+
+Example: medvlm data sample data/pmc --where modality=MRI --out sheet.png
+"""
+
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a prepared data set.", show_default=False)]
+Split = Annotated[str | None, typer.Option("--split", help="Only train, validation or test.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    verb = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich")
+    for command in (show, stats):
+        verb.command(command.__name__)(command)
+    app.add_typer(verb, name="data")
+
+
+def show(
+    path: Folder,
+    split: Split = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="So many of the first rows.")] = 3,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="The rows with these ids instead, whole.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Read everything: hashes, pictures, ids, splits.")] = False,
+    as_json: AsJson = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print what a data set is and some of its rows, and hold it against its manifest and the schema.
+
+    Names, sizes and columns are always checked. A broken promise is one line, and the exit code is 3.
+
+    Example: medvlm data show data/vqa-rad --split test --rows 5
+
+    Example: medvlm data show data/pmc --rows 0 --check
+    """
+    from medvlm.data.inspect import show as showing
+    from medvlm.data.inspect.check import check as held
+    from medvlm.data.inspect.folder import open_set
+
+    data = open_set(path)
+    with progress("check", quiet or not check) as bar:
+        found = held(data, whole=check, advance=bar.update)
+    shown = list(showing.rows(data, split, rows, tuple(ids or ()))) if not found.broken else []
+    told = showing.facts(data)
+    if as_json:
+        _json({**told, "broken": found.broken, "notes": found.notes, "rows": shown})
+    else:
+        lines = [*showing.lines(told), *(line for row in shown for line in ("", *showing.row_lines(row, bool(ids))))]
+        what = "every row, picture and hash" if check else "names, sizes, columns and counts (--check reads all)"
+        verdict = [] if found.broken else ["", f"checked: {what}: as promised"]
+        say("\n".join([*lines, *verdict, *(f"note: {note}" for note in found.notes)]))
+        say("\n".join(f"broken: {line}" for line in found.broken), quiet=not found.broken)
+    if found.broken:
+        count = f"{len(found.broken)} promises are" if len(found.broken) > 1 else "1 promise is"
+        raise InputError(f"{path}: {count} broken; prepare the data set again with --overwrite, or fetch it again")
+
+
+def stats(
+    path: Folder,
+    by: Annotated[str | None, typer.Option("--by", metavar="COLUMN", help="Tell the values of a column apart.")] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Sizes and formats too, which reads all pictures.")
+    ] = True,
+    as_json: AsJson = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print counts by split, lengths, common answers, words, pictures, and what the splits share.
+
+    Example: medvlm data stats data/vqa-rad --by question_type
+    """
+    from medvlm.data.inspect import stats as counting
+    from medvlm.data.inspect import stats_text
+    from medvlm.data.inspect.check import sound
+    from medvlm.data.inspect.folder import open_set
+
+    with progress("stats", quiet) as bar:
+        told = counting.gather(sound(open_set(path)), by, pictures, bar.update)
+    if as_json:
+        _json(told)
+    else:
+        say("\n".join(stats_text.lines(told)))
+
+
+def _json(value: object) -> None:
+    import json
+
+    say(json.dumps(value, indent=2, ensure_ascii=False))
