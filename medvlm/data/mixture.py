@@ -1,26 +1,25 @@
-"""Prepared data sets as training and evaluation read them: rows by split, mixed by weight, capped by seed."""
+"""Prepared data sets as training and evaluation read them: rows by split, mixed by weight or temperature, capped."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
+
+from medvlm.data.rows import Rows
 from medvlm.errors import InputError
-from medvlm.io import resource_errors, sha256_file, stable_hash
-from medvlm.licenses import policy
-from medvlm.recipe.models import DataPart
+from medvlm.io import sha256_file, stable_hash
+from medvlm.recipe.models import DataPart, MixturePart
 
-_TEXT_COLUMNS = (
-    "id", "task", "prompt", "target", "language", "finding", "group", "license", "commercial_use", "modality",
-    "answer_type", "question_type", "source", "organ", "choices", "license_scope", "third_party",
-)  # fmt: skip
-
+__all__ = ["DataFolder", "Mixture", "Pick", "Picks", "Rows", "Share", "tempered"]
 
 _SOURCES = {"pmc": "pmc", "vqa-rad": "vqa-rad --input VQA_RAD", "phantom-base": "phantom --kind base"}
 """Folder that the shipped recipes take their data from -> the source of it."""
@@ -86,91 +85,6 @@ class DataFolder:
         return bool(self.manifest.get("synthetic"))
 
 
-class Rows:
-    """The rows of one split: texts in memory, pictures read from disk when asked for.
-
-    Args:
-        folder: a prepared data set.
-        split: train, validation or test.
-        tasks: only rows of these tasks; None is all.
-    """
-
-    def __init__(self, folder: DataFolder, split: str, tasks: Sequence[str] | None = None) -> None:
-        self.folder = folder
-        shards = folder.shards(split)
-        self._data: Any = _arrow(shards) if shards else None
-        columns = self._text_columns()
-        self.texts: list[dict[str, Any]] = []
-        self._places: list[int] = []
-        for place in range(len(columns["id"]) if columns else 0):
-            if tasks is None or columns["task"][place] in tasks:
-                self.texts.append({name: values[place] for name, values in columns.items()})
-                self._places.append(place)
-
-    def _text_columns(self) -> dict[str, list[Any]]:
-        if self._data is None:
-            return {}
-        missing = [name for name in ("id", "image", "task", "prompt", "target") if name not in self._data.column_names]
-        if missing:
-            raise InputError(f"data: {self.folder.path} lacks the columns {', '.join(missing)}; prepare it again")
-        return {name: self._data[name][:] for name in _TEXT_COLUMNS if name in self._data.column_names}
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def encoded(self, row: int) -> bytes:
-        """Return the picture of `row` as its file holds it."""
-        data: bytes = self._data[self._places[row]]["image"]["bytes"]
-        return data
-
-    def image(self, row: int) -> Any:
-        """Return the picture of `row`, decoded to RGB."""
-        from medvlm.data.images import decode
-
-        return decode(self.encoded(row), str(self.texts[row]["id"]))
-
-    def licenses(self) -> Counter[str]:
-        """Count the rows by license, as `policy.of_sample` tells it."""
-        return Counter(
-            policy.of_sample(text.get("license"), text.get("license_scope"), text.get("third_party"))
-            for text in self.texts
-        )
-
-
-def _arrow(shards: Sequence[Path]) -> Any:
-    """Open shards through `datasets`, which keeps a memory-mapped copy in its cache for random access."""
-    import datasets
-
-    with resource_errors(datasets.config.HF_DATASETS_CACHE, "close other programs"):
-        return _load(shards)
-
-
-def _load(shards: Sequence[Path]) -> Any:
-    import datasets
-
-    # Else the library tells a server of every reading, of local files too, and waits where there is no network.
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    quiet = datasets.utils.logging
-    level = quiet.get_verbosity()
-    quiet.set_verbosity_error()
-    bars = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        data = datasets.load_dataset("parquet", data_files=[str(shard) for shard in shards], split="train")
-        return data.cast_column("image", datasets.Image(decode=False)).remove_columns(
-            [name for name in data.column_names if name not in (*_TEXT_COLUMNS, "image")]
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise InputError(
-            f"data: {os.path.dirname(shards[0])}: a shard cannot be read ({reason}); prepare again"
-        ) from error
-    finally:
-        quiet.set_verbosity(level)
-        if bars:
-            datasets.enable_progress_bars()
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pick:
     """One place of the mixture: which data set, which of its rows."""
@@ -179,28 +93,91 @@ class Pick:
     row: int
 
 
+class Picks(Sequence[Pick]):
+    """The places of a mixture as picks, made when asked for: a place takes 8 bytes at most.
+
+    Args:
+        rows: of each data set, the row at each of its places; a data set's places follow each other.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int] | np.ndarray]) -> None:
+        self.rows = rows
+        self.starts = list(itertools.accumulate(map(len, rows), initial=0))
+        """First place of each data set, then the number of all places."""
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @overload
+    def __getitem__(self, place: int) -> Pick: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Pick]: ...
+
+    def __getitem__(self, place: int | slice) -> Pick | list[Pick]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        at = place + len(self) if place < 0 else place
+        if not 0 <= at < len(self):
+            raise IndexError(place)
+        part = bisect.bisect_right(self.starts, at) - 1
+        return Pick(part, int(self.rows[part][at - self.starts[part]]))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """What one data set is of an epoch."""
+
+    path: str
+    rows: int
+    """In the split, of the recipe's tasks."""
+    seen: int
+    """How many of them an epoch visits; the others are never seen, in no epoch."""
+    visits: int
+    """Places of the epoch."""
+    weight: float
+    """Visits of each row that is not left out by a cap, on average."""
+
+
 class Mixture:
     """Several data sets as one, in a fixed order: an epoch visits every place once, shuffled by the trainer.
 
     A weight of 2 lists every row twice, 0.5 a fixed random half; a cap keeps a fixed random choice before weighting.
+    A temperature gives the weights: `tempered`.
 
     Args:
         parts: the recipe's `data`.
         split: train, validation or test. Weights and caps hold for train only.
         seed: of the choices.
         weighted: apply weights and caps; by default for the train split only. What is evaluated stays whole.
+        how: the recipe's `mixture`; None is all in memory, without a temperature.
     """
 
-    def __init__(self, parts: Sequence[DataPart], split: str, seed: int, weighted: bool | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[DataPart],
+        split: str,
+        seed: int,
+        weighted: bool | None = None,
+        how: MixturePart | None = None,
+    ) -> None:
         if weighted is None:
             weighted = split == "train"
         self.parts, self.split = parts, split
+        self.how = how or MixturePart()
         self.folders = [DataFolder.open(part.path) for part in parts]
-        self.rows = [Rows(f, split, part.tasks) for f, part in zip(self.folders, parts, strict=True)]
-        self.picks: list[Pick] = []
-        for number, (part, rows) in enumerate(zip(parts, self.rows, strict=True)):
-            places = _choose(len(rows), part, seed + number) if weighted else range(len(rows))
-            self.picks.extend(Pick(number, place) for place in places)
+        streaming = self.how.streaming
+        self.rows = [Rows(f, split, part.tasks, streaming) for f, part in zip(self.folders, parts, strict=True)]
+        self.weights = [part.weight if weighted else 1.0 for part in parts]
+        if weighted and self.how.temperature is not None:
+            sizes = [min(len(rows), part.cap or len(rows)) for rows, part in zip(self.rows, parts, strict=True)]
+            self.weights = tempered(sizes, self.how.temperature)
+        chosen: list[Sequence[int] | np.ndarray] = []
+        for number, (part, rows, weight) in enumerate(zip(parts, self.rows, self.weights, strict=True)):
+            asked = part.model_copy(update={"weight": weight})
+            places = _choose(len(rows), asked, seed + number) if weighted else range(len(rows))
+            chosen.append(places if isinstance(places, range) else np.array(places, np.int64))
+        self.picks = Picks(chosen)
 
     def __len__(self) -> int:
         return len(self.picks)
@@ -219,6 +196,26 @@ class Mixture:
         """Yield the text columns of all places in order."""
         return (self.text(place) for place in range(len(self)))
 
+    def blocks(self) -> list[range]:
+        """Return all places in runs whose rows lie in one row group of a shard, so that it is read once for them."""
+        found = []
+        for rows, chosen, start in zip(self.rows, self.picks.rows, self.picks.starts, strict=False):
+            own = np.asarray(chosen, dtype=np.int64)
+            group = np.searchsorted(rows.blocks(), own, side="right")
+            # A row group's rows follow each other; where rows are visited again, they begin anew.
+            cuts = np.flatnonzero((np.diff(group) != 0) | (np.diff(own) <= 0)) + 1
+            bounds = [0, *cuts.tolist(), len(own)]
+            found += [range(start + low, start + high) for low, high in itertools.pairwise(bounds) if low < high]
+        return found
+
+    def shares(self) -> list[Share]:
+        """Return what each data set is of an epoch."""
+        return [
+            Share(part.path, len(rows), len(chosen) if isinstance(chosen, range) else len(np.unique(chosen)),
+                  len(chosen), weight)
+            for part, rows, chosen, weight in zip(self.parts, self.rows, self.picks.rows, self.weights, strict=True)
+        ]  # fmt: skip
+
     def facts(self) -> list[dict[str, Any]]:
         """Return what run.json says of the data: path, fingerprint, rows, weight, licenses, synthetic, title."""
         return [
@@ -226,14 +223,14 @@ class Mixture:
                 "path": part.path,
                 "fingerprint": folder.fingerprint(),
                 "rows": len(rows),
-                "weight": part.weight,
+                "weight": weight if self.how.temperature is not None else part.weight,
                 "cap": part.cap,
                 "tasks": part.tasks,
                 "licenses": dict(sorted(rows.licenses().items())),
                 "synthetic": folder.synthetic,
                 "title": folder.manifest.get("card", {}).get("title", part.path),
             }
-            for part, folder, rows in zip(self.parts, self.folders, self.rows, strict=True)
+            for part, folder, rows, weight in zip(self.parts, self.folders, self.rows, self.weights, strict=True)
         ]
 
     def licenses(self) -> Counter[str]:
@@ -244,12 +241,30 @@ class Mixture:
         return total
 
 
-def _choose(count: int, part: DataPart, seed: int) -> list[int]:
+def tempered(sizes: Sequence[int], temperature: float) -> list[float]:
+    """Return how often each row of each data set is visited, so that shares go as size ** (1 / temperature).
+
+    Temperature-scaled mixing (arXiv:1910.10683, section 3.5.2): data set m is drawn at the rate r_m ** (1 / T), r_m its
+    size up to a limit; T = 1 is mixing in proportion, a large T near equal shares. There rows are drawn; here an epoch
+    is as long as visits every row of the largest data set once, and the rows of smaller ones more often, so no row goes
+    unseen. And what a cap, the limit, cuts off is left out, not drawn from.
+
+    Args:
+        sizes: rows of each data set.
+        temperature: T, at least 1.
+    """
+    largest = max(sizes, default=0)
+    return [(largest / size) ** (1 - 1 / temperature) if size else 1.0 for size in sizes]
+
+
+def _choose(count: int, part: DataPart, seed: int) -> Sequence[int]:
     """Return the row numbers of one data set that an epoch visits, in order of their rows."""
     chance = random.Random(seed)
-    rows = list(range(count))
+    rows: Sequence[int] = range(count)
     if part.cap is not None and part.cap < count:
         rows = sorted(chance.sample(rows, part.cap))
     whole, share = divmod(part.weight, 1.0)
     extra = sorted(chance.sample(rows, round(share * len(rows))))
-    return rows * int(whole) + extra
+    if whole == 1 and not extra:
+        return rows
+    return [*(list(rows) * int(whole)), *extra]

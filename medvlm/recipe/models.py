@@ -149,6 +149,20 @@ class DataPart(Part):
     _weight = field_validator("weight", mode="before")(lambda value: _as_float(value))
 
 
+class MixturePart(Part):
+    """How the data sets of `data` become one."""
+
+    temperature: Annotated[float, Field(ge=1)] | None = None
+    """Shares of an epoch go as rows ** (1 / temperature), rows counted up to `cap` (temperature-scaled mixing,
+    arXiv:1910.10683, section 3.5.2): 1 is in proportion, 2 favors small data sets, a large number is near equal shares.
+    Rows of the largest data set are seen once an epoch, others more often. None takes each data set's `weight`."""
+    streaming: bool = False
+    """Read texts from disk by row groups instead of holding all in memory; an epoch's order is then shuffled among some
+    6,000 rows at a time, taken from row groups in shuffled order."""
+
+    _temperature = field_validator("temperature", mode="before")(lambda value: _as_float(value))
+
+
 class PromptsPart(Part):
     """How a sample's bare prompt becomes the prefix; `{prompt}` stands for it."""
 
@@ -289,6 +303,7 @@ class Recipe(Part):
     quantization: QuantizationPart = QuantizationPart()
     adapters: AdaptersPart = AdaptersPart()
     data: Annotated[list[DataPart], Field(min_length=1)]
+    mixture: MixturePart = MixturePart()
     prompts: PromptsPart = PromptsPart()
     text: TextPart = TextPart()
     train: TrainPart = TrainPart()
@@ -306,6 +321,29 @@ class Recipe(Part):
     def _features_of_a_frozen_tower(self) -> Recipe:
         if self.adapters.vision_tower.kind != "frozen" and any(part.cache_features for part in self.data):
             raise ValueError("data.cache_features: the vision tower is trained, so what it sees changes; freeze it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_of_weighting(self) -> Recipe:
+        weighted = [place for place, part in enumerate(self.data) if part.weight != 1]
+        if self.mixture.temperature is not None and weighted:
+            raise ValueError(
+                f"data.{weighted[0]}.weight: {self.data[weighted[0]].weight:g}: expected 1, since mixture.temperature "
+                "sets how often rows are seen (data.*.cap goes with it)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_know_no_other_rows(self) -> Recipe:
+        if self.mixture.streaming and self.train.batching == "grouped":
+            raise ValueError(
+                "train.batching: 'grouped': expected shuffled or packed, since mixture.streaming does not know the "
+                "lengths of all rows"
+            )
+        if self.mixture.streaming and self.train.mix == "every_update":
+            raise ValueError(
+                "train.mix: 'every_update': expected shuffled, since mixture.streaming reads some of the rows at a time"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import yaml
 from medvlm.errors import InputError
 from medvlm.io import stable_hash, write_text
 from medvlm.recipe.load import check
-from medvlm.recipe.models import Recipe
+from medvlm.recipe.models import MixturePart, Recipe
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -19,6 +19,9 @@ def recipe_hash(recipe: Recipe) -> str:
     A run that it starts from counts by that run's own hash, not by its folder, whose name holds the time.
     """
     values = recipe.model_dump(mode="json")
+    if recipe.mixture == MixturePart():
+        # Runs from before there was a choice keep their hash.
+        del values["mixture"]
     if recipe.model.start is not None:
         values["model"]["start"] = _hash_of_run(Path(recipe.model.start)) or recipe.model.start
     return stable_hash(values)

@@ -16,6 +16,9 @@ from medvlm.train.collate import Examples
 POOL = 50
 """`grouped` sorts so many batches' examples at a time: like lengths within, chance in which examples meet."""
 
+WINDOW = 64
+"""Row groups (of at most 100 rows) whose places a stream shuffles among each other."""
+
 
 class Batches(torch.utils.data.Sampler[list[int]]):
     """A batch sampler that visits every example once an epoch.
@@ -62,6 +65,47 @@ class Batches(torch.utils.data.Sampler[list[int]]):
     def _cut(self, order: Sequence[int]) -> Iterator[list[int]]:
         for start in range(0, len(order), self.batch_size):
             yield list(order[start : start + self.batch_size])
+
+
+class Streamed(torch.utils.data.Sampler[list[int]]):
+    """A batch sampler that visits every place once an epoch and reads row groups one window after the other.
+
+    The blocks of an epoch are shuffled, and the places of `WINDOW` blocks at a time among each other. The order depends
+    on seed and epoch alone: it is the same for any number of workers, and a resumed run meets the same batches.
+
+    Args:
+        blocks: runs of places that are read together, as `Mixture.blocks` gives them.
+        batch_size: places in a batch; the last one of an epoch may hold fewer.
+        seed: with the epoch, all that the order depends on.
+        window: blocks at a time.
+    """
+
+    def __init__(self, blocks: Sequence[range], batch_size: int, seed: int, window: int = WINDOW) -> None:
+        self.blocks, self.batch_size, self.seed, self.window = blocks, batch_size, seed, window
+        self.total = sum(map(len, blocks))
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Order the next pass as that of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        chance = random.Random(f"{self.seed} {self.epoch}")
+        blocks = chance.sample(self.blocks, len(self.blocks))
+        waiting: list[int] = []
+        for start in range(0, len(blocks), self.window):
+            places = [place for block in blocks[start : start + self.window] for place in block]
+            chance.shuffle(places)
+            waiting += places
+            whole = len(waiting) - len(waiting) % self.batch_size
+            for first in range(0, whole, self.batch_size):
+                yield waiting[first : first + self.batch_size]
+            waiting = waiting[whole:]
+        if waiting:
+            yield waiting
 
 
 def lengths(examples: Examples, backbone: Backbone) -> list[int]:

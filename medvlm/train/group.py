@@ -124,7 +124,7 @@ def training_rows(recipe: Recipe) -> Mixture:
     Raises:
         InputError: it is empty, or a data set is missing or damaged.
     """
-    mixture = Mixture(recipe.data, "train", recipe.seed)
+    mixture = Mixture(recipe.data, "train", recipe.seed, how=recipe.mixture)
     if not len(mixture):
         paths = ", ".join(part.path for part in recipe.data)
         raise InputError(f"data: no training rows in {paths}; check data.tasks and the data set's splits")
@@ -140,7 +140,8 @@ def _checked_rows(recipe: Recipe) -> tuple[Mixture, Mixture]:
     """
     from medvlm.train.mixing import check_mixture
 
-    mixtures = training_rows(recipe), Mixture(recipe.data, "validation", recipe.seed)
+    validation = Mixture(recipe.data, "validation", recipe.seed, how=recipe.mixture)
+    mixtures = training_rows(recipe), validation
     check_mixture(recipe, *mixtures)
     return mixtures
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from medvlm.data.mixture import Mixture
+from medvlm.data.mixture import Mixture, Share
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.load import planned_config
@@ -83,6 +83,8 @@ class Plan:
     money: dict[str, Any] | None
     licenses: dict[str, int]
     """Training rows by license."""
+    shares: list[Share]
+    """What each data set is of an epoch."""
     remedies: list[str]
     """What would make it fit, each with what it takes; empty where it fits."""
 
@@ -147,6 +149,7 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
         hours=hours,
         money=None if hours is None else compute.money(recipe, hours),
         licenses=dict(mixture.licenses()),
+        shares=mixture.shares(),
         remedies=mend,
     )
 

@@ -37,7 +37,7 @@ def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any] | None = None, 
         *_components(plan),
         *([f"adapters: {'; '.join([*adapted, *packed])}"] if adapted or packed else []),
         *_memory(plan),
-        f"data: {plan.rows:,} rows an epoch from {', '.join(d.path for d in recipe.data)}",
+        *_data(plan, recipe),
         f"data licenses: {', '.join(f'{name} ({count:,} rows)' for name, count in plan.licenses.items())}",
         (
             f"steps: {plan.steps:,} of {part.batch_size} x {part.gradient_accumulation} samples, "
@@ -126,6 +126,29 @@ def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
         + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in (header, *body)
     ]
+
+
+def _data(plan: Plan, recipe: Recipe) -> list[str]:
+    """Return where the rows come from: of each data set how many, its share, and how often each of them is seen."""
+    names = ", ".join(part.path for part in recipe.data)
+    streamed = ", streamed" if recipe.mixture.streaming else ""
+    told = [f"data: {plan.rows:,} rows an epoch from {names}{streamed}"]
+    if len(plan.shares) == 1 and plan.shares[0].visits == plan.shares[0].rows:
+        return told
+    if recipe.mixture.temperature is not None:
+        told[0] += f", mixed at temperature {recipe.mixture.temperature:g}"
+    body = [
+        [
+            share.path,
+            f"{share.rows:,}",
+            f"{share.rows - share.seen:,}",
+            f"{share.visits:,}",
+            f"{share.visits / max(1, plan.rows):.1%}",
+            f"{share.visits / max(1, share.seen):.2f}",
+        ]
+        for share in plan.shares
+    ]
+    return told + _table(["data set", "rows", "never seen", "an epoch", "share", "times each"], body)
 
 
 def _memory(plan: Plan) -> list[str]:

@@ -23,7 +23,7 @@ from medvlm.recipe.models import Recipe
 from medvlm.runs import Run, open_run
 from medvlm.train import callbacks, checkpoints, trackers
 from medvlm.train.arguments import arguments
-from medvlm.train.batches import Batches, lengths
+from medvlm.train.batches import Batches, Streamed, lengths
 from medvlm.train.collate import Collator, Examples
 from medvlm.train.compute import Meter
 from medvlm.train.flops import FlopModel
@@ -126,6 +126,8 @@ def _weights_of(run: Run) -> str:
 def _batches(recipe: Recipe, examples: Examples, loaded: Loaded) -> torch.utils.data.Sampler[list[int]] | None:
     """Return which examples share a batch; None where the Trainer's own shuffle does."""
     part = recipe.train
+    if recipe.mixture.streaming:
+        return Streamed(examples.mixture.blocks(), part.batch_size, recipe.seed)
     tokens = lengths(examples, loaded.backbone) if part.batching == "grouped" else None
     if part.mix == "every_update":
         owners = [pick.part for pick in examples.mixture.picks]
