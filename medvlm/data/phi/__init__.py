@@ -1,0 +1,75 @@
+"""Looks through texts of samples for identifiers of persons, offline: `Scanner`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+from medvlm.data.phi import persons
+from medvlm.data.phi.plain import Span
+from medvlm.data.sample import Reject, Sample
+from medvlm.errors import MissingExtraError, UsageError
+
+MODES = ("off", "count", "strict")
+REASON = "identifiers in text"
+"""Why strict mode drops a sample."""
+NONE = "none"
+"""What `Sample.identifiers` says where a scan found nothing."""
+
+__all__ = ["MODES", "NONE", "REASON", "Scanner", "Span"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scanner:
+    """Finds identifiers in the texts of samples, and says only of what kinds they are.
+
+    What was found stays in memory: neither a sample, nor a reject, nor an error carries it.
+
+    Args:
+        mode: "off" changes nothing and loads nothing; "count" notes the kinds in `Sample.identifiers`; "strict" drops
+            the sample.
+        model: an installed spaCy pipeline that knows persons ("en_core_web_sm"), for names without a title or a label.
+
+    Raises:
+        UsageError: there is no such mode.
+        MissingExtraError: what the scan needs is not installed.
+        InputError: the model is not installed, or knows no persons.
+    """
+
+    mode: str = "off"
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"--phi {self.mode}: no such mode; choose from {', '.join(MODES)}")
+        if self.mode == "off":
+            return
+        if importlib.util.find_spec("phonenumbers") is None:
+            raise MissingExtraError("the scan of texts for identifiers", "phi")
+        if self.model is not None:
+            persons.load(self.model)
+
+    def spans(self, text: str) -> list[Span]:
+        """Return where identifiers stand in `text`, in order; overlapping ones of one kind are one."""
+        from medvlm.data.phi.spans import scan
+
+        return scan(text, self.model)
+
+    def kinds(self, text: str) -> list[str]:
+        """Return the kinds of identifiers in `text`, sorted, each once."""
+        return sorted({span.kind for span in self.spans(text)})
+
+    def judge(self, sample: Sample) -> Sample | Reject:
+        """Return the sample with its `identifiers` filled in, or why it is dropped.
+
+        Scanned are prompt, target, choices, mentions, indication and the original text. What a picture shows is not:
+        text burned into it is another matter.
+        """
+        if self.mode == "off":
+            return sample
+        texts = {sample.prompt, sample.target, sample.indication, sample.original_text}
+        texts.update(sample.choices or (), sample.mentions)
+        kinds = sorted({kind for text in texts if text for kind in self.kinds(text)})
+        if kinds and self.mode == "strict":
+            return Reject(sample.source, sample.id, REASON, ", ".join(kinds))
+        return dataclasses.replace(sample, identifiers=", ".join(kinds) or NONE)
