@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from medvlm.cli import prepare_list, prepare_pmc, prepare_sets
 from medvlm.cli import prepare_options as given
-from medvlm.cli import prepare_pmc
 from medvlm.cli.common import DebugOption, QuietOption, say
 from medvlm.cli.prepare_run import Job, build, report, source_named, upload
 from medvlm.errors import UsageError
@@ -30,36 +32,6 @@ class SourceGroup(TyperGroup):
             SOURCES.get(args[0])
             raise UsageError(f'source "{args[0]}" has no command; known: {", ".join(self.commands)}')
         return super().resolve_command(ctx, args)
-
-
-def _vqa_rad(
-    input: given.Input = None,
-    out: given.Out = Path("data/vqa-rad"),
-    license: given.License = "commercial",
-    split_ratio: given.Ratio = given.RATIO,
-    seed: given.Seed = 0,
-    drop_duplicates: given.DropDuplicates = False,
-    push: given.Push = None,
-    public: given.Public = False,
-    workers: given.Workers = 0,
-    engine: given.Engine = "local",
-    ray_address: given.RayAddress = None,
-    overwrite: given.Overwrite = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Questions and answers about radiology images (VQA-RAD, classic layout).
-
-    --input is the folder that holds trainset.json, testset.json and images/.
-
-    Example: medvlm prepare vqa-rad --input vqa_rad/ --out data/vqa-rad
-    """
-    if not input:
-        raise UsageError("prepare vqa-rad needs --input PATH ('medvlm prepare vqa-rad --help' says of what)")
-    job = Job(out, license, split_ratio, seed, drop_duplicates, workers, engine, ray_address, None, overwrite, quiet)
-    source = source_named("vqa-rad", inputs=input)
-    build(source, job, ["vqa-rad", *given.words("--input", *input)], {})
-    upload(out, push, public)
 
 
 def _phantom(
@@ -127,8 +99,13 @@ def register(app: typer.Typer) -> None:
         "Example: medvlm prepare pmc --input articles/ --out data/pmc",
     )
     prepare.command("pmc")(prepare_pmc.pmc)
-    prepare.command("vqa-rad")(_vqa_rad)
+    for name, command in prepare_sets.commands():
+        prepare.command(name)(command)
+    for name, module in (("folder", "prepare_own"), ("jsonl", "prepare_own"), ("dicom", "prepare_dicom")):
+        with contextlib.suppress(ModuleNotFoundError):
+            prepare.command(name)(getattr(importlib.import_module(f"medvlm.cli.{module}"), name))
     prepare.command("phantom")(_phantom)
+    prepare.command("list")(prepare_list.sources)
     prepare.command("status")(_status)
     prepare.command("merge")(_merge)
     app.add_typer(prepare, name="prepare")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 READ = "What to read"
-CHOOSE = "Which figures, as what"
+CHOOSE = "What becomes a sample"
 DATA_SET = "The data set"
 RUN = "How it runs (the result is the same)"
 
@@ -32,6 +32,46 @@ License = Annotated[
         "--license",
         help="What to admit: commercial, any, or SPDX ids separated by commas.",
         rich_help_panel=DATA_SET,
+    ),
+]
+Split = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        metavar="WAY",
+        help="official (as published), by-image or by-group (patient, study or article, and shared pictures together); "
+        "without it what 'medvlm prepare list' says.",
+        show_default=False,
+        rich_help_panel=DATA_SET,
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="COLUMN=VALUE",
+        help="Only samples with this value: language=en, modality=ct. Repeat it for several.",
+        show_default=False,
+        rich_help_panel=CHOOSE,
+    ),
+]
+Phi = Annotated[
+    str,
+    typer.Option(
+        "--phi",
+        help="Look for identifiers of patients in the texts (extra medvlm[phi]): off, count, or strict (leave out).",
+        rich_help_panel=CHOOSE,
+    ),
+]
+Sections = Annotated[
+    str, typer.Option("--sections", help="Of a report: findings, impression or both.", rich_help_panel=CHOOSE)
+]
+Views = Annotated[
+    str,
+    typer.Option(
+        "--views",
+        help="study (one sample with all its images), each (one an image) or frontal (one frontal image).",
+        rich_help_panel=CHOOSE,
     ),
 ]
 Ratio = Annotated[

@@ -33,10 +33,12 @@ class Job:
     shard: str | None = None
     overwrite: bool = False
     quiet: bool = False
+    split: str = "by-group"
 
     def command(self, source_words: list[str]) -> str:
         """Return the command line with all that decides the result, and nothing else: the same set, the same card."""
         line = [*source_words, *words("--license", self.license), *words("--split-ratio", self.split_ratio)]
+        line += words("--split", self.split) if self.split != "by-group" else []
         line += words("--seed", self.seed) + (["--drop-duplicates"] if self.drop_duplicates else [])
         return shlex.join(["medvlm", "prepare", *line])
 
@@ -65,9 +67,10 @@ def build(
         options: the source's own settings, for the manifest.
     """
     from medvlm.data.prepare import Settings, prepare
-    from medvlm.data.splits import parse_ratios
+    from medvlm.data.splits import check_way, parse_ratios
 
-    settings = Settings(job.license, parse_ratios(job.split_ratio), job.seed, options, job.drop_duplicates)
+    ratios, way = parse_ratios(job.split_ratio), check_way(job.split)
+    settings = Settings(job.license, ratios, job.seed, options, job.drop_duplicates, way)
     with progress("prepare", job.quiet) as bar:
         outcome = prepare(
             source,
@@ -128,6 +131,8 @@ def _report_new(outcome: Outcome, out: Path, quiet: bool) -> None:
         say(line)
     for problem in known_problems(outcome.manifest["card"]):
         say(f"note: {problem}", quiet)
+    _warn_of_leakage(outcome.manifest)
+    _tell_what_lacks(outcome.manifest)
     _warn_of_empty_splits(outcome.manifest)
     recipe, usual = _recipe_for(outcome.manifest)
     place = "" if out == Path(usual) else f" data.0.path={shlex.quote(str(out))}"
@@ -136,9 +141,38 @@ def _report_new(outcome: Outcome, out: Path, quiet: bool) -> None:
 
 def _recipe_for(manifest: Mapping[str, Any]) -> tuple[str, str]:
     """Return a shipped recipe that takes such data, and the folder where it looks for them."""
-    if manifest["source"] == "vqa-rad":
+    tasks = manifest["counts"]["task"]
+    if not manifest["synthetic"] and tasks.get("vqa"):
         return "paligemma448_vqa", "data/vqa-rad"
+    if not manifest["synthetic"] and tasks.get("report"):
+        return "paligemma448_report", "data/pmc"
     return "tiny" if manifest["synthetic"] else "paligemma448", "data/pmc"
+
+
+def _warn_of_leakage(manifest: Mapping[str, Any]) -> None:
+    """Say what the sides of the split share, and what those of the published one do where it was not taken."""
+    from medvlm.data.split_leakage import sentences
+
+    leakage, way = manifest["leakage"], manifest["settings"]["split"]
+    for line in sentences(leakage["made"]):
+        better = "; --split by-group keeps them apart" if way == "official" else ""
+        warn(f"the {'official ' if way == 'official' else ''}split leaks: {line}{better}")
+    if way != "official":
+        for line in sentences(leakage.get("official", {})):
+            say(f"note: the official split would leak: {line}; this one goes {way.replace('-', ' ')}")
+
+
+def _tell_what_lacks(manifest: Mapping[str, Any]) -> None:
+    """Say how many records have no picture and where to get it, and how many texts seem to hold identifiers."""
+    from medvlm.data.sources.pictures import NO_FILE
+
+    lacking, place = manifest["drops"].get(NO_FILE, 0), manifest["card"].get("pictures_from")
+    if lacking and place:
+        warn(f"{lacking:,} records have no picture; download {place}")
+    found = {kind: n for kind, n in manifest["counts"]["identifiers"].items() if kind not in ("none", "none stated")}
+    if found:
+        told = ", ".join(f"{kind} ({count:,})" for kind, count in list(found.items())[:5])
+        warn(f"{sum(found.values()):,} texts hold what looks like identifiers: {told}; --phi strict leaves them out")
 
 
 def _warn_of_empty_splits(manifest: Mapping[str, Any]) -> None:
@@ -147,8 +181,11 @@ def _warn_of_empty_splits(manifest: Mapping[str, Any]) -> None:
 
     counts = manifest["counts"]["split"]
     filled = " or ".join(split for split in ("test", "validation", "train") if counts.get(split))
+    official = manifest["settings"]["split"] == "official"
     for split, share in zip(SPLITS, manifest["settings"]["split_ratio"], strict=True):
-        if share and not counts.get(split):
+        if official and not counts.get(split):
+            say(f"note: the official split has no {split} part here; medvlm eval --split takes {filled}")
+        elif share and not counts.get(split):
             warn(
                 f"no sample fell into {split}: more groups, another --seed or another --split-ratio would change that; "
                 f"medvlm eval --split takes {filled}"

@@ -20,16 +20,18 @@ import pyarrow as pa
 
 from medvlm.data import dedup
 from medvlm.data.chunks import WORK_SCHEMA, Chunk
+from medvlm.data.split_leakage import NO_SIDE, Keys, shared
 from medvlm.data.splits import SPLITS, Clusters, Ratios, split_of
+from medvlm.errors import InputError
 from medvlm.io import sha256_bytes
 
 Array = np.ndarray[Any, Any]
 
-KEPT, DUPLICATE_ID, DUPLICATE_IMAGE, NEAR_DUPLICATE = range(4)
-REASONS = ("", "duplicate id", "duplicate image", "near duplicate image")
+KEPT, DUPLICATE_ID, DUPLICATE_IMAGE, NEAR_DUPLICATE, NO_SPLIT = range(5)
+REASONS = ("", "duplicate id", "duplicate image", "near duplicate image", "no official split")
 
 _FIGURE = ("task", "figure_id", "file_name")
-_READ = ["id", "group", "doi", "sha256", "_views", "_marks", *_FIGURE]
+_READ = ["id", "group", "doi", "sha256", "official_split", "prompt", "target", "_views", "_marks", *_FIGURE]
 _KEY = 16
 _NO_KEY = bytes(_KEY)
 
@@ -112,6 +114,8 @@ class Verdict:
     groups: Counter[str]
     """Groups with kept rows, by split."""
     split_hash: str
+    leakage: dict[str, dict[str, dict[str, int]]]
+    """What the sides of the split share, under "made", and those of the published one under "official", if any."""
 
 
 class Index:
@@ -119,7 +123,8 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        names = ("ids", "figures", "groups", "dois", "pictures", "places", "heads", "copies", "marked")
+        names = [*("ids", "figures", "groups", "dois", "texts", "official")]
+        names += [*("pictures", "places", "heads", "copies", "marked")]
         self._files = {name: _File(folder / name) for name in names}
         self._chunks: list[Chunk] = []
         self._starts = [0]
@@ -133,6 +138,8 @@ class Index:
             self._files["ids"].add(b"".join(map(_key, values["id"])))
             self._files["figures"].add(b"".join(map(_figure_key, *(values[name] for name in _FIGURE))))
             self._files["groups"].add(b"".join(map(_key, values["group"])))
+            self._files["texts"].add(b"".join(map(_text_key, values["prompt"], values["target"])))
+            self._files["official"].add(bytes(map(_side, values["official_split"])))
             # An article can be there twice: as PMC's copy, grouped by PMCID, and as its publisher's, grouped by DOI.
             self._files["dois"].add(b"".join(_key(doi.lower()) if doi else _NO_KEY for doi in values["doi"]))
             for own, views, marks in zip(values["sha256"], values["_views"], values["_marks"], strict=True):
@@ -151,26 +158,51 @@ class Index:
                 self._files["marked"].add(self._pictures.to_bytes(8, "little"))
             self._pictures += 1
 
-    def resolve(self, seed: int, ratios: Ratios, drop_duplicates: bool) -> Verdict:
-        """Decide what becomes of each row; groups that share an image (nearly) or a DOI get the same split."""
+    def resolve(self, seed: int, ratios: Ratios, drop_duplicates: bool, way: str = "by-group") -> Verdict:
+        """Decide what becomes of each row.
+
+        Args:
+            seed: of the split.
+            ratios: shares of train, validation and test.
+            drop_duplicates: leave out rows whose picture another group had first.
+            way: one of `splits.WAYS`. By group, groups that share an image (nearly) or a DOI get the same split; by
+                image, rows that do; official rows keep theirs.
+
+        Raises:
+            InputError: the official split is asked for and no row has one.
+        """
         rows = self._starts[-1]
         drop = np.zeros(rows, np.uint8)
         drop[first_of(self._load("ids")) != np.arange(rows)] = DUPLICATE_ID
+        official = self._files["official"].load(np.uint8)
+        if way == "official":
+            drop[(drop == KEPT) & (official == NO_SIDE)] = NO_SPLIT
+            if rows and not (drop == KEPT).any():
+                raise InputError("--split official: this data set states no split; use by-group or by-image")
         kept = np.flatnonzero(drop == KEPT)
         keys = self._load("groups")
         group = np.full(rows, -1, np.int64)
         group[kept] = kept[first_of(keys[kept])]
         del keys
+        pictures = self._same_pictures(group)
+        together = group if way != "by-image" else self._by_picture(pictures, rows)
         clusters = Clusters(rows)
-        self._join_articles(kept, group, clusters)
-        originals, near, studies = self._join_pictures(group, clusters)
+        if way == "by-group":
+            self._join_articles(kept, group, clusters)
+        originals, near, studies = self._join_pictures(group, together, clusters, pictures)
         if drop_duplicates:
             # A study is more than its first picture: it stays.
             for row in originals.keys() - studies:
                 drop[row] = NEAR_DUPLICATE if row in near else DUPLICATE_IMAGE
-        roots = clusters.roots()
-        side_of, ids = self._name(group, roots, set(originals.values()), seed, ratios)
-        return self._verdict(drop, group, side_of, originals, near, ids)
+        wanted = set(originals.values())
+        if way == "official":
+            side, ids = official, self._ids(wanted)
+        else:
+            of_unit, ids = self._name(together, clusters.roots(), wanted, seed, ratios, way)
+            side = of_unit[together]
+        leakage = self._leakage(np.where(drop == KEPT, side, NO_SIDE), official, group, pictures)
+        by = {"by-group": "groups", "by-image": "main pictures", "official": "ids"}[way]
+        return self._verdict(drop, group, side, by, originals, near, ids, leakage)
 
     def _load(self, name: str) -> Array:
         return self._files[name].load("<u8", _KEY // 8)
@@ -181,25 +213,39 @@ class Index:
         rows, keys = kept[stated], keys[stated]
         clusters.join_all(group[rows], group[rows[first_of(keys)]])
 
-    def _join_pictures(self, group: Array, clusters: Clusters) -> tuple[dict[int, int], set[int], set[int]]:
-        """Join the groups that share a picture.
-
-        Return row -> row of the original, which of them are only near, and the rows that hold several pictures.
-        """
+    def _same_pictures(self, group: Array) -> _Pictures:
+        """Return which pictures are the same, and which nearly."""
         places = self._files["places"].load("<i8")
         rows, main = places >> 1, places & 1 == 0
         known = np.flatnonzero(group[rows] >= 0)
-        picture = np.full(len(rows), -1, np.int64)
-        picture[known] = known[first_of(self._load("pictures")[known])]
-        clusters.join_all(group[rows[known]], group[rows[picture[known]]])
+        first = np.full(len(rows), -1, np.int64)
+        first[known] = known[first_of(self._load("pictures")[known])]
+        return _Pictures(rows, main, known, first, self._near_pairs(first))
+
+    def _by_picture(self, pictures: _Pictures, rows: int) -> Array:
+        """Return int64 [rows]: the first row with the same main picture, -1 for rows that are left out."""
+        shown = pictures.known[pictures.main[pictures.known]]
+        together = np.full(rows, -1, np.int64)
+        own, keys = pictures.rows[shown], pictures.first[shown].astype(np.uint64)
+        together[own] = own[first_of(keys[:, None])]
+        return together
+
+    def _join_pictures(
+        self, group: Array, together: Array, clusters: Clusters, pictures: _Pictures
+    ) -> tuple[dict[int, int], set[int], set[int]]:
+        """Join the rows of `together` (groups, or rows with one picture) that share a picture.
+
+        Return row -> row of the original, which of them are only near, and the rows that hold several pictures.
+        """
+        rows, main, known, picture = pictures.rows, pictures.main, pictures.known, pictures.first
+        clusters.join_all(together[rows[known]], together[rows[picture[known]]])
         leader = np.arange(len(rows))
-        for one, other in self._near_pairs(picture):
-            mine, others = group[rows[one]], group[rows[other]]
-            if mine != others:
-                clusters.join(int(mine), int(others))
-                # The original of a picture is no near duplicate itself; pairs come ordered by their second.
-                if leader[one] == one and leader[other] == other:
-                    leader[other] = one
+        for one, other in pictures.near:
+            if together[rows[one]] != together[rows[other]]:
+                clusters.join(int(together[rows[one]]), int(together[rows[other]]))
+            # The original of a picture is no near duplicate itself; pairs come ordered by their second.
+            if group[rows[one]] != group[rows[other]] and leader[one] == one and leader[other] == other:
+                leader[other] = one
         shown = known[main[known]]
         first = leader[picture[shown]]
         elsewhere = group[rows[first]] != group[rows[shown]]
@@ -232,19 +278,20 @@ class Index:
         return [(int(marked[one]), int(marked[other])) for one, other in pairs]
 
     def _name(
-        self, group: Array, roots: Array, wanted: set[int], seed: int, ratios: Ratios
+        self, unit: Array, roots: Array, wanted: set[int], seed: int, ratios: Ratios, way: str
     ) -> tuple[Array, dict[int, str]]:
-        """Return the split of each group at its first row, and the ids of the rows `wanted`.
+        """Return the split of each group (or picture) at its first row, and the ids of the rows `wanted`.
 
         A cluster goes by the smallest of its groups' names, so that its split does not depend on their order.
         """
-        sizes = np.bincount(roots[group == np.arange(len(group))], minlength=len(group))
-        side = np.zeros(len(group), np.uint8)
+        column = "sha256" if way == "by-image" else "group"
+        sizes = np.bincount(roots[unit == np.arange(len(unit))], minlength=len(unit))
+        side = np.zeros(len(unit), np.uint8)
         names: dict[int, str] = {}
         ids: dict[int, str] = {}
-        for row, batch in self._batches(["id", "group"]):
-            own = batch.column("group")
-            for at in np.flatnonzero(group[row : row + len(own)] == np.arange(row, row + len(own))).tolist():
+        for row, batch in self._batches(["id", column]):
+            own = batch.column(column)
+            for at in np.flatnonzero(unit[row : row + len(own)] == np.arange(row, row + len(own))).tolist():
                 name, root = own[at].as_py(), int(roots[row + at])
                 if sizes[root] == 1:
                     side[row + at] = SPLITS.index(split_of(name, seed, ratios))
@@ -252,10 +299,29 @@ class Index:
                     names[root] = min(name, names.get(root, name))
             for at in wanted.intersection(range(row, row + len(own))):
                 ids[at] = batch.column("id")[at - row].as_py()
-        joined = np.flatnonzero((group == np.arange(len(group))) & (sizes[roots] > 1))
+        joined = np.flatnonzero((unit == np.arange(len(unit))) & (sizes[roots] > 1))
         sides = {root: SPLITS.index(split_of(name, seed, ratios)) for root, name in names.items()}
         side[joined] = [sides[root] for root in roots[joined].tolist()]
         return side, ids
+
+    def _ids(self, wanted: set[int]) -> dict[int, str]:
+        """Return the ids of the rows `wanted`."""
+        found = {}
+        for row, batch in self._batches(["id"]):
+            for at in wanted.intersection(range(row, row + batch.num_rows)):
+                found[at] = batch.column("id")[at - row].as_py()
+        return found
+
+    def _leakage(
+        self, side: Array, official: Array, group: Array, pictures: _Pictures
+    ) -> dict[str, dict[str, dict[str, int]]]:
+        """Return what the sides of the split share, and those of the published one."""
+        texts = first_of(self._load("texts"))
+        keys = Keys(pictures.rows, pictures.main, pictures.first, pictures.near, texts, group)
+        found = {"made": shared(side, keys)}
+        # What --drop-duplicates leaves out is part of the published split all the same.
+        stated = np.where(group >= 0, official, NO_SIDE)
+        return found | ({"official": shared(stated, keys)} if (stated != NO_SIDE).any() else {})
 
     def _batches(self, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         for start, chunk in zip(self._starts, self._chunks, strict=False):
@@ -265,17 +331,26 @@ class Index:
                 row += batch.num_rows
 
     def _verdict(
-        self, drop: Array, group: Array, side_of: Array, originals: dict[int, int], near: set[int], ids: dict[int, str]
+        self,
+        drop: Array,
+        group: Array,
+        side: Array,
+        by: str,
+        originals: dict[int, int],
+        near: set[int],
+        ids: dict[int, str],
+        leakage: dict[str, dict[str, dict[str, int]]],
     ) -> Verdict:
         kept = np.flatnonzero(drop == KEPT)
-        named, first = np.unique(group[kept], return_index=True)
+        _, first = np.unique(group[kept], return_index=True)
         leads = np.zeros(len(drop), bool)
         leads[kept[first]] = True
-        counts = np.bincount(side_of[named], minlength=len(SPLITS))
+        on_sides = np.unique(np.stack([group[kept], side[kept].astype(np.int64)]), axis=1)
+        counts = np.bincount(on_sides[1], minlength=len(SPLITS))
         return Verdict(
             starts=self._starts,
             drop=drop,
-            side=side_of[group],
+            side=side,
             leads=leads,
             group_rows=np.bincount(group[kept], minlength=len(drop)).astype(np.int32),
             group=group,
@@ -284,12 +359,49 @@ class Index:
             duplicate_images=len(originals) - len(near),
             near_duplicates=len(near),
             groups=Counter({split: int(count) for split, count in zip(SPLITS, counts, strict=True) if count}),
-            split_hash=_split_hash(self._load("groups")[named], side_of[named]),
+            split_hash=self._split_hash(by, kept, side),
+            leakage=leakage,
         )
+
+    def _split_hash(self, by: str, kept: Array, side: Array) -> str:
+        """Return a hash of what is on which side, whatever its order: groups, pictures or samples."""
+        if by == "main pictures":
+            places = self._files["places"].load("<i8")
+            keys = np.zeros((len(side), _KEY // 8), "<u8")
+            keys[places[places & 1 == 0] >> 1] = self._load("pictures")[places & 1 == 0]
+        else:
+            keys = self._load(by)
+        first = kept[np.unique(first_of(keys[kept]))]
+        return _split_hash(keys[first], side[first])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pictures:
+    """All pictures, in the order of their rows."""
+
+    rows: Array
+    """int64 [pictures]."""
+    main: Array
+    """bool [pictures]: a row's first."""
+    known: Array
+    """int64: the pictures of rows that are not left out."""
+    first: Array
+    """int64 [pictures]: the first that is the same byte for byte, -1 for rows that are left out."""
+    near: list[tuple[int, int]]
+    """Pairs of first pictures that nearly look the same, ordered by the second."""
 
 
 def _key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=_KEY).digest()
+
+
+def _text_key(prompt: str, target: str) -> bytes:
+    """Return the same for texts that differ in case and blanks only."""
+    return _key("\0".join(" ".join(text.casefold().split()) for text in (prompt, target)))
+
+
+def _side(split: str | None) -> int:
+    return SPLITS.index(split) if split in SPLITS else NO_SIDE
 
 
 def _figure_key(task: str, figure: str | None, file: str) -> bytes:

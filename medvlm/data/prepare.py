@@ -26,6 +26,7 @@ from medvlm.data.journal import Journal
 from medvlm.data.output import LOG, MANIFEST, REQUEST, TOOL, OutputFolder, read_json, read_manifest
 from medvlm.data.request import Request
 from medvlm.data.sources.base import Source
+from medvlm.data.sources.pictures import NO_FILE
 from medvlm.data.splits import DEFAULT_RATIOS, SPLITS, Ratios
 from medvlm.data.write import ARTICLES, Merged, merge
 from medvlm.errors import InputError
@@ -52,6 +53,8 @@ class Settings:
     """The source's own settings."""
     drop_duplicates: bool = False
     """Leave out samples whose image another group had first, exactly or nearly, or another figure of theirs."""
+    split: str = "by-group"
+    """One of `splits.WAYS`."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as the manifest holds them."""
@@ -60,6 +63,7 @@ class Settings:
             "split_ratio": list(self.ratios),
             "seed": self.seed,
             "drop_duplicates": self.drop_duplicates,
+            "split": self.split,
             **dict(sorted(self.options.items())),
         }
 
@@ -338,6 +342,7 @@ def _build(folder: OutputFolder, journal: Journal) -> None:
         seed=settings["seed"],
         ratios=(low, middle, high),
         drop_duplicates=settings["drop_duplicates"],
+        way=settings["split"],
     )
     manifest = _manifest(asked, merged)
     cards.finish(folder.build, manifest)
@@ -389,6 +394,8 @@ def _nothing(chunks: Sequence[Chunk], asked: Request) -> str:
     top = ", ".join(f"{reason} ({count})" for reason, count in _ranked(reasons)[:3])
     license = asked.settings["license"]
     hint = f"; the policy is --license {license}" if any("license" in reason for reason in reasons) else ""
+    if reasons.get(NO_FILE) and asked.card.get("pictures_from"):
+        hint += f"; download {asked.card['pictures_from']}"
     words = " ".join(f"{first['where']}: {first['detail'] or first['reason']}".split())
     shown = words if len(words) <= FIRST_CHARS else f"{words[:FIRST_CHARS]}…"
     return (
@@ -418,6 +425,7 @@ def _manifest(asked: Request, merged: Merged) -> dict[str, Any]:
         "lineage": asked.lineage,
         "fingerprint": stable_hash([(shard.name, shard.sha256) for shard in merged.shards]),
         "split_hash": merged.split_hash,
+        "leakage": merged.leakage,
         "source": asked.source,
         "synthetic": bool(asked.card.get("synthetic")),
         "command": asked.command,

@@ -81,8 +81,8 @@ class Sample:
     source: str = ""
     group: str = ""
     """Article, patient or image: what splits and clusters go by."""
-    split: str | None = None
-    """Train, validation or test, where the data set publishes a split; not necessarily the one that was made."""
+    official_split: str | None = None
+    """train, validation or test, where the data set publishes a split; not necessarily the one that was made."""
     pmcid: str | None = None
     """With its prefix: PMC123."""
     doi: str | None = None

@@ -1,6 +1,8 @@
 """Train, validation, test: decided by a hash of the group, so that a group is never on two sides.
 
 Groups that share an image, also nearly, or a DOI are joined first: the same picture or article is never on two sides.
+By image, only pictures that are the same, or nearly, stay together, and a group may be on two sides. The official split
+is taken as published, with all that its sides share.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import hashlib
 import numpy as np
 
 from medvlm.errors import UsageError
+from medvlm.registry import nearest
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_RATIOS = (0.8, 0.1, 0.1)
+WAYS = ("official", "by-image", "by-group")
+"""How a data set can be split: as published, by the hash of the picture, by the hash of the group."""
 
 Ratios = tuple[float, float, float]
 
@@ -35,6 +40,17 @@ def parse_ratios(text: str) -> Ratios:
         )
     total = sum(values)
     return values[0] / total, values[1] / total, values[2] / total
+
+
+def check_way(text: str) -> str:
+    """Return `text` if it is one of `WAYS`.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if text not in WAYS:
+        raise UsageError(f'unknown --split "{text}"{nearest(text, WAYS)}; known: {", ".join(WAYS)}')
+    return text
 
 
 def fraction(group: str, seed: int) -> float:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from medvlm.data import credits, schema
 from medvlm.data.chunks import BATCH_BYTES, BATCH_ROWS, CREDIT, REJECT, UNIT, Chunk
-from medvlm.data.index import DUPLICATE_ID, KEPT, REASONS, Index, Verdict, columns
+from medvlm.data.index import DUPLICATE_ID, KEPT, NO_SPLIT, REASONS, Index, Verdict, columns
 from medvlm.data.sample import Reject
 from medvlm.data.splits import SPLITS, Ratios
 from medvlm.io import disk_errors, sha256_file
@@ -35,7 +35,7 @@ SHARD_BYTES = 400 * 10**6
 
 COUNTED = (
     *("task", "license", "commercial_use", "license_scope", "third_party", "source", "language", "modality"),
-    *("kind", "compound", "journal", "year", "article_type"),
+    *("kind", "compound", "journal", "year", "article_type", "organ", "question_type", "answer_type", "identifiers"),
 )
 NOT_STATED = "none stated"
 
@@ -157,12 +157,22 @@ class Merged:
     duplicate_images: int = 0
     near_duplicates: int = 0
     split_hash: str = ""
+    leakage: dict[str, dict[str, dict[str, int]]] = dataclasses.field(default_factory=dict)
 
 
-def merge(chunks: Sequence[Chunk], folder: Path, *, seed: int, ratios: Ratios, drop_duplicates: bool = False) -> Merged:
+def merge(
+    chunks: Sequence[Chunk],
+    folder: Path,
+    *,
+    seed: int,
+    ratios: Ratios,
+    drop_duplicates: bool = False,
+    way: str = "by-group",
+) -> Merged:
     """Merge work files, in order, into `folder`: data/, rejects.jsonl, articles.jsonl and attribution.tsv.
 
     Raises:
+        InputError: the official split is asked for and none is stated.
         ResourceError: the disk is full.
     """
     scratch = folder / "index"
@@ -171,13 +181,14 @@ def merge(chunks: Sequence[Chunk], folder: Path, *, seed: int, ratios: Ratios, d
         index = Index(scratch)
         for chunk in chunks:
             index.add_chunk(chunk)
-        verdict = index.resolve(seed, ratios, drop_duplicates)
+        verdict = index.resolve(seed, ratios, drop_duplicates, way)
         shutil.rmtree(scratch)
         merged = Merged(
             groups=verdict.groups,
             duplicate_images=verdict.duplicate_images,
             near_duplicates=verdict.near_duplicates,
             split_hash=verdict.split_hash,
+            leakage=verdict.leakage,
         )
         _write_notes(chunks, verdict, folder, merged)
         credits.write(folder / credits.NAME, _attributions(chunks, verdict))
@@ -220,8 +231,9 @@ def _dropped(chunk: Chunk, bounds: Sequence[int], verdict: Verdict) -> dict[str,
         ):
             why = int(verdict.drop[row])
             if why:
-                original = verdict.ids[verdict.originals[row]] if why != DUPLICATE_ID else ""
-                detail = f"of {original}" if original else f"again in {unit}"
+                detail = {DUPLICATE_ID: f"again in {unit}", NO_SPLIT: ""}.get(why)
+                if detail is None:
+                    detail = f"of {verdict.ids[verdict.originals[row]]}"
                 found.setdefault(unit, []).append(Reject(source, name, REASONS[why], detail))
             row += 1
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,3 +38,15 @@ class Facts:
     """What is wrong with the published set, one sentence each."""
     split: str = "by-group"
     """How it is split unless --split says otherwise: official where the published split may be trusted to be used."""
+
+
+def card_of(facts: Facts, synthetic: bool = False) -> dict[str, Any]:
+    """Return what the card of a data set tells of its source."""
+    return {
+        "title": facts.title,
+        "description": facts.summary,
+        "homepage": facts.homepage,
+        "citation": facts.citation,
+        "known_problems": list(facts.known_problems),
+        "synthetic": synthetic,
+    }

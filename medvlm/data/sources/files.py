@@ -18,7 +18,7 @@ from medvlm.data.look import PictureError
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources import records
 from medvlm.data.sources.base import Unit
-from medvlm.data.sources.facts import Facts
+from medvlm.data.sources.facts import Facts, card_of
 from medvlm.data.sources.records import Bad, Record
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
@@ -151,15 +151,7 @@ class FileSource(abc.ABC):
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card."""
-        return {
-            "title": self.facts.title,
-            "description": self.facts.summary,
-            "homepage": self.facts.homepage,
-            "citation": self.facts.citation,
-            "known_problems": list(self.facts.known_problems),
-            "synthetic": False,
-            "pictures_from": f"{self.facts.download}; {self.facts.layout}",
-        }
+        return {**card_of(self.facts), "pictures_from": f"{self.facts.download}; {self.facts.layout}"}
 
     def reject(self, place: Place, reason: str, detail: str = "") -> Reject:
         """Return the reason why a record gives no sample."""

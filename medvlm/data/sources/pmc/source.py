@@ -12,6 +12,7 @@ from typing import Any
 
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.base import Unit
+from medvlm.data.sources.facts import Facts, card_of
 from medvlm.data.sources.pmc import filelists, media, packages, reader, xml
 from medvlm.data.sources.pmc.filelists import Lists
 from medvlm.data.sources.pmc.options import PmcOptions
@@ -35,7 +36,26 @@ class PmcSource:
         options: which articles and figures, and what is made of them.
     """
 
-    name = "pmc"
+    facts = Facts(
+        name="pmc",
+        title="Figures and captions of open-access articles",
+        summary="Each row is a figure (or one graphic of it) with its whole caption, the paragraphs that cite it, and "
+        "the license of the figure or of its article with the words or address that state it.",
+        tasks=("caption", "vqa"),
+        size="8,203,807 articles (2026-09-07)",
+        license="by row",
+        gate="none",
+        download="nothing: --ids, --query and --inventory fetch from the PMC Cloud Service what the policy admits",
+        layout="JATS articles: a folder, an .nxml or .xml with its images beside it, a PMC .tar.gz package or a .zip",
+        homepage=HOMEPAGE,
+        citation="PMC Open Access Subset [Internet]. Bethesda (MD): National Library of Medicine. 2003-.",
+        known_problems=(
+            "A caption may name a third party in words that are not recognized; license_evidence shows what was.",
+            "What made a picture (`modality`) is told by words of its caption; unsure words tell nothing.",
+            "Captions may hold ages and histories of patients, as their articles published them.",
+        ),
+    )
+    name = facts.name
 
     def __init__(self, inputs: Sequence[Path | str], options: PmcOptions = reader.DEFAULTS) -> None:
         self.inputs = [Path(path) for path in inputs]
@@ -134,19 +154,7 @@ class PmcSource:
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card."""
-        return {
-            "title": "Figures and captions of open-access articles",
-            "description": "Each row is a figure (or one graphic of it) with its whole caption, the paragraphs that "
-            "cite it, and the license of the figure or of its article with the words or address that state it.",
-            "homepage": HOMEPAGE,
-            "citation": "PMC Open Access Subset [Internet]. Bethesda (MD): National Library of Medicine. 2003-.",
-            "known_problems": [
-                "A caption may name a third party in words that are not recognized; license_evidence shows what was.",
-                "What made a picture (`modality`) is told by words of its caption; unsure words tell nothing.",
-                "Captions may hold ages and histories of patients, as their articles published them.",
-            ],
-            "synthetic": False,
-        }
+        return card_of(self.facts)
 
 
 def _parted(locators: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
