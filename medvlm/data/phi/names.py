@@ -57,8 +57,9 @@ TOLD = re.compile(
 DICOM = re.compile(rf"(?<![\w^=])(?P<name>[{_UPPER}]{_LETTER}{{1,39}}\^[{_UPPER}]{_LETTER}{{0,39}})")
 """Person names as DICOM writes them: SMITH^JOHN."""
 
-_NO_NAMES = """a an and any are at by for from has he her his in is it no none not of on or our she the their there this to was
-    were with unknown unavailable other same self see above below pending final preliminary anonymous anonymized
+_NO_NAMES = """
+    a an and any are at by for from has he her his in is it no none not of on or our she the their there this to
+    was were with unknown unavailable other same self see above below pending final preliminary anonymous anonymized
     redacted deidentified removed withheld male female man woman adult child infant pediatric upright supine prone
     portable stable normal negative positive history chest ct mr mri pet xray radiology department hospital clinic team
     service emergency surgery surgical medicine medical icu primary requesting ordering referring provider physician

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from medvlm.data.phi import dates, names, numbers, persons
 from medvlm.data.phi.plain import Span, plain
 
-
 Finder = Callable[[str], Iterator[tuple[int, int]]]
 
 FINDERS: dict[str, Finder] = {
