@@ -13,7 +13,10 @@ _INITIAL = rf"(?:[{_UPPER}](?:\.|(?!{_LETTER})))"
 _PART = rf"(?:{_INITIAL}|{_PARTICLE}{_WORD})"
 _FULL = rf"(?P<name>(?:{_INITIAL}[ ]?){{0,3}}{_PARTICLE}{_WORD}(?:,?[ ]{_PART}){{0,3}})"
 _TWO = rf"(?P<name>(?:{_INITIAL}[ ]?){{1,3}}{_PARTICLE}{_WORD}|{_WORD},?[ ]{_PART}(?:[ ]{_PART}){{0,2}})"
-_ANY_CASE = rf"(?P<name>{_LETTER}{{2,25}}(?:['-]{_LETTER}{{1,25}})?(?:,?[ ](?:{_LETTER}\.|{_LETTER}{{2,25}})){{0,3}})"
+_ANY_CASE = (
+    rf"(?P<name>(?:{_LETTER}\.[ ]?){{0,2}}{_LETTER}{{2,25}}(?:['-]{_LETTER}{{1,25}})?"
+    rf"(?:,?[ ](?:{_LETTER}\.|{_LETTER}{{2,25}})){{0,3}})"
+)
 _BREAK = r"[ \t]{0,4}:?[ \t\n]{0,4}"
 
 TITLE = re.compile(
@@ -29,23 +32,21 @@ SIGNED = re.compile(
     r"(?i:\b(?:dictated|electronically signed|e-?signed|signed|transcribed|authenticated|countersigned|attested)"
     r"(?:[ ]and[ ][a-z]{4,20})?(?:[ ](?:electronically|digitally))?[ ]by)" + _BREAK + _FULL
 )
+_READ = "read|reported|interpreted|reviewed|approved|verified|finali[sz]ed"
 BY = re.compile(
-    r"(?im:(?:^[ \t]*)(?:read|reported|interpreted|reviewed|approved|verified|finali[sz]ed|performed|requested|ordered)"
-    r"[ ]by)[ \t]{0,4}:?[ \t]{0,4}"
-    + _TWO
-    + r"|(?i:\b(?:read|reported|interpreted|reviewed|approved|verified|finali[sz]ed|performed|requested|ordered|"
-    r"referred)[ ]by)[ ]?:[ \t]{0,4}" + _FULL.replace("?P<name>", "?P<loud>")
+    rf"(?i:\b(?:{_READ}|performed|requested|ordered|referred)[ ]by)[ ]?:[ \t]{{0,4}}{_FULL}"
+    rf"|(?i:\b(?:{_READ})[ ]by)[ \t]{{1,4}}" + _TWO.replace("?P<name>", "?P<loud>")
 )
 LABEL = re.compile(
     r"(?i:(?<![\w-])(?:(?:patient|pt|full|first|last|family|given|maiden|mother|father|husband|wife|son|daughter)(?:'s)?"
     r"[ ]name|surname|name of patient|(?:referring|ordering|attending|requesting|reading|primary care|interpreting)"
-    r"[ ](?:physician|provider|doctor|clinician|radiologist|md)|referrer|transcriptionist|attending))"
+    r"[ ](?:physician|provider|doctor|clinician|radiologist|surgeon|md)|referrer|transcriptionist|attending))"
     r"[ ]?:[ \t]{0,4}" + _ANY_CASE
 )
 WEAK_LABEL = re.compile(
     r"(?<![\w-])(?:(?i:radiologist|technologist|resident|fellow|physician|provider|sonographer|cc)[ ]?:[ \t]{0,4}"
     + _FULL
-    + rf"|(?im:^[ \t]*name)[ ]?:[ \t]{{0,4}}(?P<single>{_WORD}(?:,?[ ]{_PART}){{0,3}})"
+    + rf"|(?im:^[ \t]*name)[ ]?:[ \t]{{0,4}}(?P<single>(?:{_INITIAL}[ ]?){{0,2}}{_WORD}(?:,?[ ]{_PART}){{0,3}})"
     + r"|(?i:patient|pt|name)[ ]?:[ \t]{0,4}"
     + _TWO.replace("?P<name>", "?P<loud>")
     + ")"
@@ -67,12 +68,16 @@ _NO_NAMES = """
     study report date age sex gender left right bilateral lateral anterior posterior position status patient"""
 _NOT_FIRST = frozenset(_NO_NAMES.split())
 
+_NOT_PERSONS = frozenset(
+    ("board", "committee", "university", "institute", "council", "society", "ethics", "college", "agency", "federal")
+)
+
 
 def find(text: str) -> Iterator[tuple[int, int]]:
     """Yield where names stand."""
     for pattern in (TITLE, DEGREE, SIGNED, BY, LABEL, WEAK_LABEL, TOLD, DICOM):
         for match in pattern.finditer(text):
             group = next(name for name, value in match.groupdict().items() if value is not None)
-            first = re.split(r"[ ,.]", match[group], maxsplit=1)[0]
-            if first.lower() not in _NOT_FIRST:
+            words = re.split(r"[ ,.]+", match[group].lower())
+            if words[0] not in _NOT_FIRST and _NOT_PERSONS.isdisjoint(words):
                 yield match.span(group)

@@ -8,14 +8,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-_IS = r"(?:[ ]?(?:number|num|nr|no|id|#)(?![a-z])\.?)?[ ]?(?:is[ ])?[:#=]{0,2}[ \t]{0,4}"
+_IS = r"(?:[ ]?(?:(?:number|num|nr|no|id)(?![a-z])\.?|#))?[ ]?(?:is[ ])?[:#=]{0,2}[ \t]{0,4}"
 _VALUE = r"(?P<value>[A-Z]{0,4}[-]?[0-9](?:[A-Z0-9]|[-](?=[A-Z0-9])){2,24})(?![A-Z0-9])"
 
 RECORD = re.compile(
     r"(?i)(?<![\w-])(?:mrn?s?(?=[ ]?[#:])|mrn|m\.r\.n\.?|medical[ ]record|med[ ]rec|(?:patient|pt|hospital|unit|chart|"
     r"account|acct|encounter|visit|episode|order|requisition|csn|fin|nhs|chi|health[ ]card|insurance|policy|member|"
-    r"subscriber|medicare|medicaid|license|licence|passport)(?=[ .#:]{0,2}(?:number|num|nr|no|id|#)(?![a-z]))"
+    r"subscriber|medicare|medicaid|license|licence|passport)(?=[ .#:]{0,2}(?:(?:number|num|nr|no|id)(?![a-z])|#))"
     r"|id(?=[ ]?:)|case[ ]?(?=#))" + _IS + _VALUE
+)
+HEALTH_SERVICE = re.compile(
+    r"(?i)(?<![\w-])(?:nhs|chi)" + _IS + r"(?P<value>[0-9]{3}[ -][0-9]{3}[ -][0-9]{4})(?![0-9])"
 )
 ACCESSION = re.compile(r"(?i)(?<![\w-])(?:accession|acc(?=[ ]?(?:#|no\b|num|:)))" + _IS + _VALUE)
 _SEQUENCES = re.compile(
@@ -36,9 +39,13 @@ PHONE = re.compile(
     r"|x(?=[ ]?[0-9]{4,5}\b)|call(?:back)?|contact|hotline)(?:[ ](?:number|no|at|is|on))?[ ]?[.:#]{0,2}[ ]{0,3}"
     r"(?P<value>[+(]?[0-9](?:[0-9]|[-() ./](?=[-() 0-9])){3,22})(?![A-Za-z0-9%])"
 )
+_AMERICAN = re.compile(
+    r"(?<![\w./+-])(?:\+?1[-. ]|001[-. ])?(?:\([2-9][0-9]{2}\)[ ]?|[2-9][0-9]{2}[-. ])[2-9][0-9]{2}[-. ][0-9]{4}"
+    r"(?:[ ]?(?:x|ext\.?)[ ]?[0-9]{1,6})?(?![\w%]|[./-][0-9])"
+)
 _DIALED = re.compile(r"(?<![\w./+-])(?:\+[0-9]{1,3}[-. ]?|\()?[0-9](?:[0-9]|[-() .](?=[-() .0-9])){6,22}(?![\w%])")
 _SEPARATED = re.compile(r"[-.() +]")
-EMAIL = re.compile(r"(?<=[\w.+%-])@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}")
+_EMAIL = re.compile(r"(?<=[\w.+%-])@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}")
 WEB = re.compile(
     r"(?i)\b(?:https?|ftp)://(?!(?:dx\.)?doi\.org)[^\s<>()\"\0]{3,2000}|(?<![\w@.-])www\.[a-z0-9-]{1,63}\.[^\s<>()\"\0]{2,2000}"
     r"|(?<![\w@.-])(?!(?:dx\.)?doi\.org)(?:[a-z0-9-]{1,63}\.){1,4}(?:com|org|net|edu|gov|mil)(?![\w-])"
@@ -47,14 +54,19 @@ _IP4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w]|\.[0-9])")
 _IP6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
 _STATES = (
     "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]"
-    "|W[AIVY]"
+    "|W[AIVY]|GU|PR|VI|AE|AP|AA"
+)
+_STREETS = (
+    "Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Parkway|Pkwy|Terrace|Highway|Hwy|Court|Circle|Place"
+    "|Square|Trail|Crescent|Close|Turnpike|Way"
 )
 ADDRESS = re.compile(
     rf"(?<![\w-])[0-9]{{1,5}}[A-Z]?[ ](?:[NSEW]\.?[ ])?(?:[A-Z][a-z]{{2,20}}[ ]|[0-9]{{1,3}}(?:st|nd|rd|th)[ ]){{1,3}}"
-    r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Parkway|Pkwy|Terrace|Highway|Hwy)\b"
+    rf"(?:{_STREETS})\b|(?<!\w)(?:Apt|Apartment|Suite)\.?[ ]#?[0-9]{{1,5}}[A-Z]?\b"
     r"|(?i:(?<!\w)P\.?[ ]?O\.?[ ]Box)[ ]?[0-9]{1,6}"
     rf"|,[ ](?:{_STATES})[ ]{{1,2}}[0-9]{{5}}(?:-[0-9]{{4}})?(?![\w-])"
     r"|(?i:\bzip(?:[ -]?code)?)[ ]?:?[ ]?[0-9]{5}(?:-[0-9]{4})?(?![\w-])"
+    r"|(?im:(?<!-)\b(?:home[ ])?address[ ]?:[ \t]{0,4}(?P<line>[0-9][^\n\0]{4,100}))"
 )
 _OLD = r"(?:9[0-9]|1[0-2][0-9])"
 _NINETY = r"ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?"
@@ -63,6 +75,8 @@ AGE = re.compile(
     r"(?:years?|yrs?|y)(?:[ -]{1,2}(?:of[ ]age|olds?)|[ ./-]?o(?:ld)?\b|/o)"
     rf"|(?i:\bage[d]?(?:[ ](?:is|of|was))?[ ]?:?[ ]{{0,3}})0?(?:{_OLD}|{_NINETY})"
     r"(?![\w%.+/-]|[ ](?:days?|weeks?|months?|hours?|min|or[ ])|[ ]?-)"
+    # 92F with ...
+    r"|(?<![\w.])(?:9[0-9]|10[0-9])[MF](?=[,;]?[ ](?:with|w/|p/w|s/p|h/o|who|presents|presenting|status)\b)"
     # 092Y of DICOM
     r"|(?<![\w.])(?:09[0-9]|1[0-2][0-9])Y(?!\w)"
 )
@@ -82,6 +96,12 @@ def plain_matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, in
         yield match.span()
 
 
+def records(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where numbers of patients, charts, visits, accounts and insurances stand."""
+    yield from labelled(RECORD, text, 4)
+    yield from labelled(HEALTH_SERVICE, text, 10)
+
+
 def accessions(text: str) -> Iterator[tuple[int, int]]:
     """Yield where accession numbers of studies stand: not those of gene and protein banks."""
     for start, end in labelled(ACCESSION, text, 4):
@@ -89,9 +109,20 @@ def accessions(text: str) -> Iterator[tuple[int, int]]:
             yield start, end
 
 
+def emails(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where e-mail addresses stand."""
+    for match in _EMAIL.finditer(text):
+        start = match.start()
+        # Backwards from each @, since looking for one behind every word takes a long text's length squared.
+        while start > max(0, match.start() - 64) and (text[start - 1].isalnum() or text[start - 1] in "._+%-"):
+            start -= 1
+        yield start, match.end()
+
+
 def phones(text: str) -> Iterator[tuple[int, int]]:
     """Yield where phone and fax numbers stand: behind a label, or written as such in North America or with +."""
     yield from labelled(PHONE, text, 4)
+    yield from plain_matches(_AMERICAN, text)
     for match in _DIALED.finditer(text):
         if _SEPARATED.search(match[0]) and _is_phone(match[0]):
             yield match.span()
