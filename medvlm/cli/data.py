@@ -25,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of word
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     verb = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich")
-    for command in (show, stats):
+    for command in (show, stats, sample, diff):
         verb.command(command.__name__)(command)
     app.add_typer(verb, name="data")
 
@@ -95,6 +95,70 @@ def stats(
         _json(told)
     else:
         say("\n".join(stats_text.lines(told)))
+
+
+def sample(
+    path: Folder,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, max=200, help="So many samples.")] = 16,
+    split: Split = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other samples.")] = 0,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", metavar="COLUMN=VALUE", help="Only with this value; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write.")] = Path("sheet.png"),
+    as_json: AsJson = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw a contact sheet of samples with their questions and answers, captions or reports, and print their ids.
+
+    They are chosen by a hash, in turn from every modality and split. Pictures whose license lets no changed copy be
+    passed on are left gray.
+
+    Example: medvlm data sample data/vqa-rad -n 12 --split test --where answer_type=open --out sheet.png
+    """
+    from medvlm.data.contact_sheet import Wanted
+    from medvlm.data.inspect import sheet
+    from medvlm.data.inspect.check import sound
+    from medvlm.data.inspect.folder import open_set
+    from medvlm.io import check_plain
+
+    check_plain(out, "--out")
+    wanted = Wanted(number, split, seed, sheet.conditions(where or []))
+    data = sound(open_set(path))
+    chosen = sheet.choose(data, wanted)
+    drawn = sheet.draw(data, chosen, out)
+    if as_json:
+        _json({"path": str(path), "sheet": str(out), "withheld": drawn.withheld, "ids": [one.id for one in chosen]})
+        return
+    say("\n".join(sheet.lines(data, chosen)))
+    say(f"drawn: {out} ({drawn.samples} samples{f', {drawn.withheld} not shown' if drawn.withheld else ''})", quiet)
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A prepared data set.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another version of it.", show_default=False)],
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Name so many samples of each kind; 0: all.")] = 10,
+    as_json: AsJson = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print what changed between two versions: samples, columns, pictures, splits, licenses. The exit code is 0.
+
+    Samples that went from train to a held-out split, or back, are told first: scores of models trained on the old
+    version are worth nothing on them.
+
+    Example: medvlm data diff data/pmc-2025 data/pmc-2026
+    """
+    from medvlm.data.inspect import diff as comparing
+    from medvlm.data.inspect.check import sound
+    from medvlm.data.inspect.folder import open_set
+
+    told = comparing.compare(sound(open_set(old)), sound(open_set(new)), limit)
+    if as_json:
+        _json(told)
+    else:
+        say("\n".join(comparing.lines(told)))
 
 
 def _json(value: object) -> None:

@@ -27,7 +27,7 @@ ROWS = 2048
 PICTURES = 16
 """Rows read at once with their pictures."""
 
-ADDED = {3: frozenset({"split", "concepts", "views", "indication", "identifiers"})}
+ADDED = {3: frozenset({"official_split", "concepts", "views", "indication", "identifiers"})}
 """Columns by the version of the schema that brought them; a set of an older version lacks them."""
 
 _NEEDED: dict[str, type] = {"schema": int, "shards": list, "counts": dict, "licenses": dict, "settings": dict}

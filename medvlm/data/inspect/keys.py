@@ -69,12 +69,17 @@ class Keys:
         found = {split: len(np.unique(numbers[sides == side])) for side, split in enumerate(SPLITS)}
         return {split: count for split, count in found.items() if count}
 
-    def shared(self, one: str, other: str) -> tuple[int, int, int]:
-        """Return of two splits: different keys that both hold, and how many entries of each split have such a key."""
+    def entries(self) -> dict[str, int]:
+        """Return the number of entries of each split."""
+        counts = np.bincount(np.frombuffer(self._sides, np.uint8), minlength=len(SPLITS))
+        return {split: int(count) for split, count in zip(SPLITS, counts, strict=True) if count}
+
+    def shared(self, one: str, other: str) -> tuple[int, int]:
+        """Return how many different keys two splits share, and how many entries of the second have such a key."""
         numbers, sides = self.numbered()
         first, second = numbers[sides == SPLITS.index(one)], numbers[sides == SPLITS.index(other)]
         common = np.intersect1d(first, second)
-        return len(common), int(np.isin(first, common).sum()), int(np.isin(second, common).sum())
+        return len(common), int(np.isin(second, common).sum())
 
     def on_several_sides(self) -> int:
         """Return how many different keys are in more than one split."""

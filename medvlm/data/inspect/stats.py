@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from medvlm.data.inspect.folder import PICTURES, DataSet
 from medvlm.data.inspect.keys import Keys
 from medvlm.data.inspect.tallies import Answers, Table, Words, summary
 from medvlm.data.sample import COLUMNS
+from medvlm.data.split_leakage import PAIRS
 from medvlm.data.splits import SPLITS
 from medvlm.data.write import NOT_STATED
 from medvlm.errors import UsageError
@@ -27,7 +27,7 @@ COUNTED = (*("task", "modality", "organ", "question_type", "answer_type", "langu
 TOP = 10
 """So many of the most common answers are named."""
 
-_TEXTS = ("task", "prompt", "target", "sha256")
+_TEXTS = ("task", "prompt", "target", "sha256", "group")
 _BY = tuple(
     name
     for name in COLUMNS
@@ -68,7 +68,7 @@ class _Texts:
     def __init__(self, data: DataSet, by: str | None) -> None:
         self.data, self.by = data, by
         self.pictures = Keys()
-        self._pairs = Keys()
+        self._shared = {name: Keys() for name in ("texts", "repeats", "groups")}
         self._tables = {name: Table() for name in COUNTED}
         self._values = Table()
         self._lengths: dict[str, Counter[int]] = {}
@@ -92,10 +92,17 @@ class _Texts:
         self._by_value.setdefault(value, Counter())[len(spoken)] += 1
         self.pictures.add(row["sha256"] or "", split)
         plain = " ".join(words(row["target"] or ""))
-        self._pairs.add(f"{' '.join(words(row['prompt'] or ''))}\0{plain}", split)
+        if not _measured(self.data):
+            self._share(row, split)
         self._words.add((word.lower().strip(".,;:!?()[]\"'") for word in spoken), split)
         if row["task"] == "vqa":
             self._answers.add(plain, split, value)
+
+    def _share(self, row: Mapping[str, Any], split: str) -> None:
+        text = "\0".join(" ".join((row[name] or "").casefold().split()) for name in ("prompt", "target"))
+        found = {"texts": text, "repeats": f"{row['sha256']}\0{text}", "groups": row["group"] or ""}
+        for name, keys in self._shared.items():
+            keys.add(found[name], split)
 
     def _name(self) -> None:
         """Read the answers once more for the words of the frequent ones."""
@@ -121,8 +128,7 @@ class _Texts:
             told["answers"] = self._told_answers()
         if self.by is not None:
             told["by"] = {"column": self.by, "values": {value: self._value(value) for value in self._values.ranked()}}
-        told["shared"] = list(_shared(self.pictures, self._pairs))
-        told["leakage"] = data.manifest.get("leakage")
+        told["shared"] = _measured(data) or _counted(self.pictures, self._shared)
         return told
 
     def _told_answers(self) -> dict[str, Any]:
@@ -165,18 +171,27 @@ def _label(value: Any) -> str:
     return NOT_STATED if value is None else str(value)
 
 
-def _shared(pictures: Keys, pairs: Keys) -> Iterator[dict[str, Any]]:
-    """Yield for each two splits what they share: pictures byte for byte, and texts (question and answer, caption).
+def _measured(data: DataSet) -> dict[str, dict[str, int]]:
+    """Return what `prepare` has measured of what the splits share; empty of sets older than that."""
+    leakage = data.manifest.get("leakage")
+    made = leakage.get("made") if isinstance(leakage, dict) else None
+    return made if isinstance(made, dict) else {}
 
-    "shared" are different ones, "samples" those of the second split that have one. Texts are compared as words, without
-    case and punctuation.
-    """
-    present = pictures.by_split()
-    for one, other in combinations(SPLITS, 2):
-        if one in present and other in present:
-            found = {name: keys.shared(one, other) for name, keys in (("pictures", pictures), ("texts", pairs))}
-            told = {name: {"shared": common, "samples": samples} for name, (common, _, samples) in found.items()}
-            yield {"splits": [one, other], **told}
+
+def _counted(pictures: Keys, keys: Mapping[str, Keys]) -> dict[str, dict[str, int]]:
+    """Return what the splits share as `split_leakage.shared` does, but for pictures that nearly look the same."""
+    images, samples, found = pictures.by_split(), pictures.entries(), {}
+    for one, other in PAIRS:
+        if one in images and other in images:
+            found[f"{one}/{other}"] = {
+                "images": pictures.shared(one, other)[0],
+                "of_images": images[other],
+                "texts": keys["texts"].shared(one, other)[1],
+                "repeats": keys["repeats"].shared(one, other)[1],
+                "of_samples": samples[other],
+                "groups": keys["groups"].shared(one, other)[0],
+            }
+    return found
 
 
 def _pictures(data: DataSet, keys: Keys, advance: Advance) -> dict[str, Any]:

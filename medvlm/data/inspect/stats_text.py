@@ -104,14 +104,15 @@ def _pictures(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {words}: " + " · ".join(f"{value} {count:,}" for value, count in told[name].items())
 
 
-def _shared(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _shared(told: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Yield a line for each two splits: what the second one has that the first one has too."""
     if not told:
         return
     yield ""
     rows = []
-    for found in told:
-        one, other = found["splits"]
-        numbers = [f"{found[kind][key]:,}" for kind in ("pictures", "texts") for key in ("shared", "samples")]
-        rows.append([f"{one} and {other}", *numbers])
-    header = ("shared by", "pictures", "samples of the second", "texts", "samples of the second")
-    yield from _rows(header, rows)
+    for pair, found in told.items():
+        near = f"{found['near_images']:,}" if "near_images" in found else "not counted"
+        images = f"{found['images']:,} of {found['of_images']:,}"
+        texts = f"{found['texts']:,} of {found['of_samples']:,}"
+        rows.append([pair.replace("/", " and "), images, near, texts, f"{found['repeats']:,}", f"{found['groups']:,}"])
+    yield from _rows(("shared by", "images", "nearly alike", "texts", "image and text", "groups"), rows)
