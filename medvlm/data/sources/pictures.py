@@ -24,6 +24,8 @@ FILE_BYTES = 512 << 20
 """A larger file is no picture to train on; what a zip archive unpacks to is bounded by it too."""
 KEPT_BYTES = 64 << 20
 """So many bytes of pictures are kept, since several records often share one."""
+KEPT_NAMES = 4096
+"""So many names are kept, those without a picture among them."""
 
 NO_FILE = "no image file"
 
@@ -66,14 +68,15 @@ class Pictures:
     def _keep(self, name: str, found: Image | PictureError) -> None:
         self._kept[name] = found
         self._bytes += _weight(found)
-        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+        while len(self._kept) > 1 and (self._bytes > KEPT_BYTES or len(self._kept) > KEPT_NAMES):
             _, old = self._kept.popitem(last=False)
             self._bytes -= _weight(old)
 
     def _find(self, name: str) -> Image | PictureError:
         if not safe(name):
             return PictureError("unsafe image name", name[:200])
-        names = [name, *(name + ending for ending in self.endings)]
+        plain = name.replace("\\", "/")  # as tables made on Windows write it
+        names = [plain, *(plain + ending for ending in self.endings)]
         try:
             for one in names:
                 if (path := within(self.root, one)) is not None:
