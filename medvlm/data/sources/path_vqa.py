@@ -56,7 +56,7 @@ class PathVqaSource(QuestionSource):
 
     def slices(self, table: Path) -> list[Slice]:
         """Return the slices of a file of records; a pickle is read without running it."""
-        return pickled.slices(table) if table.suffix == ".pkl" else records.slices(table)
+        return pickled.slices(table) if table.suffix == ".pkl" else super().slices(table)
 
     def records(self, locator: Slice) -> Iterator[tuple[int, Record | Bad]]:
         """Yield the records of a slice."""

@@ -89,10 +89,8 @@ def _loaded(path: str, size: int, changed: int) -> list[Any]:
         ) from error
     if not isinstance(value, list):
         raise InputError(f"{path}: not a list of records; fetch it again")
-    if (
-        sum(len(text) for row in value if isinstance(row, dict) for text in row.values() if isinstance(text, str))
-        > TEXT_CHARS
-    ):
+    rows = [row for row in value if isinstance(row, dict)]
+    if sum(len(text) for row in rows for text in row.values() if isinstance(text, str)) > TEXT_CHARS:
         raise InputError(f"{path}: unfolds to more than {TEXT_CHARS >> 20} million letters; fetch it again")
     return value
 

@@ -87,6 +87,8 @@ class Pictures:
                         return _picture(data, PurePosixPath(one).name)
         except PictureError as error:
             return PictureError(error.reason, f"{name}: {error.detail}" if error.detail else name)
+        except InputError as error:
+            return PictureError("archive cannot be read", str(error))
         return PictureError(NO_FILE, name)
 
 

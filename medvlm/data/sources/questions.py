@@ -80,6 +80,20 @@ class QuestionSource(FileSource):
             raise InputError(f"{folder}: holds neither {files}; --input takes {self.facts.layout}")
         return found
 
+    def slices(self, table: Path) -> list[records.Slice]:
+        """Return the slices of a file of records; one that has no column for what every question must have is refused.
+
+        Raises:
+            InputError: it cannot be read, or has no such column.
+        """
+        if records.kind_of(table) in ("csv", "tsv", "parquet"):
+            there = records.columns(table)
+            for names in (*self.texts, f"{self.named}|image"):
+                if not set(names.split("|")) & set(there):
+                    found = ", ".join(there)[:200]
+                    raise InputError(f"{table}: has no column {names.replace('|', ' or ')}; it has {found}")
+        return records.slices(table)
+
     def samples(self, record: Record, place: Place) -> Iterator[Sample | Reject]:
         """Yield the sample of one question, or the reason why there is none."""
         if problem := need(record, *self.texts) or self._unnamed(record):
