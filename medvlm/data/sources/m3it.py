@@ -107,7 +107,7 @@ class M3itSource(FileSource):
             more_images=images[1:],
             language="zh" if name in CHINESE else None if name == "multi30k" else "en",
             question_type=f"{kind}/{name}",
-            split=next((SPLITS[start] for start in SPLITS if split.startswith(start)), None),
+            official_split=next((SPLITS[start] for start in SPLITS if split.startswith(start)), None),
             license=None,
             license_scope=None,
             license_evidence=f"card of MMInstruction/M3IT: license other; {name} keeps its own, which is not stated",

@@ -150,7 +150,7 @@ class RocoSource(FileSource):
             modality=here.name,
             modality_evidence=f"the folder {here.name}",
             concepts=_concepts(here).get(roco, []),
-            split=here.parent.name,
+            official_split=here.parent.name,
             pmcid=article,
             figure_id=roco,
             license=license,

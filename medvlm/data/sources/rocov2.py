@@ -151,7 +151,7 @@ class Rocov2Source(FileSource):
             modality=one,
             modality_evidence=f"concept {modality[one]}" if one else None,
             concepts=concepts,
-            split=SPLITS.get(split),
+            official_split=SPLITS.get(split),
             pmcid=article,
             figure_id=name,
             **rights,
