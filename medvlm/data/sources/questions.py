@@ -122,7 +122,7 @@ class QuestionSource(FileSource):
             "prompt": text_of(field(record, "question")) or "",
             "target": text_of(field(record, "answer")) or "",
             "language": "en",
-            "split": split_named(place.folder, place.table),
+            "official_split": split_named(place.folder, place.table),
         }
         return self.sample(image, id=(group, key[0], "-", "vqa", key[1]), group=group, task="vqa", **{**said, **fields})
 

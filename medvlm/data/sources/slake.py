@@ -48,7 +48,8 @@ class SlakeSource(QuestionSource):
         citation="Liu B, Zhan LM, Xu L, Ma L, Yang Y, Wu XM. SLAKE: a semantically-labeled knowledge-enhanced dataset "
         "for medical visual question answering. IEEE ISBI 2021. arXiv:2102.09542",
         known_problems=(
-            "The official splits leak: 142 images are in train and test, 130 in train and validation, 26 in the others.",
+            "The official splits leak: train shares 142 images with test and 130 with validation.",
+            "Validation shares 26 images with test.",
             "One question has no answer (qid 1622 of train); it is left out.",
             "The images come from other sets (MSD, CHAOS, ChestX-ray8), whose own terms SLAKE does not repeat.",
         ),
