@@ -1,0 +1,189 @@
+"""A report split by its headings, and the section to learn chosen from it.
+
+How a report is read, in the order of the rules:
+
+- What stands before FINAL REPORT (a wet read, a preliminary report, an addendum set on top) belongs to `rest`.
+- Known headings open their section, at the start of a line with or without a colon, underlined, in capitals or not;
+  within a line where a sentence has ended ("... clear. IMPRESSION: ..."). See `headings`.
+- One heading for both, FINDINGS AND IMPRESSION, fills findings and impression with the same text, which is given once
+  where both are asked for; where IMPRESSION follows by itself, only the findings.
+- Headings in capitals that are not known (LUNGS:, HEART:) stay within findings and impression as a part of their text;
+  elsewhere they open `rest`. CHEST, TWO VIEWS: and its like open the findings where no known heading does.
+- A section that comes twice is joined in its order. An empty one is as if it were not there.
+- Under no heading of its own stands `unheaded`: the whole text where nothing is headed, else, where the report has no
+  headed findings, what follows an indication, comparison, technique or title after a blank line. The authors of
+  MIMIC-CXR read such paragraphs as the report, too.
+- Recommendations, notifications, addenda and all else are `rest`: they say what was done, not what the pictures show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Literal, get_args
+
+from medvlm.data.reports import headings
+from medvlm.data.reports.cleaning import RULE, says_something
+from medvlm.data.reports.headings import Heading
+from medvlm.errors import UsageError
+
+Choice = Literal["findings", "impression", "both"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+_DESCRIBES = ("findings", "impression", "both")
+_ABOVE = ("indication", "comparison", "technique")
+"""Below these a description may begin under no heading of its own."""
+_OPENS = ("", "final", "examination", "exam", "exam type", "type of examination")
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sections:
+    """What a report says under which heading, as written but for blanks at the ends; "" where it says nothing."""
+
+    findings: str = ""
+    impression: str = ""
+    indication: str = ""
+    """With the clinical history."""
+    comparison: str = ""
+    technique: str = ""
+    rest: str = ""
+    """Title, wet read, addenda, recommendations, notifications, and what stands before the first heading."""
+    unheaded: str = ""
+    """What describes the pictures under no heading of its own."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Piece:
+    """A heading's name and part, and the text below it up to the next heading."""
+
+    name: str
+    part: str
+    text: str
+
+
+def sections(text: str) -> Sections:
+    """Split a report by its headings; see the module for the rules.
+
+    Every word of the text that is no heading is in some section.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    found = headings.find(text)
+    if not found:
+        return Sections(unheaded=text.strip())
+    pieces = [_Piece("", "rest", text[: found[0].start])]
+    for heading, stop in zip(found, [*(after.start for after in found[1:]), len(text)], strict=True):
+        _add(pieces, heading, text[heading.start : heading.end], text[heading.end : stop])
+    if not any(piece.part in ("findings", "both") and _bare(piece.text) for piece in pieces):
+        _find_unheaded(pieces)
+    return _joined(pieces)
+
+
+def check_choice(choice: str) -> Choice:
+    """Return the choice of sections, if it is one.
+
+    Raises:
+        UsageError: it is none.
+    """
+    for known in CHOICES:
+        if choice == known:
+            return known
+    raise UsageError(f'--sections "{choice}": give {", ".join(CHOICES[:-1])} or {CHOICES[-1]}')
+
+
+def chosen(found: Sections, choice: str) -> str | None:
+    """Return the text of the chosen section as written, or None where the report lacks it; `lacking` says what then.
+
+    Args:
+        found: of one report.
+        choice: findings or impression: only what stands under that heading. both: the findings, then the impression, or
+            one of them where the other is missing; what stands under no heading takes the place of missing findings.
+
+    Raises:
+        UsageError: no such choice.
+    """
+    choice = check_choice(choice)
+    if choice != "both":
+        wanted = [found.findings if choice == "findings" else found.impression]
+    else:
+        wanted = [found.findings or found.unheaded]
+        wanted += [found.impression] if found.impression != found.findings else []
+    text = "\n".join(part for part in wanted if part)
+    return text if says_something(text) else None
+
+
+def lacking(found: Sections, choice: str) -> str:
+    """Return the short fixed reason for which `chosen` gives None.
+
+    Raises:
+        UsageError: no such choice.
+    """
+    choice = check_choice(choice)
+    there = {"findings": [found.findings], "impression": [found.impression]}
+    if any(there.get(choice, [found.findings, found.impression, found.unheaded])):
+        return "report says nothing but marks"
+    return "no findings or impression" if choice == "both" else f"no {choice}"
+
+
+def _add(pieces: list[_Piece], heading: Heading, words: str, body: str) -> None:
+    """Add a heading and the text below it to the pieces."""
+    if heading.part == "final":
+        # What was said before was not final.
+        for piece in pieces:
+            piece.name, piece.part = "before", "rest"
+        pieces.append(_Piece("final", "rest", body))
+    elif heading.part in ("unknown", "views") and pieces[-1].part in _DESCRIBES:
+        pieces[-1].text += words + body
+    elif heading.part == "unknown" or (heading.part == "views" and not body.strip()):
+        pieces.append(_Piece(heading.name, "rest", words + body))
+    else:
+        if heading.part == "views":
+            pieces.append(_Piece(heading.name, "rest", words))
+        pieces.append(_Piece(heading.name, heading.part, body))
+
+
+def _find_unheaded(pieces: list[_Piece]) -> None:
+    """Mark what describes the pictures though no heading of findings says so, in place."""
+    views = [piece for piece in pieces if piece.part == "views"]
+    for piece in views:
+        piece.part = "findings"
+    stop = next((place for place, piece in enumerate(pieces) if piece.part == "impression"), len(pieces))
+    for place in range(stop - 1, -1, -1) if not views else ():
+        piece = pieces[place]
+        own, others = _paragraphs(piece)
+        if piece.part in _ABOVE or piece.name in _OPENS:
+            if others:
+                piece.text = own
+                pieces.insert(place + 1, _Piece("", "unheaded", others))
+            if others or piece.text.strip():
+                return
+
+
+def _paragraphs(piece: _Piece) -> tuple[str, str]:
+    """Return what belongs to a heading itself, and the paragraphs below that do not."""
+    paragraphs = [paragraph for paragraph in _BLANK_LINE.split(_bare(piece.text)) if paragraph.strip()]
+    # Below FINAL REPORT and at the very top stand titles, if anything: lines without a sentence.
+    titles = piece.name in ("", "final")
+    own = next((n for n, one in enumerate(paragraphs) if "." in one), len(paragraphs)) if titles else 1
+    return "\n\n".join(paragraphs[:own]), "\n\n".join(paragraphs[own:])
+
+
+def _joined(pieces: list[_Piece]) -> Sections:
+    """Return the sections, pieces of one kind joined in order."""
+    parts: dict[str, list[str]] = {}
+    for piece in pieces:
+        part = "rest" if piece.part == "views" else piece.part
+        if bare := _bare(piece.text):
+            parts.setdefault(part, []).append(bare)
+    both = parts.pop("both", [])
+    parts["findings"] = [*parts.get("findings", []), *both]
+    parts["impression"] = parts.get("impression") or both
+    return Sections(**{part: "\n".join(texts) for part, texts in parts.items()})
+
+
+def _bare(text: str) -> str:
+    """Return a text without blanks at its ends, and without the line drawn under its heading."""
+    text = text.strip()
+    while (rule := RULE.match(text)) is not None:
+        text = text[rule.end() :].strip()
+    return text
