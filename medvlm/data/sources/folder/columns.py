@@ -1,0 +1,150 @@
+"""What the columns of an unknown table mean, guessed from their names and first values; its owner confirms it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from medvlm.data.sources.own import ENDINGS, is_base64, parts_of, words
+from medvlm.data.sources.records import Record
+from medvlm.errors import UsageError
+from medvlm.registry import nearest
+
+NONE = "none"
+"""Given for a column: nothing has this meaning, whatever the guess."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "image": (
+        *("file_name", "file_names", "image", "images", "image_path", "image_file", "image_name", "filename"),
+        *("img", "img_path", "img_name", "figure_path", "picture", "file", "path", "image_id", "dicom_id", "bild"),
+    ),
+    "question": ("question", "questions", "query", "frage", "pregunta"),
+    "answer": ("answer", "answers", "anwser", "response", "antwort", "respuesta", "label"),
+    "text": (
+        *("caption", "captions", "report", "report_text", "text", "findings", "impression", "description", "sentence"),
+        *("befund", "beurteilung", "compte_rendu", "informe", "transcription", "target"),
+    ),
+    "group": (
+        *("patient_id", "patient", "patientid", "subject_id", "subject", "mrn", "pid", "participant_id", "participant"),
+        *("patient_number", "patienten_id", "case_id", "case", "study_id", "study", "group"),
+    ),
+    "split": ("split", "subset", "partition", "set", "fold"),
+    "license": ("license", "licence", "license_code", "rights"),
+    "id": ("id", "uid", "sample_id", "record_id", "row_id", "qid", "question_id", "key"),
+    "modality": ("modality", "image_modality", "imaging_modality", "modalitaet"),
+}
+"""Meaning -> the names that say so, the surest first."""
+
+REPORT_NAMES = ("report", "report_text", "findings", "impression", "befund", "beurteilung", "compte_rendu", "informe")
+"""Columns of texts that are reports and no captions."""
+
+NUMBERS_OF_PATIENTS = ("patient", "subject", "mrn", "pid", "participant", "patienten")
+"""What names of columns with numbers of patients begin with."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what; None where none does."""
+
+    image: str | None = None
+    text: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    group: str | None = None
+    split: str | None = None
+    license: str | None = None
+    id: str | None = None
+    modality: str | None = None
+
+    def meanings(self) -> dict[str, str]:
+        """Return meaning -> column of those that are set."""
+        return {name: column for name, column in dataclasses.asdict(self).items() if column is not None}
+
+
+def guess(
+    names: Sequence[str], rows: Sequence[Record], given: Columns, wanted: Sequence[str] = tuple(NAMES)
+) -> Columns:
+    """Return the meaning of a table's columns.
+
+    Args:
+        names: of the columns.
+        rows: the first ones.
+        given: what is known; never changed. `NONE` stands for "there is no such column".
+        wanted: the meanings to look for.
+
+    Raises:
+        UsageError: a given column is not in the table.
+    """
+    known = given.meanings()
+    for meaning, column in known.items():
+        if column not in names and column != NONE:
+            shown = ", ".join(names[:30])
+            raise UsageError(f'--{meaning}-column: no column "{column}"{nearest(column, names)}; there are: {shown}')
+    found = {meaning: column if column in names else None for meaning, column in known.items()}
+    for meaning in wanted:
+        if meaning not in found:
+            free = [name for name in names if name not in found.values()]
+            found[meaning] = _image(free, rows) if meaning == "image" else _named(free, NAMES[meaning])
+    if "text" in wanted and not (given.text or found.get("question")):
+        free = [name for name in names if name not in found.values()]
+        found["text"] = found["text"] or _longest(free, rows)
+    if found.get("question") and not found.get("answer") and not given.answer:
+        # A question and a text are a question and its answer.
+        found["answer"], found["text"] = found.get("text"), None
+    if not found.get("question") and not given.answer and found.get("text"):
+        found["answer"] = None
+    return Columns(**found)
+
+
+def plain(name: str) -> str:
+    """Return a column's name in small letters, words parted by "_": "Patient ID" and "patientId" are patient_id."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def of_patients(name: str) -> bool:
+    """Whether a column's name says that it holds numbers of patients."""
+    return plain(name).startswith(NUMBERS_OF_PATIENTS)
+
+
+def _named(names: Sequence[str], known: Sequence[str]) -> str | None:
+    by_plain: Mapping[str, str] = {plain(name): name for name in reversed(names)}
+    return next((by_plain[one] for one in known if one in by_plain), None)
+
+
+def _image(names: Sequence[str], rows: Sequence[Record]) -> str | None:
+    """Return the column whose values look like pictures, those of a telling name first."""
+    rank = {name: number for number, name in enumerate(NAMES["image"])}
+    shares = {name: _share_of_pictures([row.get(name) for row in rows]) for name in names}
+    like = [name for name in names if shares[name] >= 0.5]
+    if like:
+        return min(like, key=lambda name: (rank.get(plain(name).removesuffix("_file_name"), len(rank)), -shares[name]))
+    return _named(names, NAMES["image"])
+
+
+def _share_of_pictures(cells: Sequence[Any]) -> float:
+    """Return the share of fields that are pictures or names of picture files, among those that are not empty."""
+    filled = [parts for cell in cells if (parts := parts_of(cell))]
+    return sum(all(map(_is_picture, parts)) for parts in filled) / len(filled) if filled else 0.0
+
+
+def _is_picture(cell: Any) -> bool:
+    if isinstance(cell, dict):
+        return isinstance(cell.get("bytes"), bytes) or _is_picture(cell.get("path"))
+    if not isinstance(cell, str):
+        return isinstance(cell, bytes)
+    name = cell.strip().replace("\\", "/")
+    return is_base64(cell) or (len(name) < 1000 and PurePosixPath(name).suffix.lower() in ENDINGS)
+
+
+def _longest(names: Sequence[str], rows: Sequence[Record]) -> str | None:
+    """Return the column with the longest texts, if they are sentences."""
+    lengths = {}
+    for name in names:
+        texts = [text for row in rows if isinstance(row.get(name), str) and (text := words(row[name]))]
+        if texts and sum(" " in text for text in texts) > len(texts) / 2:
+            lengths[name] = sum(map(len, texts)) / len(texts)
+    return max(lengths, key=lambda name: lengths[name], default=None)

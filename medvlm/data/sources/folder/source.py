@@ -1,0 +1,348 @@
+"""A team's own images: what each column means is settled once, then every row is a sample or a counted reason.
+
+Images that no row names are counted too, since a forgotten table looks just like them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from medvlm.data.look import PictureError
+from medvlm.data.sample import Reject, Sample
+from medvlm.data.sources import records
+from medvlm.data.sources.base import Unit
+from medvlm.data.sources.facts import Facts
+from medvlm.data.sources.files import Place, relative
+from medvlm.data.sources.folder import columns as meaning_of
+from medvlm.data.sources.folder import tables
+from medvlm.data.sources.folder.columns import Columns, plain
+from medvlm.data.sources.own import (
+    ENDINGS,
+    OwnSource,
+    Shown,
+    file_of,
+    names_in,
+    parts_of,
+    split_of_path,
+    split_word,
+    words,
+)
+from medvlm.data.sources.records import Bad, Record, Slice
+from medvlm.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from medvlm.data.phi import Scanner
+    from medvlm.data.pseudonyms import Key
+
+FIRST_ROWS = 100
+"""So many rows are looked at for the guess."""
+ID_ROWS = 100_000
+"""In so many rows a guessed column of ids must not repeat."""
+LEFT = "left"
+"""The kind of the unit that tells which images no row names."""
+NO_ROW = "image without a row"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """What a folder seems to hold."""
+
+    table: Path
+    """The first one; the folder itself where texts lie beside the images."""
+    tables: int
+    names: list[str]
+    rows: list[Record]
+    """The first ones."""
+    columns: Columns
+    task: str
+    pictures: tuple[int, int]
+    """Names of pictures in the first rows, and how many of them lead to a file."""
+    root: Path
+    """Where the names of the first table begin at."""
+    embedded: bool
+    """The pictures stand in the table itself."""
+    left: tuple[str, ...] = ()
+    """Columns that are not what their names say, with why."""
+
+
+class FolderSource(OwnSource):
+    """Images with a table of their texts.
+
+    Args:
+        inputs: folders, or tables whose images lie beside them.
+        scanner: looks for identifiers in the texts.
+        only: column of `Sample` -> the values that are asked for.
+        columns: what is known of the table's columns; the rest is guessed.
+        task: caption, vqa or report; None guesses it from the columns.
+        images: where names of images lead; None looks around the table.
+        data_license: of all rows that state none.
+        key: replaces patients, ids and file names by stand-ins.
+    """
+
+    facts = Facts(
+        name="folder",
+        title="Own images with texts",
+        summary="Your own images with a table of captions, reports or questions and answers.",
+        tasks=("caption", "vqa", "report"),
+        size="yours",
+        license="by row",
+        gate="none; say whose the data are: --data-license",
+        download="nothing",
+        layout="a folder of images with one table (.csv, .tsv, .jsonl, .parquet; metadata.csv in train/, validation/ "
+        "and test/ too), the table itself, or images with a .txt file of the same name beside each",
+        known_problems=(
+            "Images are copied byte for byte: names of patients burned into pixels or in EXIF stay in them.",
+            "What the columns mean is guessed unless it is given; the guess is shown before anything is built.",
+        ),
+    )
+
+    def __init__(
+        self,
+        inputs: Sequence[Path | str],
+        scanner: Scanner | None = None,
+        only: Mapping[str, Collection[str]] | None = None,
+        *,
+        columns: Columns | None = None,
+        task: str | None = None,
+        images: Path | None = None,
+        data_license: str | None = None,
+        key: Key | None = None,
+    ) -> None:
+        super().__init__(inputs, scanner, only, images=images, data_license=data_license, key=key)
+        self.given, self.given_task = columns or Columns(), task
+        self._view: View | None = None
+        self._found: dict[Path, list[Path]] = {}
+        self._tokens: dict[Path, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The first rows may hold pictures, and would travel to worker processes.
+        view = self._view and dataclasses.replace(self._view, rows=[])
+        return {**self.__dict__, "_view": view}
+
+    def tables(self, folder: Path) -> list[Path]:
+        """Return the tables of an input; the folder itself where texts lie beside the images."""
+        if folder not in self._found:
+            self._found[folder] = tables.find(folder)
+        return self._found[folder]
+
+    def look(self) -> View:
+        """Return what the input seems to hold, with the meaning of each column settled.
+
+        Raises:
+            InputError: there are no images with texts that could be told.
+            UsageError: a given column is not there.
+        """
+        if self._view is None:
+            self._view = self._looked()
+        return self._view
+
+    def _looked(self) -> View:
+        found = [(folder, table) for folder in self.inputs for table in self._tables(folder)]
+        table = found[0][1]
+        names, rows = _head(table)
+        given = self.given
+        columns = meaning_of.guess(names, rows, given)
+        columns, left = self._checked(columns, [table for _, table in found])
+        columns = _without_unused(columns, self.given_task)
+        _check(table, names, columns, self.given_task)
+        embedded = _embedded([row.get(str(columns.image)) for row in rows])
+        pictures = (0, 0)
+        for folder, one in found:
+            cells = [row.get(str(columns.image)) for row in (rows if one == table else _head(one)[1])]
+            counted = self.find_root(folder, one, cells)
+            pictures = counted if one == table else pictures
+        task = self.given_task or _task(columns)
+        root = self.roots[str(table)]
+        return View(table, len(found), names, rows, columns, task, pictures, root, embedded, left)
+
+    def _checked(self, columns: Columns, found: Sequence[Path]) -> tuple[Columns, tuple[str, ...]]:
+        """Take back a guessed column of ids that repeats: it would lose rows."""
+        if columns.id is None or self.given.id is not None:
+            return columns, ()
+        seen: set[str] = set()
+        rows = itertools.chain.from_iterable(map(tables.everything, found))
+        for row in itertools.islice((row for row in rows if isinstance(row, dict)), ID_ROWS):
+            value = words(row.get(columns.id)) or ""
+            if not value or value in seen:
+                said = (
+                    f'"{columns.id}" is no id: {f"{value[:40]!r} is there twice" if value else "it is empty in places"}'
+                )
+                return dataclasses.replace(columns, id=None), (said,)
+            seen.add(value)
+        return columns, ()
+
+    def picture_places(self, folder: Path) -> list[Path]:
+        """Return the folders that names of images lead to."""
+        if self.look().embedded:
+            return []
+        places = [self.roots[str(table)] for table in self.tables(folder) if not table.is_dir()]
+        return list(dict.fromkeys(places))
+
+    def slices(self, table: Path) -> list[Slice]:
+        """Return the slices of a table, or of a folder with texts beside the images."""
+        return tables.slices(table) if table.is_dir() else records.slices(table)
+
+    def units(self) -> list[Unit]:
+        """Return one unit for each slice of a table, and one for the images of each folder that no row names."""
+        view = self.look()
+        units = super().units()
+        for folder in self.inputs:
+            if not view.embedded and not any(table.is_dir() for table in self.tables(folder)):
+                units.append(Unit(f"{folder.name}/images without a row", (str(folder), str(folder), LEFT, "0", "0")))
+        return sorted(units, key=lambda unit: (unit.name, unit.locator))
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
+        """Yield the samples of a slice, or the images without a row, and for each thing lost the reason."""
+        yield from self._left(Path(unit.locator[0])) if unit.locator[2] == LEFT else super().read(unit)
+
+    def records(self, locator: Slice) -> Iterator[tuple[int, Record | Bad]]:
+        """Yield the records of a slice."""
+        if locator[1] != tables.PAIRS:
+            yield from records.read(locator)
+            return
+        for number, record in tables.read(locator):
+            # What is wrong with a pair is told by its files' names.
+            yield number, Bad(record.reason) if isinstance(record, Bad) and self.key else record
+
+    def samples(self, record: Record, place: Place) -> Iterator[Sample | Reject]:
+        """Yield the sample of a row, or why there is none."""
+        columns, task = self.look().columns, self.look().task
+        question, answer = (columns.question, columns.answer) if task == "vqa" else (None, columns.text)
+        texts: list[str] = []
+        for column in filter(None, (question, answer)):
+            text = words(record.get(column))
+            if not text:
+                yield self.reject(place, *_lost(column, record.get(column), text))
+                return
+            texts.append(text)
+        shown = self.load(record.get(str(columns.image)), place)
+        if isinstance(shown, PictureError):
+            yield self.without_picture(place, shown)
+            return
+        yield self._sample(record, place, shown, texts)
+
+    def _sample(self, record: Record, place: Place, shown: Shown, texts: list[str]) -> Sample:
+        view = self.look()
+        columns = view.columns
+
+        def cell(column: str | None) -> str:
+            return (words(record.get(column)) or "") if column else ""
+
+        own = cell(columns.id)
+        behind = (self.stand_in("id", own), "-", view.task, "0") if own else self._place_id(place, shown, view.task)
+        return self.own_sample(
+            shown,
+            behind,
+            cell(columns.group),
+            task=view.task,
+            prompt=texts[0] if view.task == "vqa" else "",
+            target=texts[-1],
+            modality=cell(columns.modality).lower() or None,
+            split=self._split(cell(columns.split), place, shown),
+            **self.rights(record.get(str(columns.license)), str(columns.license)),
+        )
+
+    def _place_id(self, place: Place, shown: Shown, task: str) -> tuple[str, str, str, str]:
+        """Return the id of a row that has none of its own: its picture, its table and its number there."""
+        if place.table not in self._tokens:
+            self._tokens[place.table] = self.token(place)
+        return shown.key, self._tokens[place.table], task, str(place.number)
+
+    def _split(self, stated: str, place: Place, shown: Shown) -> str | None:
+        """Return the official split: of the column, else of the table's name and folders, else of the image's."""
+        if self.look().columns.split:
+            return split_word(stated)
+        base = self.base(place.folder)
+        above = () if place.table.is_dir() else PurePosixPath(relative(base, place.table)).parts
+        return split_of_path(*above, *shown.folders)
+
+    def _left(self, folder: Path) -> Iterator[Reject]:
+        """Yield each image of an input that no row of its tables names."""
+        column = str(self.look().columns.image)
+        used: set[tuple[Path, str]] = set()
+        for table in self.tables(folder):
+            root = self.roots[str(table)]
+            for name in itertools.chain.from_iterable(map(names_in, tables.values(table, column))):
+                used.add((root, file_of(root, name) or ""))
+        roots = sorted({self.roots[str(table)] for table in self.tables(folder)})
+        taken = {root / name for root, name in used}
+        for number, path in enumerate(sorted({root / name for root in roots for name in tables.walk(root)})):
+            if path.suffix.lower() in ENDINGS and path not in taken:
+                where = f"image {number}" if self.key else relative(self.base(folder), path)
+                yield Reject(self.name, where, NO_ROW)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the columns mean, as settled, and the settings of all own data."""
+        view = self.look()
+        return {**super().options(), "task": view.task, "columns": view.columns.meanings()}
+
+    def card(self) -> dict[str, Any]:
+        """Return the facts for the dataset card."""
+        return {**super().card(), "pictures_from": "--input, and --images where it is given"}
+
+
+def _head(table: Path) -> tuple[list[str], list[Record]]:
+    """Return the names of a table's columns and its first rows.
+
+    Raises:
+        InputError: it cannot be read, has no rows, or names a column twice.
+    """
+    rows = [row for row in itertools.islice(tables.everything(table), FIRST_ROWS) if isinstance(row, dict)]
+    names = ["file_name", "text", "folder"] if table.is_dir() else records.columns(table)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f'{table}: the column "{twice[0]}" is named twice; rename one')
+    if not rows:
+        raise InputError(f"{table}: none of its first {FIRST_ROWS} rows can be read, or it has none; add rows")
+    return [name for name in names if name], rows
+
+
+def _without_unused(columns: Columns, task: str | None) -> Columns:
+    """Drop what the task does not read."""
+    if (task or _task(columns)) == "vqa":
+        return dataclasses.replace(columns, text=None)
+    return dataclasses.replace(columns, question=None, answer=None)
+
+
+def _task(columns: Columns) -> str:
+    if columns.question and columns.answer:
+        return "vqa"
+    return "report" if columns.text and plain(columns.text) in meaning_of.REPORT_NAMES else "caption"
+
+
+def _check(table: Path, names: Sequence[str], columns: Columns, task: str | None) -> None:
+    """Make sure that the columns suffice for the task.
+
+    Raises:
+        UsageError: one is missing; the message names the columns there are.
+    """
+    there = f"; its columns are {', '.join(names[:30])}"
+    if columns.image is None:
+        raise UsageError(f"{table}: no column names images{there}; say which: --image-column NAME")
+    vqa = (task or _task(columns)) == "vqa"
+    if vqa and not (columns.question and columns.answer):
+        which = "question" if not columns.question else "answer"
+        raise UsageError(f"{table}: no column holds the {which}{there}; say which: --{which}-column NAME")
+    if not vqa and not columns.text:
+        raise UsageError(
+            f"{table}: cannot tell which column holds the texts{there}; say which: --text-column NAME, or "
+            "--question-column NAME --answer-column NAME"
+        )
+
+
+def _embedded(cells: Sequence[Any]) -> bool:
+    """Whether all pictures stand in the table, so that no files belong to it."""
+    parts = [part for cell in cells for part in parts_of(cell)]
+    return bool(parts) and not any(True for cell in cells for _ in names_in(cell))
+
+
+def _lost(column: str, value: Any, text: str | None) -> tuple[str, str]:
+    """Return reason and detail of a row whose text cannot be used."""
+    if text is not None:
+        return "empty text", column
+    long = isinstance(value, str) and len(value) > records.FIELD_CHARS
+    return "text cannot be used", f"{column}: {'longer than a million letters' if long else type(value).__name__}"

@@ -1,0 +1,361 @@
+"""What the sources of a team's own data share: where the pictures lie, whose the data are, patients, ids and splits.
+
+Own data have no published layout: a table or a file of conversations names pictures somewhere below it. What cannot be
+known is asked for (`--data-license`) or guessed and shown; what is copied as it stands (patients' ids) can be replaced
+by stand-ins.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from medvlm.data.look import PictureError
+from medvlm.data.sample import Image, Sample
+from medvlm.data.sources import pictures
+from medvlm.data.sources.files import FileSource, Place, relative
+from medvlm.data.sources.pictures import Pictures
+from medvlm.data.sources.pmc.prose import code_license
+from medvlm.data.sources.records import text_of
+from medvlm.errors import UsageError
+from medvlm.io import sha256_bytes
+from medvlm.licenses import expressions
+from medvlm.registry import nearest
+
+if TYPE_CHECKING:
+    from medvlm.data.phi import Scanner
+    from medvlm.data.pseudonyms import Key
+
+OWN_DATA = "LicenseRef-own-data"
+"""A team's own images and texts, which nobody else may have; commercial use is for their owner to decide."""
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
+"""Of picture files; a name without one is tried with each."""
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "validate", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation"), "test"),
+}
+"""What a split column, a folder or a file may call a split."""
+
+_LITERAL_CHARS = 100_000
+_SHOWN_ID = 80
+_MAX_SUBFOLDERS = 200
+_NO_IMAGE = "record without image"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shown:
+    """The pictures of one record, and what to call the first where nothing else names the record."""
+
+    images: list[Image]
+    key: str
+    folders: tuple[str, ...] = ()
+    """Above the first picture, below the folder of pictures."""
+
+
+class OwnSource(FileSource):
+    """Data that a team brings itself.
+
+    Args:
+        inputs: folders, or files of records.
+        scanner: looks for identifiers in the texts.
+        only: column of `Sample` -> the values that are asked for.
+        images: where the names of pictures lead; None looks around each file of records.
+        data_license: of all rows that state none: SPDX expression or LicenseRef.
+        key: patients, ids and file names are replaced by stand-ins under it; None copies them as they are.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Path | str],
+        scanner: Scanner | None = None,
+        only: Mapping[str, Collection[str]] | None = None,
+        *,
+        images: Path | None = None,
+        data_license: str | None = None,
+        key: Key | None = None,
+    ) -> None:
+        super().__init__(inputs, scanner, only)
+        self.images, self.key = images, key
+        self.data_license = check_license(data_license) if data_license else None
+        self.roots: dict[str, Path] = {}
+        """File of records -> the folder that its names of pictures begin at."""
+        self._opened: dict[Path, Pictures] = {}
+
+    def base(self, folder: Path) -> Path:
+        """Return the folder of an input, which may be a file."""
+        return folder if folder.is_dir() else folder.parent
+
+    def find_root(self, folder: Path, table: Path, cells: Iterable[Any]) -> tuple[int, int]:
+        """Settle where the names in `cells` lead from, and return how many names there are and how many lead to files.
+
+        Tried are `images` alone if it is given, else the table's folder, the input's, and the folders within both.
+        """
+        names = [name for cell in cells for name in names_in(cell)]
+        places = [self.images] if self.images else _around(table if table.is_dir() else table.parent, self.base(folder))
+        hits = {place: sum(_leads(place, name) for name in names) for place in places}
+        root = max(places, key=lambda place: hits[place])
+        self.roots[str(table)] = root
+        return len(names), hits[root]
+
+    def pictures_of(self, table: Path) -> Pictures:
+        """Return the pictures that a file of records names."""
+        root = self.roots.get(str(table), table.parent)
+        if root not in self._opened:
+            self._opened[root] = Pictures(root, endings=ENDINGS)
+        return self._opened[root]
+
+    def load(self, cell: Any, place: Place) -> Shown | PictureError:
+        """Return the pictures of a record's field, or why one of them cannot be had."""
+        there = self.pictures_of(place.table)
+        found = self._load_all(cell, there)
+        if isinstance(found, PictureError):
+            # A file's name is as telling as a patient's number.
+            return PictureError(found.reason) if self.key else found
+        images, name = found
+        folders: tuple[str, ...] = ()
+        if name is None:
+            key = sha256_bytes(images[0].data)[:16]
+        else:
+            whole = self._below(place.folder, there.root, name)
+            key = whole.with_suffix("").as_posix() if whole.suffix.lower() in ENDINGS else whole.as_posix()
+            folders = whole.parts[:-1]
+        if self.key is None:
+            return Shown(images, key, folders)
+        return Shown([self._renamed(image) for image in images], self.key.pseudonym("file", key), folders)
+
+    def _below(self, folder: Path, root: Path, name: str) -> PurePosixPath:
+        """Return a picture's path below the input: the same name in train/ and test/ is of two pictures."""
+        base = self.base(folder)
+        above = root.relative_to(base).as_posix() if root.is_relative_to(base) else ""
+        number = str(self.inputs.index(folder)) if len(self.inputs) > 1 else ""
+        return PurePosixPath(number, above, name)
+
+    def _renamed(self, image: Image) -> Image:
+        assert self.key is not None
+        ending = PurePosixPath(image.name).suffix.lower()
+        name = self.key.pseudonym("file name", image.name)
+        return dataclasses.replace(image, name=name + (ending if ending in ENDINGS else ""))
+
+    def _load_all(self, cell: Any, there: Pictures) -> tuple[list[Image], str | None] | PictureError:
+        images: list[Image] = []
+        first: str | None = None
+        for number, part in enumerate(parts_of(cell, there)):
+            name = name_in(part)
+            image = _load_part(part, name, there, number)
+            if isinstance(image, PictureError):
+                return image
+            first = name if number == 0 else first
+            images.append(image)
+        return (images, first) if images else PictureError(_NO_IMAGE)
+
+    def rights(self, cell: Any = None, column: str = "") -> dict[str, Any]:
+        """Return the fields of `Sample` on rights: what the record's own license says, else the whole's."""
+        stated = words(cell) or ""
+        license = read_license(stated) if stated else self.data_license
+        of_whole = f"--data-license {license}" if license else None
+        return {
+            "license": license,
+            "license_scope": ("figure" if stated else "dataset") if license else None,
+            "license_evidence": f"{column}: {stated}"[:1000] if stated else of_whole,
+        }
+
+    def own_sample(self, shown: Shown, id: tuple[str, ...], patient: str, **fields: Any) -> Sample:
+        """Return a sample; `id` are the parts behind the group, `patient` may be empty: then the picture is the group.
+
+        Args:
+            shown: the pictures.
+            id: parts that make it unique in the set.
+            patient: as the record has it.
+            fields: of `Sample`.
+        """
+        group = part(self.stand_in("patient", patient)) if patient else part(shown.key)
+        more = {"more_images": shown.images[1:]} if shown.images[1:] else {}
+        return self.sample(shown.images[0], id=(group, *map(part, id)), group=group, **more, **fields)
+
+    def stand_in(self, kind: str, value: str) -> str:
+        """Return a value as it goes into the data set."""
+        return self.key.pseudonym(kind, value) if self.key else value
+
+    def token(self, place: Place) -> str:
+        """Return what tells a record's file from the others of the data set: "-" where there is only one."""
+        files = [(folder, table) for folder in self.inputs for table in self.tables(folder)]
+        if len(files) == 1:
+            return "-"
+        name = relative(place.folder, place.table)
+        return f"{self.inputs.index(place.folder)}_{name}" if len(self.inputs) > 1 else name
+
+    def options(self) -> dict[str, Any]:
+        """Return the settings that decide the result; of the key only what tells it from others."""
+        chosen = {
+            "images": str(self.images) if self.images else None,
+            "data_license": self.data_license,
+            "hash_ids": self.key.fingerprint if self.key else None,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+def words(value: Any) -> str | None:
+    """Return a field's text as it stands, without blanks at its ends; "" where it is empty (also the word "nan").
+
+    None means that it is no text, or too long: see `records.text_of`.
+    """
+    text = text_of(value)
+    if not text:
+        return text
+    # Tables that passed through pandas write an empty field as nan.
+    return "" if text in ("nan", "NaN") else str(value).replace("\0", " ").replace("\r\n", "\n").strip()
+
+
+def split_word(value: Any) -> str | None:
+    """Return train, validation or test for a split column's value, None for any other."""
+    return SPLIT_WORDS.get((words(value) or "").lower())
+
+
+def split_of_path(*names: str) -> str | None:
+    """Return the split that one of some names of folders and files says: "train", "val.csv", "test-00000-of-1"."""
+    for name in names:
+        for token in re.split(r"[^a-z]+", name.lower()):
+            if token in SPLIT_WORDS:
+                return SPLIT_WORDS[token]
+    return None
+
+
+def part(text: str) -> str:
+    """Return a text as one part of an id: no slash, and not longer than an id should be."""
+    text = text.replace("/", "_")
+    if len(text) <= _SHOWN_ID:
+        return text
+    return f"{text[: _SHOWN_ID - 17]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def name_in(cell: Any) -> str | None:
+    """Return the file name that one picture's field gives, None where the picture itself stands there."""
+    if isinstance(cell, dict):
+        return None if cell.get("bytes") else name_in(cell.get("path") or cell.get("file_name"))
+    if not isinstance(cell, str) or is_base64(cell):
+        return None
+    return re.sub(r"^(?:\./)+", "", cell.strip().replace("\\", "/"))
+
+
+def is_base64(text: str) -> bool:
+    """Whether a text is a picture and no name: a data URL, or a long run of base64."""
+    return text.startswith("data:") or (len(text) > 500 and re.fullmatch(r"[A-Za-z0-9+/=_\s]+", text) is not None)
+
+
+def parts_of(cell: Any, there: Pictures | None = None) -> list[Any]:
+    """Return the pictures of a field one by one: of a list, of a text that is a list, or of names between ; or |.
+
+    Args:
+        cell: the field.
+        there: where a name that holds ; or | may lead as it stands.
+    """
+    if isinstance(cell, list | tuple):
+        return [one for one in cell if not _empty(one)]
+    if not isinstance(cell, str) or is_base64(cell):
+        return [] if _empty(cell) else [cell]
+    text = cell.strip()
+    if text.startswith("[") and text.endswith("]") and isinstance(listed := _literal(text), list):
+        return [one for one in listed if not _empty(one)]
+    if re.search("[;|]", text) and (there is None or isinstance(there.load(text), PictureError)):
+        return [one.strip() for one in re.split("[;|]", text) if one.strip()]
+    return [text] if text and text not in ("nan", "NaN") else []
+
+
+def names_in(cell: Any) -> Iterator[str]:
+    """Yield the file names in a field of pictures."""
+    for one in parts_of(cell):
+        if name := name_in(one):
+            yield name
+
+
+def _empty(cell: Any) -> bool:
+    return cell is None or cell == "" or (isinstance(cell, float) and cell != cell)
+
+
+def _literal(text: str) -> Any:
+    """Return what a text like '["a.png", "b.png"]' lists, as JSON or as Python writes it."""
+    if len(text) > _LITERAL_CHARS:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _load_part(cell: Any, name: str | None, there: Pictures, number: int) -> Image | PictureError:
+    if name is not None:
+        if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
+            return PictureError("image is an address, no file", name[:200])
+        return there.load(name) if text_of(name) else PictureError("unsafe image name", ascii(name[:200]))
+    if isinstance(cell, str):
+        return pictures.from_base64(cell, f"image-{number}")
+    if isinstance(cell, dict | bytes):
+        return pictures.from_cell(cell, f"image-{number}")
+    return PictureError("image name is no text", f"{type(cell).__name__} {cell!r}"[:200])
+
+
+def _around(*folders: Path) -> list[Path]:
+    """Return folders, then the folders within them, each once."""
+    within: list[Path] = []
+    for folder in dict.fromkeys(folders):
+        try:
+            within += sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        except OSError:
+            continue
+    return list(dict.fromkeys([*folders, *within[:_MAX_SUBFOLDERS]]))
+
+
+def _leads(root: Path, name: str) -> bool:
+    return file_of(root, name) is not None
+
+
+def file_of(root: Path, name: str) -> str | None:
+    """Return the name of the file below `root` that a name leads to, with its ending; None where there is none."""
+    if not pictures.safe(name) or not text_of(name):
+        return None
+    for one in (name, *(name + ending for ending in ENDINGS)):
+        try:
+            if pictures.within(root, one) is not None:
+                return one
+        except PictureError:
+            return None
+    return None
+
+
+@lru_cache(maxsize=1024)
+def read_license(text: str) -> str | None:
+    """Return the SPDX expression or LicenseRef that a record's own words stand for, None where they name none."""
+    if found := expressions.from_url(text) or code_license(text):
+        return found
+    named = expressions.symbols(text)
+    return text if named and all(map(expressions.is_license_id, named)) else None
+
+
+def check_license(text: str) -> str:
+    """Return the license of `--data-license` if it is an SPDX expression or a LicenseRef.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    found = read_license(text.strip())
+    if found is None:
+        known = ("CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", OWN_DATA)
+        raise UsageError(
+            f'--data-license "{text}" is no license id{nearest(text, known)}; write {OWN_DATA} for your own data that '
+            "nobody else may have, or an SPDX id such as CC-BY-4.0"
+        )
+    return found
