@@ -217,12 +217,11 @@ def _row(table: Path, name: str, columns: tuple[str, ...]) -> tuple[str, ...] | 
 
 @functools.lru_cache(maxsize=4)
 def _rows(path: str, columns: tuple[str, ...], size: int, changed: int) -> dict[str, tuple[str, ...]]:
-    table = Path(path)
-    missing = [name for name in ("ID", *columns) if name not in records.columns(table)]
-    if missing and size:
-        raise InputError(f"{path}: no column {', '.join(missing)}; fetch the file again")
     found: dict[str, tuple[str, ...]] = {}
-    for record in records.everything(table):
-        name = (records.text_of(record.get("ID")) or "").removesuffix(".jpg")
-        found.setdefault(name, tuple(records.text_of(record.get(column)) or "" for column in columns))
+    for record in records.everything(Path(path)):
+        missing = [name for name in ("ID", *columns) if name not in record]
+        if missing:
+            raise InputError(f"{path}: no column {', '.join(missing)}; fetch the file again")
+        name = (records.text_of(record["ID"]) or "").removesuffix(".jpg")
+        found.setdefault(name, tuple(records.text_of(record[column]) or "" for column in columns))
     return found
