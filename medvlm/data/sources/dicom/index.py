@@ -1,0 +1,226 @@
+"""The first look at all files: which study each belongs to, what cannot be read, and what the user must be told.
+
+Only a few elements of each header are read. What is kept of a file are its place, its study and its turn in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from medvlm.data.look import PictureError
+from medvlm.data.pseudonyms import Key
+from medvlm.data.sources.base import Unit
+from medvlm.data.sources.dicom import refuse
+from medvlm.data.sources.dicom.files import Found, Inputs
+from medvlm.data.sources.dicom.gray import number
+from medvlm.data.sources.dicom.headers import term
+from medvlm.data.sources.dicom.opened import opened
+from medvlm.data.sources.dicom.texts import Reports
+from medvlm.io import disk_errors
+
+STUDY, LOST = "study", "lost"
+"""First word of a unit's locator: (STUDY, patient, study, place of the report, places of the files ...), or (LOST,
+rejects as JSON)."""
+LOST_AT_ONCE = 500
+
+_TAGS = (
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "SeriesNumber"),
+    *("InstanceNumber", "BurnedInAnnotation", "DirectoryRecordSequence"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Entry:
+    """One readable file."""
+
+    turn: tuple[float, str, float, str, str]
+    """Number and stand-in of the series, number and stand-in of the instance, then the place: the order of a study."""
+    place: str
+
+
+@dataclasses.dataclass(slots=True)
+class Index:
+    """All units of the inputs, and sentences for the user."""
+
+    units: list[Unit]
+    notes: list[str]
+
+
+class _Builder:
+    def __init__(self, inputs: Inputs, key: Key, reports: Reports | None) -> None:
+        self.inputs, self.key = inputs, key
+        self.studies: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
+        self.numbers: dict[tuple[str, str], tuple[str, str]] = {}
+        """Study -> its UID and accession number as they are, to find its report by."""
+        self.lost: list[tuple[str, str, str]] = []
+        self.seen: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.log: list[dict[str, str]] = []
+        self.reports, self.lost_reports = reports.index() if reports else ({}, Counter())
+
+    def add(self, found: Found) -> None:
+        if found.place in self.seen:
+            return
+        self.seen.add(found.place)
+        if found.problem:
+            self._lose(found.place, found.problem, "")
+            return
+        try:
+            with opened(self.inputs.path(found.place), _TAGS) as file:
+                header = file.header
+                if refuse.sop_class(header) == refuse.DIRECTORY or "DirectoryRecordSequence" in header:
+                    names = list(_references(header))
+                else:
+                    self._enter(found.place, header)
+                    return
+        except (PictureError, MemoryError) as error:
+            if isinstance(error, MemoryError):
+                raise
+            self._lose(found.place, error.reason, error.detail)
+            return
+        except Exception as error:
+            self._lose(found.place, "header cannot be read", type(error).__name__)
+            return
+        self._follow(found.place, names)
+
+    def _follow(self, place: str, names: list[list[str]]) -> None:
+        """Look for the files that a DICOMDIR names; those below a folder that is an input are found without it."""
+        alone = self.inputs.paths[int(place.partition(":")[0])].is_file()
+        for parts in names:
+            found = self.inputs.referenced(place, parts)
+            if alone or found.problem:
+                self.add(found)
+
+    def _enter(self, place: str, header: Dataset) -> None:
+        uids = {kind: _id(header, f"{kind}InstanceUID") for kind in ("Study", "Series", "SOP")}
+        study = self.key.pseudonym("study", uids["Study"] or f"file {place}")
+        patient = self._patient(header, study)
+        series = self.key.pseudonym("series", uids["Series"] or study)
+        instance = self.key.pseudonym("instance", uids["SOP"] or f"file {place}")
+        turn = (_number(header, "SeriesNumber"), series, _number(header, "InstanceNumber"), instance, place)
+        self.studies[patient, study].append(_Entry(turn, place))
+        self.numbers.setdefault((patient, study), (uids["Study"], _id(header, "AccessionNumber")))
+        self._count(header)
+        told = {"patient": patient, "study": study, "series": series, "instance": instance}
+        self.log.append({"file": str(self.inputs.path(place)), "as": file_name(self.key, place), **told})
+
+    def _patient(self, header: Dataset, study: str) -> str:
+        """Return the stand-in of the patient: by number, else by name and birth date, else one for each study."""
+        found = _id(header, "PatientID")
+        if found:
+            return self.key.pseudonym("patient", f"{found}\0{_id(header, 'IssuerOfPatientID')}")
+        self.counts["without PatientID"] += 1
+        name, born = _id(header, "PatientName"), _id(header, "PatientBirthDate")
+        if name and born:
+            return self.key.pseudonym("patient by name", f"{name}\0{born}")
+        return self.key.pseudonym("patient of study", study)
+
+    def _count(self, header: Dataset) -> None:
+        if refuse.is_picture(header):
+            self.counts["pictures"] += 1
+            if not refuse.says_burned_in(header):
+                self.counts["unsaid"] += 1
+                self.counts["unsaid, written into"] += term(header, "Modality") in refuse.WRITES_INTO_PIXELS
+
+    def _lose(self, place: str, reason: str, detail: str) -> None:
+        name = file_name(self.key, place)
+        self.lost.append((name, reason, detail))
+        self.log.append({"file": str(self.inputs.path(place)), "as": name})
+
+    def index(self) -> Index:
+        units, matched = [], 0
+        for (patient, study), entries in self.studies.items():
+            uid, accession = self.numbers[patient, study]
+            report = self.reports.get(uid) or self.reports.get(accession) or ""
+            matched += bool(report)
+            places = [entry.place for entry in sorted(entries, key=lambda entry: entry.turn)]
+            units.append(Unit(f"{patient}/{study}", (STUDY, patient, study, report, *places), self._version(places)))
+        for start in range(0, len(self.lost), LOST_AT_ONCE):
+            part = sorted(self.lost)[start : start + LOST_AT_ONCE]
+            units.append(Unit(f"unreadable/{start:09}", (LOST, json.dumps(part))))
+        return Index(sorted(units, key=lambda unit: unit.name), list(self._notes(matched)))
+
+    def _version(self, places: list[str]) -> str:
+        """Return what changes when a study's files do, as far as their sizes tell."""
+        sizes = [f"{place}:{self.inputs.path(place).stat().st_size}" for place in places]
+        return self.key.pseudonym("version", "\0".join(sizes))
+
+    def _notes(self, matched: int) -> Iterator[str]:
+        counts = self.counts
+        if counts["unsaid"]:
+            yield (
+                f"{counts['unsaid']:,} of {counts['pictures']:,} pictures do not say whether text is burned into them "
+                f"(no BurnedInAnnotation); {counts['unsaid, written into']:,} of them are of a modality that usually "
+                "writes names into pictures (ultrasound, endoscopy, other). Look at the contact sheet."
+            )
+        if counts["without PatientID"]:
+            yield (
+                f"{counts['without PatientID']:,} files have no PatientID and are grouped by name and birth date, or "
+                "by study: one patient may be on two sides of the split."
+            )
+        if self.reports or self.lost_reports:
+            yield f"Reports: {matched:,} of {len(self.studies):,} studies have one of the {len(self.reports):,} given."
+        for reason, count in sorted(self.lost_reports.items()):
+            yield f"Reports left out: {count:,} ({reason})."
+
+
+def build(inputs: Inputs, key: Key, reports: Reports | None, names: Path | None) -> Index:
+    """Look at every file once, and write the private list of what is what to `names` if it is given.
+
+    Raises:
+        InputError: an input or the table of reports cannot be read.
+        ResourceError: the disk of `names` is full.
+    """
+    inputs.check()
+    builder = _Builder(inputs, key, reports)
+    for found in inputs.files():
+        builder.add(found)
+    if names is not None:
+        _write_private(names, builder.log)
+    return builder.index()
+
+
+def file_name(key: Key, place: str) -> str:
+    """Return the stand-in of a file's own name, as rejects show it."""
+    return f"file-{key.pseudonym('file', place)}"
+
+
+def _references(header: Dataset) -> Iterator[list[str]]:
+    for record in header.get("DirectoryRecordSequence") or ():
+        named = record.get("ReferencedFileID")
+        if named:
+            yield [named] if isinstance(named, str) else [str(part) for part in named]
+
+
+def _id(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    return str(value).strip(" \0") if value is not None else ""
+
+
+def _number(header: Dataset, keyword: str) -> float:
+    found = number(header, keyword)
+    return found if found is not None else float("inf")
+
+
+def _write_private(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write one JSON line for each file, readable for the user alone from the first moment."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                for row in rows:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
