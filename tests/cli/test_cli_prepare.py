@@ -110,7 +110,7 @@ def test_the_embedded_sample(
     ("arguments", "code", "words"),
     [
         (["pcm"], 2, 'unknown source "pcm" (did you mean "pmc"?)'),
-        (["vqa-rad"], 2, "--input PATH"),
+        (["mimic-cxr"], 2, "--input PATH"),
         (["phantom", "--kind", "sampel"], 2, 'did you mean "sample"?'),
         (["pmc", "--split-ratio", "1,2"], 2, "--split-ratio"),
         (["pmc", "--license", "CC-BY-4.0,,"], 2, "--license"),

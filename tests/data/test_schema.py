@@ -17,6 +17,8 @@ def test_schema_equals_that_of_datasets() -> None:
         "more_images": datasets.List(datasets.Image()),
         "mentions": many,
         "choices": many,
+        "concepts": many,
+        "views": many,
         "compound": datasets.Value("bool"),
         "third_party": datasets.Value("bool"),
         "year": datasets.Value("int32"),
