@@ -21,14 +21,17 @@ import pyarrow as pa
 from medvlm.data import dedup
 from medvlm.data.chunks import WORK_SCHEMA, Chunk
 from medvlm.data.split_leakage import NO_SIDE, Keys, shared
-from medvlm.data.splits import SPLITS, Clusters, Ratios, split_of
+from medvlm.data.splits import OF_PARTS, SPLITS, Clusters, Ratios, split_of
 from medvlm.errors import InputError
 from medvlm.io import sha256_bytes
 
 Array = np.ndarray[Any, Any]
 
-KEPT, DUPLICATE_ID, DUPLICATE_IMAGE, NEAR_DUPLICATE, NO_SPLIT = range(5)
-REASONS = ("", "duplicate id", "duplicate image", "near duplicate image", "no official split")
+KEPT, DUPLICATE_ID, DUPLICATE_IMAGE, NEAR_DUPLICATE, NO_SPLIT, SHARED = range(6)
+REASONS = (
+    *("", "duplicate id", "duplicate image", "near duplicate image", "no official split"),
+    "shared with a held-out split",
+)
 
 _FIGURE = ("task", "figure_id", "file_name")
 _READ = ["id", "group", "doi", "sha256", "official_split", "prompt", "target", "_views", "_marks", *_FIGURE]
@@ -165,17 +168,19 @@ class Index:
             seed: of the split.
             ratios: shares of train, validation and test.
             drop_duplicates: leave out rows whose picture another group had first.
-            way: one of `splits.WAYS`. By group, groups that share an image (nearly) or a DOI get the same split; by
-                image, rows that do; official rows keep theirs.
+            way: one of `splits.WAYS` or `splits.OF_PARTS`. By group, groups that share an image (nearly) or a DOI get
+                the same split; by image, rows that do; official rows keep theirs, and so do those of parts, but for
+                groups that by group would go together.
 
         Raises:
-            InputError: the official split is asked for and no row has one.
+            InputError: the official split is asked for and no row has one, or what sides share is refused.
         """
         rows = self._starts[-1]
         drop = np.zeros(rows, np.uint8)
         drop[first_of(self._load("ids")) != np.arange(rows)] = DUPLICATE_ID
         official = self._files["official"].load(np.uint8)
-        if way == "official":
+        stated = way == "official" or way in OF_PARTS
+        if stated:
             drop[(drop == KEPT) & (official == NO_SIDE)] = NO_SPLIT
             if rows and not (drop == KEPT).any():
                 raise InputError("--split official: this data set states no split; use by-group or by-image")
@@ -187,21 +192,27 @@ class Index:
         pictures = self._same_pictures(group)
         together = group if way != "by-image" else self._by_picture(pictures, rows)
         clusters = Clusters(rows)
-        if way == "by-group":
+        if way == "by-group" or way in OF_PARTS:
             self._join_articles(kept, group, clusters)
         originals, near, studies = self._join_pictures(group, together, clusters, pictures)
+        side = official
+        if way in OF_PARTS:
+            side = _on_one_side(official, group, clusters.roots(), drop, way)
+            originals = {row: first for row, first in originals.items() if not drop[row] and not drop[first]}
+            near &= originals.keys()
+            studies &= originals.keys()
         if drop_duplicates:
             # A study is more than its first picture: it stays.
             for row in originals.keys() - studies:
                 drop[row] = NEAR_DUPLICATE if row in near else DUPLICATE_IMAGE
         wanted = set(originals.values())
-        if way == "official":
-            side, ids = official, self._ids(wanted)
+        if stated:
+            ids = self._ids(wanted)
         else:
             of_unit, ids = self._name(together, clusters.roots(), wanted, seed, ratios, way)
             side = of_unit[together]
         leakage = self._leakage(np.where(drop == KEPT, side, NO_SIDE), official, group, pictures)
-        by = {"by-group": "groups", "by-image": "main pictures", "official": "ids"}[way]
+        by = {"by-image": "main pictures", "official": "ids"}.get(way, "groups")
         return self._verdict(drop, group, side, by, originals, near, ids, leakage)
 
     def _load(self, name: str) -> Array:
@@ -389,6 +400,32 @@ class _Pictures:
     """int64 [pictures]: the first that is the same byte for byte, -1 for rows that are left out."""
     near: list[tuple[int, int]]
     """Pairs of first pictures that nearly look the same, ordered by the second."""
+
+
+def _on_one_side(official: Array, group: Array, roots: Array, drop: Array, way: str) -> Array:
+    """Return uint8 [rows]: the side of each row, where groups that belong together go to the last side of any.
+
+    Where nothing is moved, rows that would be are marked in `drop`.
+
+    Raises:
+        InputError: there are such rows and `way` refuses them.
+    """
+    kept = np.flatnonzero(drop == KEPT)
+    cluster = roots[group[kept]]
+    last = np.zeros(len(drop), np.uint8)
+    np.maximum.at(last, cluster, official[kept])
+    shared = kept[official[kept] < last[cluster]]
+    if len(shared) and way == "parts-refuse":
+        raise InputError(
+            f"{len(shared):,} samples share a picture, group or article with a later split (train, validation, test); "
+            "leave them out with --shared drop, or move them with --shared move"
+        )
+    side = official.copy()
+    if way == "parts-move":
+        side[shared] = last[roots[group[shared]]]
+    else:
+        drop[shared] = SHARED
+    return side
 
 
 def _key(text: str) -> bytes:

@@ -19,6 +19,9 @@ SPLITS = ("train", "validation", "test")
 DEFAULT_RATIOS = (0.8, 0.1, 0.1)
 WAYS = ("official", "by-image", "by-group")
 """How a data set can be split: as published, by the hash of the picture, by the hash of the group."""
+OF_PARTS = ("parts", "parts-move", "parts-refuse")
+"""How merged sets are split: as their parts are. What two sides share (a group, a DOI, a picture, also nearly) is left
+out of the side before, moved to the side after (train, validation, test), or refused."""
 
 Ratios = tuple[float, float, float]
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from medvlm.data import credits, schema
 from medvlm.data.chunks import BATCH_BYTES, BATCH_ROWS, CREDIT, REJECT, UNIT, Chunk
-from medvlm.data.index import DUPLICATE_ID, KEPT, NO_SPLIT, REASONS, Index, Verdict, columns
+from medvlm.data.index import DUPLICATE_ID, KEPT, NO_SPLIT, REASONS, SHARED, Index, Verdict, columns
 from medvlm.data.sample import Reject
 from medvlm.data.splits import SPLITS, Ratios
 from medvlm.io import disk_errors, sha256_file
@@ -231,7 +231,7 @@ def _dropped(chunk: Chunk, bounds: Sequence[int], verdict: Verdict) -> dict[str,
         ):
             why = int(verdict.drop[row])
             if why:
-                detail = {DUPLICATE_ID: f"again in {unit}", NO_SPLIT: ""}.get(why)
+                detail = {DUPLICATE_ID: f"again in {unit}", NO_SPLIT: "", SHARED: ""}.get(why)
                 if detail is None:
                     detail = f"of {verdict.ids[verdict.originals[row]]}"
                 found.setdefault(unit, []).append(Reject(source, name, REASONS[why], detail))
