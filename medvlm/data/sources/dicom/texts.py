@@ -135,24 +135,26 @@ def of_structured_report(header: Any) -> str:
 
     Names, dates, observers and references are left out by their kind (PNAME, DATETIME, UIDREF, observation context).
     """
-    return "\n".join(_content(header, 0)).strip()
+    return "\n".join(_content(header, 0, False)).strip()
 
 
-def _content(item: Any, depth: int) -> Iterator[str]:
+def _content(item: Any, depth: int, headed: bool) -> Iterator[str]:
+    """Yield lines of text; a text below a heading of its own needs no second one ("Findings", then "Finding")."""
     for child in item.get("ContentSequence") or ():
         if depth >= DEPTH or str(child.get("RelationshipType", "")).strip() in _SKIPPED:
             continue
         kind, name = str(child.get("ValueType", "")).strip(), _meaning(child, "ConceptNameCodeSequence")
         if kind == "CONTAINER":
-            below = list(_content(child, depth + 1))
+            below = list(_content(child, depth + 1, headed or bool(name)))
             yield from ([f"{name.upper()}:"] if name and below else [])
             yield from below
             continue
-        said = str(child.get("TextValue") or "").strip() if kind == "TEXT" else ""
-        said = _meaning(child, "ConceptCodeSequence") if kind == "CODE" else said
-        if said:
+        if kind == "TEXT" and (said := str(child.get("TextValue") or "").strip()):
+            yield from ([f"{name.upper()}:"] if name and not headed else [])
+            yield said
+        if kind == "CODE" and (said := _meaning(child, "ConceptCodeSequence")):
             yield f"{name}: {said}" if name else said
-        yield from _content(child, depth + 1)
+        yield from _content(child, depth + 1, headed)
 
 
 def _meaning(item: Any, sequence: str) -> str:
