@@ -255,6 +255,8 @@ def _shares(rows: Iterable[tuple[str, int]], total: int) -> list[tuple[str, str,
 
 def _changes(manifest: Mapping[str, Any]) -> str:
     """Return what was changed: CC BY 4.0, section 3(a)(1)(B), asks to say so."""
+    if manifest["card"].get("changes"):
+        return _bullets(manifest["card"]["changes"])
     settings, compound = manifest["settings"], manifest["counts"].get("compound", {})
     made = ["panels cut out of a figure were encoded anew"] if settings.get("panels") == "split" else []
     if settings.get("max_side"):
