@@ -58,7 +58,7 @@ def dicom(
     window: Annotated[
         str,
         typer.Option(
-            help="tag (the file's own), percentile, CENTER/WIDTH, or for CT: brain, lung, bone, abdomen, mediastinum ...",
+            help="tag (the file's own), percentile, CENTER/WIDTH, or for CT: brain, lung, bone, abdomen ...",
             rich_help_panel=CHOOSE,
         ),
     ] = "tag",
@@ -66,7 +66,7 @@ def dicom(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Secret that stand-ins are made with; made if absent. Without it: dicom.key in your folder of settings.",
+            help="Secret that stand-ins are made with; made if absent. Usually dicom.key in your settings.",
             show_default=False,
             rich_help_panel=PRIVACY,
         ),
@@ -125,8 +125,8 @@ def dicom(
 ) -> None:
     """Your own DICOM files: folders of any depth, a DICOMDIR, or single files.
 
-    Patients and studies become keyed stand-ins; of the headers only a whitelist leaves (data_cards/dicom.md). Pixels are
-    not cleaned, and this is no certified de-identification (DICOM PS3.15): look at the result before others get it.
+    Patients and studies become keyed stand-ins; of the headers only a whitelist leaves (data_cards/dicom.md). Pixels
+    are not cleaned, and this is no certified de-identification (DICOM PS3.15): look at the result before others do.
 
     Example: medvlm prepare dicom --input export/ --reports reports.csv --license any --out data/dicom
     """
@@ -171,7 +171,7 @@ def _build(job: Job, settings: dict[str, Any], options: Options, key: Path | Non
     outcome = build(source, job, ["dicom", *_words(options, phi)], asked)
     if outcome.left is None:
         say(
-            f"key: {place}; keep it from those who get the data, and use it again for studies that belong to them",
+            f"key: {place}; keep it from those who get the data, and use it again for more studies",
             job.quiet,
         )
 
@@ -190,8 +190,8 @@ def _check_rights(policy: str, data_license: str | None) -> None:
         return
     stated = f'"{data_license}"' if data_license else "not stated"
     raise UsageError(
-        f"--license {policy} leaves all out ({reason}): the license of your own files is {stated}; give --license any, or "
-        "state a license that the policy admits with --data-license"
+        f"--license {policy} leaves all out ({reason}): the license of your own files is {stated}; give --license any, "
+        "or state a license that the policy admits with --data-license"
     )
 
 

@@ -110,7 +110,15 @@ class DicomSource:
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card, with what the first look at the files found."""
         card = card_of(self.facts)
-        return {**card, "known_problems": [*card["known_problems"], *self._index().notes]}
+        changes = [f"Pictures are 8-bit PNG made from the stored values; gray by --window {self.options.window.name}."]
+        changes += ["Overlays, annotations and presentation states are not drawn; nothing is resampled or cropped."]
+        if self.options.target_from is None:
+            changes += [
+                "Texts are the chosen sections of reports, cleaned; `original_text` has the sections' own words."
+            ]
+        else:
+            changes += ["Questions are of one form, and answers come from the header; no person checked them."]
+        return {**card, "known_problems": [*card["known_problems"], *self._index().notes], "changes": changes}
 
     def _index(self) -> Index:
         if self._found is None:
