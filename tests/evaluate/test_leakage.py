@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from medvlm.data.mixture import Mixture
 from medvlm.data.prepare import Settings, prepare
 from medvlm.data.sample import Image, Sample
 from medvlm.data.schema import SCHEMA, arrays
-from medvlm.data.sources.vqa_rad import VqaRadSource, load_questions
+from medvlm.data.sources.vqa_rad import VqaRadSource
 from medvlm.errors import InputError
 from medvlm.evaluate import leakage, near_images
 from medvlm.evaluate.leakage import TrainData, find
@@ -265,7 +266,7 @@ def test_the_official_split_of_vqa_rad_leaks_all_its_images(realdata: Path, tmp_
         ratios = (1.0, 0.0, 0.0) if name == "train" else (0.0, 0.0, 1.0)
         prepare(VqaRadSource([inputs]), tmp_path / name, Settings(ratios=ratios))
     found = look([tmp_path / "train"], tmp_path / "test")
-    questions = load_questions(realdata / "vqa_rad" / "testset.json")
+    questions = json.loads((realdata / "vqa_rad" / "testset.json").read_text())
     assert found.n == len(questions) == 451
     assert found.count("same image") == found.count("same group") == len(found.leaked) == 451
     assert found.count("near image") == 0

@@ -62,9 +62,9 @@ class PathVqaSource(QuestionSource):
         """Yield the records of a slice."""
         return pickled.read(locator) if locator[1] == "pickle" else records.read(locator)
 
-    def pictures(self, table: Path) -> list[Pictures]:
+    def pictures(self, place: Place) -> list[Pictures]:
         """Return images/SPLIT/ beside qas/SPLIT/."""
-        return [Pictures(table.parents[2] / "images" / table.parent.name, endings=_ENDINGS)]
+        return [Pictures(place.table.parents[2] / "images" / place.table.parent.name, endings=_ENDINGS)]
 
     def picture_places(self, folder: Path) -> list[Path]:
         """Return the folder of images."""

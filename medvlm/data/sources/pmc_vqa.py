@@ -83,8 +83,9 @@ class PmcVqaSource(QuestionSource):
         if self.licenses and not self.licenses.is_file():
             raise InputError(f"{self.licenses}: no such file; --licenses takes a file list of PMC (oa_file_list.csv)")
 
-    def pictures(self, table: Path) -> list[Pictures]:
+    def pictures(self, place: Place) -> list[Pictures]:
         """Return where the images of a version lie: unpacked or in its archive, then those of the other version."""
+        table = place.table
         first, second = _PLACES if not table.stem.endswith("_2") else reversed(_PLACES)
         return [
             Pictures(table.parent / (inside or archive.removesuffix(".zip")), [table.parent / archive], inside)

@@ -65,8 +65,8 @@ class QuestionSource(FileSource):
         return {**self.__dict__, "_pictures": {}, "_cells": OrderedDict()}
 
     @abc.abstractmethod
-    def pictures(self, table: Path) -> list[Pictures]:
-        """Return where the pictures of a file of records lie, in the order in which they are looked for."""
+    def pictures(self, place: Place) -> list[Pictures]:
+        """Return where the pictures of a record's file lie, in the order in which they are looked for."""
 
     @abc.abstractmethod
     def sample_of(self, record: Record, place: Place, image: Image) -> Sample | Reject:
@@ -136,7 +136,7 @@ class QuestionSource(FileSource):
         if not name:
             return self._cell(record.get("image"), place)
         if place.table not in self._pictures:
-            self._pictures[place.table] = self.pictures(place.table)
+            self._pictures[place.table] = self.pictures(place)
         found: Image | PictureError = PictureError(NO_FILE, name)
         for pictures in self._pictures[place.table]:
             found = pictures.load(name)

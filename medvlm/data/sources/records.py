@@ -224,17 +224,34 @@ def _table(path: str, text: str, kind: str) -> list[Any]:
     header, _, _ = text.lstrip("\r\n").partition("\n")
     delimiter = "\t" if kind == "tsv" else max(",;\t|", key=header.count)
     csv.field_size_limit(WHOLE_BYTES)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
-        if not any(names):
-            raise InputError(f"{path}: the first line names no columns; add a header")
-        twice = {name for name in names if name and names.count(name) > 1}
-        if twice:
-            raise InputError(f'{path}: the column "{min(twice)}" is named twice; rename one')
-        return [_row(names, values) for values in lines if any(values)]
     except csv.Error as error:
-        raise InputError(f"{path}: line {lines.line_num} is no {kind.upper()} ({error}); mend or remove it") from error
+        raise InputError(f"{path}: the first line is no {kind.upper()} ({error}); mend it") from error
+    if not any(names):
+        raise InputError(f"{path}: the first line names no columns; add a header")
+    twice = {name for name in names if name and names.count(name) > 1}
+    if twice:
+        raise InputError(f'{path}: the column "{min(twice)}" is named twice; rename one')
+    return [row for row in _rows(path, lines, names) if row]
+
+
+def _rows(path: str, lines: Any, names: list[str]) -> Iterator[Record | Bad | None]:
+    """Yield the rows of a table, None for an empty one; a line with a stray quotation mark is a row of its own."""
+    while True:
+        first = lines.line_num + 1
+        try:
+            values = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):  # all lines to the end of the file are in one field
+                message = f"{path}: line {first} opens a quotation mark that nothing closes; mend it"
+                raise InputError(message) from error
+            yield Bad("malformed record", f"line {first}: {error}")
+        else:
+            yield _row(names, values) if any(values) else None
 
 
 def _row(names: list[str], values: list[str]) -> Record | Bad:

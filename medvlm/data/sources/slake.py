@@ -65,9 +65,9 @@ class SlakeSource(QuestionSource):
         twice = {"validate.json", "validation.json"} <= {path.name for path in found}
         return [path for path in found if not (twice and path.name == "validation.json")]
 
-    def pictures(self, table: Path) -> list[Pictures]:
+    def pictures(self, place: Place) -> list[Pictures]:
         """Return imgs/, and imgs.zip as it was fetched."""
-        return [Pictures(table.parent / "imgs", [table.parent / "imgs.zip"], inside="imgs")]
+        return [Pictures(place.folder / "imgs", [place.folder / "imgs.zip"], inside="imgs")]
 
     def picture_places(self, folder: Path) -> list[Path]:
         """Return the folder and the archive of images."""

@@ -57,9 +57,9 @@ class VqaRadSource(QuestionSource):
     classic = ("trainset.json", "testset.json")
     named = "image_name"
 
-    def pictures(self, table: Path) -> list[Pictures]:
+    def pictures(self, place: Place) -> list[Pictures]:
         """Return the folder of images beside the questions."""
-        return [Pictures(table.parent / "images")]
+        return [Pictures(place.table.parent / "images")]
 
     def picture_places(self, folder: Path) -> list[Path]:
         """Return the folder of images."""
