@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medvlm.cli import prepare_options as given
 from medvlm.cli.common import DebugOption, QuietOption, progress, say
 from medvlm.errors import InputError
 
@@ -25,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of word
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     verb = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich")
-    for command in (show, stats, sample, diff):
+    for command in (show, stats, sample, diff, merge):
         verb.command(command.__name__)(command)
     app.add_typer(verb, name="data")
 
@@ -159,6 +160,61 @@ def diff(
         _json(told)
     else:
         say("\n".join(comparing.lines(told)))
+
+
+def merge(
+    parts: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Prepared data sets, at least two.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the merged data set.", show_default=False)],
+    shared: Annotated[
+        str,
+        typer.Option(
+            "--shared",
+            help="Pictures, groups and articles on two sides of the split: drop (leave them out of train, so "
+            "that every test set stays whole), move (to the side that holds them out), refuse, or keep.",
+        ),
+    ] = "drop",
+    license: Annotated[
+        str | None, typer.Option("--license", help="commercial, any, or SPDX ids; by default that of the parts.")
+    ] = None,
+    drop_duplicates: given.DropDuplicates = False,
+    workers: given.Workers = 0,
+    overwrite: given.Overwrite = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Merge prepared data sets into one; every sample keeps its split, its license and its credit.
+
+    A sample that is in several parts is taken once; different samples with one id are told apart by their part's name.
+
+    Example: medvlm data merge data/vqa-rad data/slake --out data/questions
+    """
+    import shlex
+
+    from medvlm.data.cards import summary
+    from medvlm.data.merging.combine import combine, told
+
+    line = ["medvlm", "data", "merge", *map(str, parts), "--shared", shared]
+    line += [*(given.words("--license", license) if license else []), *(["--drop-duplicates"] * drop_duplicates)]
+    with progress("merge", quiet) as bar:
+        outcome = combine(
+            *(parts, out),
+            shared=shared,
+            license=license,
+            drop_duplicates=drop_duplicates,
+            command=shlex.join(line),
+            workers=workers,
+            overwrite=overwrite,
+            advance=bar.update,
+        )
+    if outcome.up_to_date:
+        say(f"{out}: up to date ({outcome.manifest['counts']['samples']} samples)")
+        return
+    for text in summary(outcome.manifest, str(out)):
+        say(text)
+    for text in told(outcome.manifest):
+        say(f"note: {text}", quiet)
 
 
 def _json(value: object) -> None:
