@@ -33,7 +33,7 @@ _USE = {
         licenseref-scancode-llama-3.1-license-2024 licenseref-scancode-llama-3.2-license-2024
         licenseref-scancode-llama-3.3-license-2024 licenseref-scancode-llama-4-license-2025
         licenseref-scancode-bigscience-open-rail-m licenseref-scancode-bigscience-open-rail-m2
-        licenseref-scancode-bigcode-open-rail-m-v1 licenseref-hai-def
+        licenseref-scancode-bigcode-open-rail-m-v1 licenseref-hai-def licenseref-own-data
     """,
     "no": """
         licenseref-all-rights-reserved licenseref-pmc-tdm licenseref-scancode-llama-license-2023 licenseref-msr-research

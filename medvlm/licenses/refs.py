@@ -74,6 +74,10 @@ OWN = {
         "all rights reserved: no license is granted",
         "https://www.wipo.int/treaties/en/ip/berne/",
     ),
+    "LicenseRef-own-data": (
+        "data of one's own that nobody else may have; what else is allowed is for their owner to say",
+        "https://eur-lex.europa.eu/eli/reg/2016/679/oj",
+    ),
     "LicenseRef-public-domain": (
         "public domain, as the work itself says without naming a mark",
         "https://creativecommons.org/publicdomain/",

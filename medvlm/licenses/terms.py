@@ -117,6 +117,13 @@ _TABLE: dict[str, Terms] = {
             "keep the data from third parties, online services too: https://physionet.org/news/post/llm-responsible-use",
         ),
     ),
+    "licenseref-own-data": Terms(
+        "no",
+        (
+            "keep the model with those who may see the data: {id} is data of your own that nobody else may have",
+            "commercial use: ask whoever approved the use of the data (ethics committee, data protection, contracts)",
+        ),
+    ),
     **dict.fromkeys(
         [
             "licenseref-all-rights-reserved",

@@ -35,6 +35,7 @@ USES = [
     ("LicenseRef-CC-BY-NC-unversioned", "no"),
     ("LicenseRef-PMC-TDM", "no"),
     ("LicenseRef-all-rights-reserved", "no"),
+    ("LicenseRef-own-data", "conditional"),
     ("MIT", "yes"),
     ("Apache-2.0", "yes"),
     ("BSD-2-Clause", "yes"),

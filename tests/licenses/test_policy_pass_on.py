@@ -19,6 +19,7 @@ from medvlm.licenses.policy import may_pass_on
         ("LicenseRef-CC-BY-NC-ND-unversioned", "conditional", "no"),
         ("CC-BY-ND-4.0 AND LicenseRef-all-rights-reserved", "no", "no"),
         ("LicenseRef-all-rights-reserved", "no", "no"),
+        ("LicenseRef-own-data", "no", "no"),
         ("LicenseRef-PMC-TDM", "no", "no"),
         ("LicenseRef-nobody-knows", "unknown", "unknown"),
         ("none stated", "unknown", "unknown"),

@@ -45,6 +45,7 @@ CONDITIONAL = {field: {"value": "conditional"} for field in ("commercial_use", "
         (TINY, {"CC-BY-NC-SA-4.0": 1}, "no", "conditional", "CC-BY-NC-SA-4.0"),
         (TINY, {"CC-BY-ND-4.0": 1}, "conditional", "no", "none: private use only"),
         (TINY, {"LicenseRef-all-rights-reserved": 1, "CC0-1.0": 9}, "no", "no", "none: private use only"),
+        (TINY, {"LicenseRef-own-data": 1, "CC0-1.0": 9}, "conditional", "no", "none: private use only"),
         (TINY, {"LicenseRef-PMC-TDM": 1}, "no", "no", "none: private use only"),
         (PALIGEMMA, {"CC-BY-4.0": 3}, "conditional", "conditional", GEMMA),
         (PALIGEMMA, {"CC-BY-NC-4.0": 3}, "no", "conditional", f"{GEMMA}, for non-commercial use only"),

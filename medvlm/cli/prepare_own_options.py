@@ -1,0 +1,96 @@
+"""The options of `medvlm prepare folder` and `medvlm prepare jsonl`, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medvlm.cli.prepare_options import CHOOSE, DATA_SET, READ
+
+COLUMNS = "What the columns mean (shown as a guess where not given; none: there is no such column)"
+
+
+def _column(meaning: str, help: str) -> Any:
+    return Annotated[
+        str | None,
+        typer.Option(f"--{meaning}-column", metavar="NAME", help=help, show_default=False, rich_help_panel=COLUMNS),
+    ]
+
+
+ImageColumn = _column("image", "Names of image files; several in a row between ; or |.")
+TextColumn = _column("text", "The caption or report to learn.")
+QuestionColumn = _column("question", "The question.")
+AnswerColumn = _column("answer", "The answer to learn.")
+GroupColumn = _column("group", "The patient or study: never on both sides of a split.")
+SplitColumn = _column("split", "The official split: train, validation or test.")
+LicenseColumn = _column("license", "The license of each row.")
+IdColumn = _column("id", "An id that no other row has.")
+ModalityColumn = _column("modality", "What made the picture: ct, mri, radiograph ...")
+
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="caption, vqa or report; without it what the columns suggest.",
+        show_default=False,
+        rich_help_panel=CHOOSE,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="llava, sharegpt, openai, paligemma or m3it; without it what the first records look like.",
+        show_default=False,
+        rich_help_panel=READ,
+    ),
+]
+Context = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        help="Of a turn: none (its question stands alone) or before (the turns before go into its prompt).",
+        rich_help_panel=CHOOSE,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Where the names of images lead; without it looked for around the file.",
+        show_default=False,
+        rich_help_panel=READ,
+    ),
+]
+DataLicense = Annotated[
+    str | None,
+    typer.Option(
+        "--data-license",
+        metavar="ID",
+        help="Whose the data are: LicenseRef-own-data for your own that nobody else may have, or an SPDX id.",
+        show_default=False,
+        rich_help_panel=DATA_SET,
+    ),
+]
+HashIds = Annotated[
+    bool,
+    typer.Option(
+        "--hash-ids",
+        help="Replace patients, ids and names of image files by stand-ins; needs --key.",
+        rich_help_panel=DATA_SET,
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="The secret of --hash-ids, outside the data set; made if absent.",
+        show_default=False,
+        rich_help_panel=DATA_SET,
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Take the guess as it is and do not ask.", rich_help_panel=READ)]
