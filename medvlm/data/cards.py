@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from medvlm.data import contact_sheet, credits, croissant
-from medvlm.data.splits import SPLITS
+from medvlm.data.splits import OF_PARTS, SPLITS
 from medvlm.data.write import NOT_STATED
 from medvlm.io import write_text
 from medvlm.licenses import policy
@@ -184,13 +184,60 @@ def _splits(manifest: Mapping[str, Any]) -> str:
         (split, f"{counts['split'].get(split, 0):,}", f"{counts['groups_by_split'].get(split, 0):,}")
         for split in SPLITS
     ]
+    parts = [_table(("split", "samples", "groups"), rows), _way(settings, "near_duplicates" in counts)]
+    leakage = manifest.get("leakage", {})
+    way = settings.get("split", "by-group")
+    if way != "official":
+        parts += _shared("The splits above", leakage.get("made", {}))
+    before = "The splits of the parts, taken together," if way in OF_PARTS else "The official splits"
+    return "\n\n".join([*parts, *_shared(before, leakage.get("official", {}))])
+
+
+def _way(settings: Mapping[str, Any], near: bool) -> str:
+    """Return how the samples were split."""
+    if settings.get("split") in OF_PARTS:
+        return _OF_PARTS[settings["split"]]
     shares = " / ".join(f"{share:g}" for share in settings["split_ratio"])
-    near = ", and so do groups with near duplicates" if "near_duplicates" in counts else ""
+    way = settings.get("split", "by-group")
+    if way == "official":
+        return "As published (`--split official`; `official_split` in each sample), with all that the sides share."
+    if way == "by-image":
+        return (
+            f"By a hash of the picture (shares {shares}, seed {settings['seed']}): samples with the same picture, or "
+            "nearly, go together; a group (article, patient or study) may be on two sides."
+        )
+    also = ", and so do groups with near duplicates" if near else ""
     return (
-        _table(("split", "samples", "groups"), rows) + f"\n\nBy a hash of `group` (article, patient or image; shares "
-        f"{shares}, seed {settings['seed']}): a group is never on two sides. Groups that share an image, byte for "
-        f"byte, or a DOI go together{near}."
+        f"By a hash of `group` (article, patient or image; shares {shares}, seed {settings['seed']}): a group is never "
+        f"on two sides. Groups that share an image, byte for byte, or a DOI go together{also}."
     )
+
+
+def _shared(what: str, leakage: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a line and a table of what sides share, nothing where they share nothing."""
+    if not any(counts[key] for counts in leakage.values() for key in ("images", "near_images", "texts", "groups")):
+        return [f"{what} share no picture, no text and no group."] if leakage else []
+    header = ("both in", "images", "of", "nearly the same", "texts", "whole samples", "of", "groups")
+    keys = ("images", "of_images", "near_images", "texts", "repeats", "of_samples", "groups")
+    rows = [(pair.replace("/", " and "), *(f"{counts[key]:,}" for key in keys)) for pair, counts in leakage.items()]
+    told = (
+        f"{what} share (counted in the second of each pair; a text is a question with its answer, or a caption or "
+        "report, regardless of case):"
+    )
+    return [told, _table(header, rows)]
+
+
+_KEPT_APART = (
+    "Every sample is in the split that it had in its part (`official_split`), and no group, article or picture, also "
+    "nearly, is in two: "
+)
+_OF_PARTS = {
+    "parts": _KEPT_APART + "samples of groups that share one with a later split (train, validation, test) were left "
+    "out, so that every test set is whole.",
+    "parts-move": "Every sample is in the split that it had in its part (`official_split`), but for groups that share "
+    "a picture, also nearly, or an article with a later split (train, validation, test): they were moved there.",
+    "parts-refuse": _KEPT_APART + "none of the parts shares one with another.",
+}
 
 
 def _duplicates(manifest: Mapping[str, Any]) -> str:

@@ -77,15 +77,17 @@ class _File:
     def add(self, data: bytes) -> None:
         self._file.write(data)
 
+    def close(self) -> None:
+        """Write what is left; to be called before the column is read."""
+        self._file.close()
+
     def load(self, kind: Any, words: int = 1) -> Array:
         """Return the column as `kind` [rows] or [rows, words]."""
-        self._file.close()
         values = np.fromfile(self.path, kind)
         return values if words == 1 else values.reshape(-1, words)
 
     def mapped(self, width: int) -> Array:
         """Return the column as uint8 [rows, width] that stays on disk."""
-        self._file.close()
         if not self.path.stat().st_size:
             return np.zeros((0, width), np.uint8)
         return np.memmap(self.path, np.uint8, "r").reshape(-1, width)
@@ -175,6 +177,8 @@ class Index:
         Raises:
             InputError: the official split is asked for and no row has one, or what sides share is refused.
         """
+        for file in self._files.values():
+            file.close()
         rows = self._starts[-1]
         drop = np.zeros(rows, np.uint8)
         drop[first_of(self._load("ids")) != np.arange(rows)] = DUPLICATE_ID

@@ -336,14 +336,19 @@ def _build(folder: OutputFolder, journal: Journal) -> None:
     journal.add("merge", chunks=len(chunks))
     settings = asked.settings
     low, middle, high = settings["split_ratio"]
-    merged = merge(
-        chunks,
-        folder.build,
-        seed=settings["seed"],
-        ratios=(low, middle, high),
-        drop_duplicates=settings["drop_duplicates"],
-        way=settings["split"],
-    )
+    try:
+        merged = merge(
+            chunks,
+            folder.build,
+            seed=settings["seed"],
+            ratios=(low, middle, high),
+            drop_duplicates=settings["drop_duplicates"],
+            way=settings["split"],
+        )
+    except InputError:
+        # It would be refused again, and must not be in the way of another split.
+        folder.discard()
+        raise
     manifest = _manifest(asked, merged)
     cards.finish(folder.build, manifest)
     write_json(folder.build / MANIFEST, {**manifest, "files": _plain_files(folder.build)})

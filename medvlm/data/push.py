@@ -72,8 +72,8 @@ def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
 def check_licenses(manifest: Mapping[str, Any]) -> None:
     """Make sure that every license of a data set lets copies of its samples be passed on.
 
-    No-derivatives licenses do so only for unchanged copies: not where pictures were shrunk or cut into panels, or
-    questions made from captions.
+    No-derivatives licenses do so only for unchanged copies: not where pictures were shrunk or cut into panels,
+    questions made from captions, or reports cleaned.
 
     Raises:
         LicenseError: one does not; the message names all.
@@ -82,6 +82,7 @@ def check_licenses(manifest: Mapping[str, Any]) -> None:
     changed = [f"--max-side {settings['max_side']}"] if settings.get("max_side") else []
     changed += ["--panels split"] if settings.get("panels") == "split" else []
     changed += ["--task vqa"] if settings.get("task") == "vqa" else []
+    changed += [f"--sections {settings['sections']}"] if settings.get("sections") else []
     barred = [
         f"{license} ({count:,})"
         for license, count in manifest["licenses"].items()
