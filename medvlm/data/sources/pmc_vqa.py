@@ -158,7 +158,7 @@ def _answer(record: Record) -> tuple[str | None, str]:
     text = text_of(field(record, "Answer|Anwser")) or ""
     labeled = _LABELED.fullmatch(text)
     label = stated if len(stated) == 1 and stated in _LETTERS else labeled[1] if labeled else None
-    if label is None and len(text) == 1 and text.upper() in _LETTERS:
+    if len(text) == 1 and text.upper() in _LETTERS and label in (None, text.upper()):
         return text.upper(), ""
     return label, labeled[2] if labeled and labeled[1] == label else text
 
