@@ -28,12 +28,13 @@ class Scanner:
     Args:
         mode: "off" changes nothing and loads nothing; "count" notes the kinds in `Sample.identifiers`; "strict" drops
             the sample.
-        model: an installed spaCy pipeline that knows persons ("en_core_web_sm"), for names without a title or a label.
+        model: an installed spaCy pipeline that knows persons ("en_core_web_sm"), or the folder of one, for names
+            without a title or a label.
 
     Raises:
         UsageError: there is no such mode.
         MissingExtraError: what the scan needs is not installed.
-        InputError: the model is not installed, or knows no persons.
+        InputError: there is no such model, or it knows no persons.
     """
 
     mode: str = "off"

@@ -33,18 +33,18 @@ NUMERIC = re.compile(
 MONTH_AND_YEAR = re.compile(rf"(?<![A-Za-z0-9./-]){_MM}/{_YEAR}(?![/-])")
 WORDS = re.compile(
     # 2 Jan 2019, 2nd of January, 2019, 02-JAN-19
-    rf"(?<![A-Za-z0-9./]){_NUMBER_OF_DAY}(?:[ ]of)?{_GAP}{_MONTH}{_GAP}(?:{_YEAR}|{_YY}{_UNIT})"
+    rf"(?<![A-Za-z0-9./]){_NUMBER_OF_DAY}(?:[ ](?i:of))?{_GAP}{_MONTH}{_GAP}(?:{_YEAR}|{_YY}{_UNIT})"
     # January 2, 2019
     rf"|(?<![A-Za-z]){_MONTH}{_GAP}{_NUMBER_OF_DAY}{_GAP}(?:{_YEAR}|'[0-9]{{2}}(?![0-9]))"
     # January 2019, Jan of 2019, Jan-19 with an apostrophe
-    rf"|(?<![A-Za-z]){_MONTH}(?:[ ]of)?{_GAP}(?:{_YEAR}|'[0-9]{{2}}(?![0-9]))"
+    rf"|(?<![A-Za-z]){_MONTH}(?:[ ](?i:of))?{_GAP}(?:{_YEAR}|'[0-9]{{2}}(?![0-9]))"
     # 2019 Jan 2
     rf"|(?<![A-Za-z0-9./-]){_YEAR}[ /-]{_MONTH}(?:[ /-]{_NUMBER_OF_DAY})?(?![A-Za-z0-9])"
 )
 _NAMED = f"{_LONG.title()}|{_LONG.upper()}|(?:{_SHORT.title()})(?![a-z])\\.?"
 NO_YEAR = re.compile(
     rf"(?<![A-Za-z])(?:{_NAMED})[ ]{_NUMBER_OF_DAY}{_UNIT}(?![ ]?(?:patients|cases|of)\b)"
-    rf"|(?<![A-Za-z0-9./-]){_NUMBER_OF_DAY}(?:[ ]of)?[ ](?:{_LONG.replace('|may', '').title()}|May(?=[.,;)]|$))\b"
+    rf"|(?<![A-Za-z0-9./-]){_NUMBER_OF_DAY}(?:[ ](?i:of))?[ ](?:{_LONG.replace('|may', '').title()}|May(?=[.,;)]|$))\b"
 )
 AFTER_WORDS = re.compile(
     r"(?i)\b(?:dated|dictated|signed(?: on)?|(?:study|studies|exam|examination|radiographs?|films?|comparison|prior"

@@ -74,7 +74,7 @@ AGE = re.compile(
     rf"(?i)(?<![\w.<>-])(?<![<>]\s)(?:{_OLD}|{_NINETY}|one[ ]hundred)(?:[ -]{{1,2}}|(?=y))"
     r"(?:years?|yrs?|y)(?:[ -]{1,2}(?:of[ ]age|olds?)|[ ./-]?o(?:ld)?\b|/o)"
     rf"|(?i:\bage[d]?(?:[ ](?:is|of|was))?[ ]?:?[ ]{{0,3}})0?(?:{_OLD}|{_NINETY})"
-    r"(?![\w%.+/-]|[ ](?:days?|weeks?|months?|hours?|min|or[ ])|[ ]?-)"
+    r"(?![\w%+/-]|\.[0-9]|[ ](?:days?|weeks?|months?|hours?|min|or[ ])|[ ]?-)"
     # 92F with ...
     r"|(?<![\w.])(?:9[0-9]|10[0-9])[MF](?=[,;]?[ ](?:with|w/|p/w|s/p|h/o|who|presents|presenting|status)\b)"
     # 092Y of DICOM
@@ -136,6 +136,8 @@ def _library() -> Any:
 
 
 def _is_phone(text: str) -> bool:
+    if not 7 <= sum(char.isdigit() for char in text) <= 15 or text.count("(") > 1:
+        return False
     library = _library()
     matcher = library.PhoneNumberMatcher(text, "US", leniency=library.Leniency.STRICT_GROUPING)
     return bool(matcher.has_next())

@@ -26,6 +26,7 @@ FINDERS: dict[str, Finder] = {
     "web address": functools.partial(numbers.plain_matches, numbers.WEB),
 }
 """By kind. The kinds are those of 45 CFR 164.514(b)(2)(i) that a text can carry, as far as a pattern can know them."""
+_NOT_PHONES = ("accession number", "record number", "serial number", "social security number", "UID")
 
 
 def scan(text: str, model: str | None) -> list[Span]:
@@ -34,10 +35,16 @@ def scan(text: str, model: str | None) -> list[Span]:
     found = [Span(*span, kind) for kind, finder in FINDERS.items() for span in finder(shown)]
     if model is not None:
         found += [Span(*span, "name") for span in persons.find(shown, model)]
-    merged = _merge(found)
+    merged = _without_labelled(_merge(found))
     if positions is None:
         return merged
     return sorted(Span(positions[start], positions[end - 1] + 1, kind) for start, end, kind in merged)
+
+
+def _without_labelled(spans: list[Span]) -> list[Span]:
+    """Return `spans` without phone numbers whose label says that they number something else."""
+    labelled = {place for span in spans if span.kind in _NOT_PHONES for place in range(span.start, span.end)}
+    return [span for span in spans if span.kind != "phone" or labelled.isdisjoint(range(span.start, span.end))]
 
 
 def _merge(spans: list[Span]) -> list[Span]:
