@@ -27,7 +27,7 @@ MEANINGS = {
     "text": "text to learn",
     "question": "question",
     "answer": "answer to learn",
-    "group": "patient or study (kept on one side of the split)",
+    "group": "patient or study",
     "split": "official split",
     "license": "license of the row",
     "id": "id of the row",

@@ -94,10 +94,7 @@ class FolderSource(OwnSource):
         download="nothing",
         layout="a folder of images with one table (.csv, .tsv, .jsonl, .parquet; metadata.csv in train/, validation/ "
         "and test/ too), the table itself, or images with a .txt file of the same name beside each",
-        known_problems=(
-            "Images are copied byte for byte: names of patients burned into pixels or in EXIF stay in them.",
-            "What the columns mean is guessed unless it is given; the guess is shown before anything is built.",
-        ),
+        known_problems=("Images are copied byte for byte: names of patients in pixels or in EXIF stay in them.",),
     )
 
     def __init__(
@@ -242,7 +239,7 @@ class FolderSource(OwnSource):
             prompt=texts[0] if view.task == "vqa" else "",
             target=texts[-1],
             modality=cell(columns.modality).lower() or None,
-            split=self._split(cell(columns.split), place, shown),
+            official_split=self._split(cell(columns.split), place, shown),
             **self.rights(record.get(str(columns.license)), str(columns.license)),
         )
 

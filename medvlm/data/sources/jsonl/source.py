@@ -84,7 +84,7 @@ class JsonlSource(OwnSource):
         download="nothing",
         layout="a .jsonl or .json file of records (or a folder of them) with the images beside it or in a folder there",
         known_problems=(
-            "Images are copied byte for byte: names of patients burned into pixels or in EXIF stay in them.",
+            "Images are copied byte for byte: names of patients in pixels or in EXIF stay in them.",
             "System messages are left out, and a turn's question stands alone unless --context before is given.",
         ),
     )
@@ -218,7 +218,7 @@ class JsonlSource(OwnSource):
             prompt=prompt if task == "vqa" else "",
             target=turn.answer,
             modality=cell(columns.modality).lower() or None,
-            split=self._split(cell(columns.split), place, shown),
+            official_split=self._split(cell(columns.split), place, shown),
             **self.rights(record.get(str(columns.license)), str(columns.license)),
         )
 
