@@ -34,58 +34,52 @@ def sources(
     if as_json:
         say(json.dumps([dataclasses.asdict(facts) for facts in found], ensure_ascii=False, indent=2))
     elif name:
-        _whole(found[0])
+        _print(_whole(found[0]))
     else:
-        _table(found)
+        _print([row for facts in found for row in _brief(facts)])
 
 
-def _whole(facts: Facts) -> None:
-    """Print all facts of one source."""
-    say(f"{facts.name}: {facts.title}")
-    say(facts.summary)
-    rows = (
-        ("task", ", ".join(facts.tasks)),
-        ("size", facts.size),
-        ("license", facts.license),
-        ("gate", facts.gate),
-        ("download", facts.download),
-        ("--input", facts.layout),
-        ("Hub", facts.hub or "not read from there"),
-        ("split", f"{facts.split}, unless --split says otherwise"),
-        ("homepage", facts.homepage),
-        *(("note", problem) for problem in facts.known_problems),
-        ("cite", facts.citation),
-    )
-    for title, text in rows:
-        if text:
-            say(f"  {title:<9} {text}")
-    say(f"more: data_cards/{facts.name}.md; rights: medvlm licenses show {facts.name}")
+def _brief(facts: Facts) -> list[tuple[str, str]]:
+    """Return what the list tells of each source."""
+    gate = "" if facts.gate == "none" else f"; gate: {facts.gate}"
+    return [
+        (facts.name, f"{facts.title} ({', '.join(facts.tasks)}): {facts.size}; license {facts.license}{gate}"),
+        ("  download", facts.download),
+        ("  --input", facts.layout),
+    ]
 
 
-def _table(found: list[Facts]) -> None:
-    """Print a table that fits the terminal, one source a row."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, ratio in (
-        ("source", None),
-        ("task", None),
-        ("size", 2),
-        ("license", None),
-        ("gate", 1),
-        ("download", 3),
-    ):
-        table.add_column(title, ratio=ratio, no_wrap=title == "source", overflow="fold")
-    for facts in found:
-        table.add_row(
-            facts.name, "\n".join(facts.tasks), facts.size, facts.license, facts.gate, facts.download, end_section=True
-        )
-    Console(width=None if _on_terminal() else 160).print(table)
-    say("one of them, with what must lie in --input: medvlm prepare list NAME")
+def _whole(facts: Facts) -> list[tuple[str, str]]:
+    """Return all facts of one source."""
+    rows = [
+        (facts.name, f"{facts.title}: {facts.summary}"),
+        ("  task", ", ".join(facts.tasks)),
+        ("  size", facts.size),
+        ("  license", facts.license),
+        ("  gate", facts.gate),
+        ("  download", facts.download),
+        ("  --input", facts.layout),
+        ("  Hub", facts.hub or "not read from there"),
+        ("  split", f"{facts.split}, unless --split says otherwise"),
+        ("  homepage", facts.homepage),
+        *(("  note", problem) for problem in facts.known_problems),
+        ("  cite", facts.citation),
+        ("  more", f"data_cards/{facts.name}.md; medvlm licenses show {facts.name}"),
+    ]
+    return [(title, text) for title, text in rows if text]
 
 
-def _on_terminal() -> bool:
+def _print(rows: list[tuple[str, str]]) -> None:
+    """Print titles and texts side by side: wrapped on a terminal, one line each for pipes."""
+    import shutil
     import sys
+    import textwrap
 
-    return sys.stdout.isatty()
+    width = max(60, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 0
+    for title, text in rows:
+        lines = textwrap.wrap(text, width - _TITLE, break_on_hyphens=False) if width else [text]
+        for number, line in enumerate(lines):
+            say(f"{title if not number else '':<{_TITLE}}{line}")
+
+
+_TITLE = 12

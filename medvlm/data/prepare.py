@@ -441,7 +441,7 @@ def _manifest(asked: Request, merged: Merged) -> dict[str, Any]:
             "units_by_status": dict(_ranked(merged.statuses)),
             "read": merged.read,
             "samples": merged.samples.total(),
-            "groups": merged.groups.total(),
+            "groups": merged.all_groups,
             "duplicate_images": merged.duplicate_images,
             "near_duplicates": merged.near_duplicates,
             "split": {split: merged.samples[split] for split in SPLITS if merged.samples[split]},

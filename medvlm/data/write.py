@@ -147,7 +147,8 @@ class Merged:
     samples: Counter[str] = dataclasses.field(default_factory=Counter)
     """Samples by split."""
     groups: Counter[str] = dataclasses.field(default_factory=Counter)
-    """Groups by split."""
+    """Groups by split; one on two sides counts on both."""
+    all_groups: int = 0
     counts: dict[str, Counter[str]] = dataclasses.field(default_factory=lambda: {name: Counter() for name in COUNTED})
     statuses: Counter[str] = dataclasses.field(default_factory=Counter)
     """Units by what became of them."""
@@ -185,6 +186,7 @@ def merge(
         shutil.rmtree(scratch)
         merged = Merged(
             groups=verdict.groups,
+            all_groups=int(verdict.leads.sum()),
             duplicate_images=verdict.duplicate_images,
             near_duplicates=verdict.near_duplicates,
             split_hash=verdict.split_hash,
