@@ -7,7 +7,6 @@ once. Caches lie in `.cache/` of the data folder, or in the folder that MEDVLM_C
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 import hashlib
@@ -16,12 +15,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from medvlm.cli.common import Progress
+from medvlm.data import pixels
 from medvlm.data.mixture import Mixture, Rows
+from medvlm.data.pixels import Pixels
 from medvlm.data.store import KEY_BYTES, Store
 from medvlm.errors import InputError, RecipeError, ResourceError
 from medvlm.io import atomic_write, stable_hash, write_json
@@ -54,71 +55,44 @@ class Caches:
         Raises:
             InputError: its features are not there.
         """
-        pick = mixture.picks[place]
-        store, records = self.places.get((mixture.split, pick.part), (None, None))
-        if store is not None and records is not None and records[pick.row] >= 0:
-            return self.finish.values(store.read(int(records[pick.row])))
-        return self.finish.afresh(mixture.image(place))
+        record = self._record(mixture, place)
+        return self.finish.afresh(mixture.image(place)) if record is None else self.finish.values(record)
 
-
-class Finish(abc.ABC):
-    """The last step from a record to what the model takes."""
-
-    @abc.abstractmethod
-    def values(self, record: np.ndarray) -> torch.Tensor:
-        """Return a record as a tensor."""
-
-    @abc.abstractmethod
-    def afresh(self, image: Any) -> torch.Tensor:
-        """Return what a picture without a record gives."""
-
-
-class Pixels(Finish):
-    """Pictures resized to 8 bits; scaling and normalizing, which work number by number, are looked up.
-
-    Args:
-        processor: the checkpoint's image processor, which resizes and crops to one size.
-    """
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-        every = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (3, 16, 16))
-        made = processor(
-            images=[np.ascontiguousarray(every)],
-            do_resize=False,
-            do_center_crop=False,
-            do_convert_rgb=False,
-            input_data_format="channels_first",
-            return_tensors="np",
-        )["pixel_values"][0]
-        self.table = np.asarray(made, dtype=np.float32).reshape(3, 256)
-
-    def bytes_of(self, image: Any) -> np.ndarray:
-        """Return a picture [3, S, S] in 8 bits.
+    def kept(self, mixture: Mixture, place: int) -> torch.Tensor:
+        """Return what an example is to hold of a place: its picture in 8 bits, where batches finish it; else `values`.
 
         Raises:
-            InputError: this processor does more than resizing to 8 bits, scaling and normalizing.
+            InputError: its features are not there.
         """
-        made = self.processor(images=[image], do_rescale=False, do_normalize=False, return_tensors="np")
-        values = np.asarray(made["pixel_values"][0])
-        if values.dtype != np.uint8:
-            name = type(self.processor).__name__
-            raise InputError(f"data.cache_pixels: {name} gives no 8-bit pictures; expected false")
-        return values
-
-    def values(self, record: np.ndarray) -> torch.Tensor:
-        """Return pixel values [3, S, S], bit for bit those of the processor."""
         import torch
 
-        return torch.from_numpy(np.stack([self.table[channel][record[channel]] for channel in range(3)]))
+        proven = pixels.of(self.finish.processor) if isinstance(self.finish, Pixels) else None
+        if proven is None:
+            return self.values(mixture, place)
+        record = self._record(mixture, place)
+        return torch.from_numpy(np.array(proven.bytes_of(mixture.image(place))) if record is None else record)
+
+    def _record(self, mixture: Mixture, place: int) -> np.ndarray | None:
+        pick = mixture.picks[place]
+        store, records = self.places.get((mixture.split, pick.part), (None, None))
+        if store is None or records is None or records[pick.row] < 0:
+            return None
+        return store.read(int(records[pick.row]))
+
+
+class Finish(Protocol):
+    """The last step from a record to what the model takes."""
+
+    def values(self, record: np.ndarray) -> torch.Tensor:
+        """Return a record as a tensor."""
+        ...
 
     def afresh(self, image: Any) -> torch.Tensor:
-        """Return the processor's pixel values."""
-        values: torch.Tensor = self.processor(images=[image], return_tensors="pt")["pixel_values"][0]
-        return values
+        """Return what a picture without a record gives."""
+        ...
 
 
-class Features(Finish):
+class Features:
     """The vision tower's last hidden states, bit for bit in the run's dtype."""
 
     def __init__(self, dtype: str) -> None:
@@ -165,8 +139,8 @@ def prepare(
     kept: dict[tuple[str, int], tuple[Store, np.ndarray]] = {}
     for mixture, some in zip(mixtures, places or [None] * len(mixtures), strict=True):
         for part, rows in enumerate(mixture.rows):
-            used = sorted({mixture.picks[p].row for p in (range(len(mixture)) if some is None else some)
-                           if mixture.picks[p].part == part})  # fmt: skip
+            picks = mixture.picks if some is None else (mixture.picks[place] for place in some)
+            used = sorted({pick.row for pick in picks if pick.part == part})
             if wanted[part] and used:
                 kept[mixture.split, part] = _fill(rows, mixture.split, used, kind, recipe.train.workers, show)
     return Caches(kind.finish, kept)

@@ -22,7 +22,9 @@ def decode(data: bytes, name: str = "image", advice: str = "prepare the data set
     try:
         with PILImage.open(io.BytesIO(data)) as image:
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            # In place: else a picture that is upright already would be copied.
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image)
     except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
         reason: object = error
         if isinstance(error, UnidentifiedImageError):

@@ -84,7 +84,8 @@ def _after_levels(data: Any, at: int, told: dict[int, Any], level: int) -> int:
     if told.get(3) != _RLE:
         raise _Unknown
     (size,) = struct.unpack_from("<I", data, at)
-    end, left = at + 4 + size, told.get(1, 0)
+    end: int = at + 4 + size
+    left = int(told.get(1, 0))
     at, width = at + 4, level.bit_length()
     while left > 0:
         run, at = _varint(data, at)
@@ -107,9 +108,10 @@ def _after_levels(data: Any, at: int, told: dict[int, Any], level: int) -> int:
 
 
 def _varint(data: Any, at: int) -> tuple[int, int]:
-    value = shift = 0
+    value: int = 0
+    shift = 0
     while shift < 64:
-        byte = data[at]
+        byte: int = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:

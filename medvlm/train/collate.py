@@ -50,7 +50,7 @@ class Examples(torch.utils.data.Dataset[Example]):
         place = self.places[index]
         words = self.words(index)
         if self.cache is not None:
-            return Example(None, *words, pixels=self.cache.values(self.mixture, place))
+            return Example(None, *words, pixels=self.cache.kept(self.mixture, place))
         return Example(self.mixture.image(place), *words)
 
     def words(self, index: int) -> tuple[str, str]:

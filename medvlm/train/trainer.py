@@ -15,6 +15,7 @@ from transformers import Trainer
 from medvlm.data.mixture import Mixture
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
+from medvlm.models.backbones.rows import finished
 from medvlm.models.components import Places
 from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.train import checkpoints
@@ -111,6 +112,13 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the meter counts, and the Trainer's own count walks through all modules at every batch."""
         return 0
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch on the device, pictures that a worker sent in 8 bits as pixel values."""
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        processor = self.data_collator.collator.backbone.image_processor
+        prepared["pixel_values"] = finished(processor, prepared["pixel_values"])
+        return prepared
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
         """Return by what the loss of an update is divided: its tokens, or its examples."""

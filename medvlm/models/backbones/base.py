@@ -23,8 +23,8 @@ class Example:
     prefix: str
     suffix: str | None = None
     pixels: torch.Tensor | None = None
-    """What a cache holds of the picture: pixel values [3, S, S] as the model takes them, or the vision tower's features
-    [N, D], which `models.features` hands past the tower."""
+    """What a cache holds of the picture: pixel values [3, S, S] as the model takes them, the same in 8 bits (before
+    scaling and normalizing), or the vision tower's features [N, D], which `models.features` hands past the tower."""
 
 
 class Backbone(Protocol):

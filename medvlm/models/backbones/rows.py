@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from medvlm.data import pixels
 from medvlm.models.backbones.base import IGNORED, Example
 
 Tokens = Sequence[int]
@@ -137,12 +139,37 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def pixel_values(image_processor: Any, examples: Sequence[Example]) -> torch.Tensor:
-    """Return what the model takes of the pictures [B, 3, S, S], or what a cache holds of them."""
-    if all(example.pixels is not None for example in examples):
-        return torch.stack([example.pixels for example in examples if example.pixels is not None])
-    images = [example.image for example in examples]
-    values: torch.Tensor = image_processor(images, return_tensors="pt")["pixel_values"]
-    return values
+    """Return what the model takes of the pictures [B, 3, S, S], or what a cache holds of them.
+
+    In a DataLoader's worker it may be 8 bits [B, 3, S, S], or [B, 1, S, S] where no picture has color: a quarter or a
+    twelfth of the memory that has to be made and sent for each batch. `finished` gives the values.
+    """
+    kept = [example.pixels for example in examples if example.pixels is not None]
+    if len(kept) == len(examples) and kept[0].dtype != torch.uint8:
+        return torch.stack(kept)
+    fast = pixels.of(image_processor)
+    if fast is None:
+        images = [example.image for example in examples]
+        values: torch.Tensor = image_processor(images, return_tensors="pt")["pixel_values"]
+        return values
+    records = [fast.bytes_of(one.image) if one.pixels is None else one.pixels.numpy() for one in examples]
+    if torch.utils.data.get_worker_info() is None:
+        return torch.from_numpy(fast.batch(records))
+    channels = 1 if all(map(pixels.is_gray, records)) else 3
+    return torch.from_numpy(np.stack([record[:channels] for record in records]))
+
+
+def finished(image_processor: Any, values: torch.Tensor) -> torch.Tensor:
+    """Return the pixel values [B, 3, S, S] of what `pixel_values` gave, on the device that it is on."""
+    if values.dtype != torch.uint8:
+        return values
+    fast = pixels.of(image_processor)
+    assert fast is not None
+    if values.device.type == "cpu":
+        return torch.from_numpy(fast.batch([np.broadcast_to(one, (3, *one.shape[1:])) for one in values.numpy()]))
+    table = torch.from_numpy(fast.table).to(values.device)
+    channels = [values[:, min(channel, values.shape[1] - 1)].long() for channel in range(3)]
+    return torch.stack([table[channel][own] for channel, own in enumerate(channels)], dim=1)
 
 
 def texts(tokenizer: Any, tokens: torch.Tensor) -> list[str]:
