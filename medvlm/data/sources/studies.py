@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("study", "each", "frontal")
 _FRONTAL = re.compile(r"\s*(?:PA|AP|FRONTAL|POSTERO|ANTERO)\b", re.I)
+_PA = re.compile(r"\s*(?:PA|POSTERO)\b", re.I)
 _SIDE = re.compile(r"\s*(?:LATERAL|LL|RL|XTABLE)\b", re.I)
 
 
@@ -43,8 +44,10 @@ class Shot:
 
     @property
     def rank(self) -> int:
-        """The order in a study: frontal, not told, lateral."""
-        return 0 if self.frontal else 2 if _SIDE.match(self.view) else 1
+        """The order in a study: PA, which shows the heart at its size, other frontal ones, not told, lateral."""
+        if self.frontal:
+            return 0 if _PA.match(self.view) else 1
+        return 3 if _SIDE.match(self.view) else 2
 
 
 @dataclasses.dataclass(slots=True)
