@@ -42,6 +42,7 @@ FIRST_ROWS = 100
 """So many rows are looked at for the guess."""
 ID_ROWS = 100_000
 """In so many rows a guessed column of ids must not repeat."""
+NAME_CHARS = 4096
 LEFT = "left"
 """The kind of the unit that tells which images no row names."""
 NO_ROW = "image without a row"
@@ -161,14 +162,12 @@ class FolderSource(OwnSource):
         if columns.id is None or self.given.id is not None:
             return columns, ()
         seen: set[str] = set()
-        rows = itertools.chain.from_iterable(map(tables.everything, found))
-        for row in itertools.islice((row for row in rows if isinstance(row, dict)), ID_ROWS):
-            value = words(row.get(columns.id)) or ""
+        cells = itertools.chain.from_iterable(tables.values(table, columns.id) for table in found)
+        for cell in itertools.islice(cells, ID_ROWS):
+            value = words(cell) or ""
             if not value or value in seen:
-                said = (
-                    f'"{columns.id}" is no id: {f"{value[:40]!r} is there twice" if value else "it is empty in places"}'
-                )
-                return dataclasses.replace(columns, id=None), (said,)
+                why = f'"{value[:40]}" is there twice' if value else "it is empty in places"
+                return dataclasses.replace(columns, id=None), (f'"{columns.id}" is no id: {why}',)
             seen.add(value)
         return columns, ()
 
@@ -260,13 +259,14 @@ class FolderSource(OwnSource):
     def _left(self, folder: Path) -> Iterator[Reject]:
         """Yield each image of an input that no row of its tables names."""
         column = str(self.look().columns.image)
-        used: set[tuple[Path, str]] = set()
+        taken: set[Path] = set()
         for table in self.tables(folder):
             root = self.roots[str(table)]
-            for name in itertools.chain.from_iterable(map(names_in, tables.values(table, column))):
-                used.add((root, file_of(root, name) or ""))
+            for cell in tables.values(table, column):
+                # A name may hold what parts names elsewhere.
+                for name in (*names_in(cell), *([cell] if isinstance(cell, str) and len(cell) < NAME_CHARS else [])):
+                    taken.add(root / (file_of(root, name) or name))
         roots = sorted({self.roots[str(table)] for table in self.tables(folder)})
-        taken = {root / name for root, name in used}
         for number, path in enumerate(sorted({root / name for root in roots for name in tables.walk(root)})):
             if path.suffix.lower() in ENDINGS and path not in taken:
                 where = f"image {number}" if self.key else relative(self.base(folder), path)

@@ -1,0 +1,360 @@
+"""`folder`: tables in any form come out whole, columns are guessed as people name them, nothing is lost unseen."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layouts_own import LAYOUTS, captions, pictures, png, write_table
+
+from medvlm.data.pseudonyms import Key
+from medvlm.data.sample import Reject, Sample
+from medvlm.data.sources.folder import FolderSource
+from medvlm.data.sources.folder.columns import Columns, guess, plain
+from medvlm.data.sources.own import OWN_DATA, check_license, parts_of, read_license, split_of_path
+from medvlm.errors import InputError, UsageError
+
+
+def read(source: FolderSource) -> tuple[list[Sample], list[Reject]]:
+    """Return all that a source yields, read as worker processes do."""
+    units = source.units()
+    source = pickle.loads(pickle.dumps(source))
+    items = [item for unit in units for item in source.read(unit)]
+    return [item for item in items if isinstance(item, Sample)], [item for item in items if isinstance(item, Reject)]
+
+
+def reasons(rejects: Sequence[Reject]) -> Counter[str]:
+    return Counter(reject.reason for reject in rejects)
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "labels.tsv", "labels.jsonl", "labels.parquet", "metadata.csv"])
+def test_every_form_of_table_gives_the_same(tmp_path: Path, table: str) -> None:
+    samples, rejects = read(FolderSource([captions(tmp_path / "own", 7, table)], data_license="CC-BY-4.0"))
+    assert rejects == []
+    assert [sample.target for sample in samples] == [f"Radiograph {number} of the chest." for number in range(7)]
+    assert [sample.image.data for sample in samples] == [png(number) for number in range(7)]
+    assert [sample.group for sample in samples] == ["P000", "P000", "P001", "P001", "P002", "P002", "P003"]
+    assert {(s.task, s.prompt, s.license, s.license_scope, s.commercial_use) for s in samples} == {
+        ("caption", "", "CC-BY-4.0", "dataset", "yes")
+    }
+    assert len({sample.id for sample in samples}) == 7
+
+
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")
+TEXTS = st.text(LETTERS, min_size=1, max_size=40).filter(lambda text: text.strip() not in ("", "nan", "NaN"))
+ROWS = st.lists(st.tuples(st.integers(0, 3), TEXTS, TEXTS, TEXTS), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("four")
+    pictures(folder, 4)
+    return folder
+
+
+@settings(max_examples=120, deadline=None)
+@given(rows=ROWS, ending=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
+def test_a_table_of_valid_rows_comes_out_whole(four: Path, rows: list[tuple[int, str, str, str]], ending: str) -> None:
+    columns = Columns(image="file_name", question="q", answer="a", group="patient")
+    with tempfile.TemporaryDirectory() as other:
+        records = [{"file_name": f"{i:03}.png", "q": q, "a": a, "patient": p} for i, q, a, p in rows]
+        path = write_table(Path(other) / f"table{ending}", records)
+        samples, rejects = read(FolderSource([path], columns=columns, images=four, data_license="CC0-1.0"))
+    assert {reject.reason for reject in rejects} <= {"image without a row"}
+    assert [(s.prompt, s.target) for s in samples] == [(q.strip(), a.strip()) for _, q, a, _ in rows]
+    assert [s.image.data for s in samples] == [png(number) for number, *_ in rows]
+    assert len({s.id for s in samples}) == len(rows)
+    one_patient: dict[str, set[str]] = {}
+    for sample, (_, _, _, patient) in zip(samples, rows, strict=True):
+        one_patient.setdefault(" ".join(patient.split()), set()).add(sample.group)
+    assert all(len(groups) == 1 for groups in one_patient.values())
+
+
+def test_the_layouts_of_datasets_imagefolder(tmp_path: Path) -> None:
+    """Read the same folder as `datasets` does: rows, texts, pictures and splits."""
+    for split, count in (("train", 5), ("validation", 2), ("test", 3)):
+        names = pictures(tmp_path / "own" / split, count)
+        rows = [{"file_name": name, "text": f"{split} {name}"} for name in names]
+        write_table(tmp_path / "own" / split / "metadata.jsonl", rows)
+    samples, rejects = read(FolderSource([tmp_path / "own"], data_license="CC0-1.0"))
+    theirs = load_dataset("imagefolder", data_dir=str(tmp_path / "own"), cache_dir=str(tmp_path / "cache"))
+    assert rejects == []
+    told = sorted((sample.official_split or "", sample.target) for sample in samples)
+    assert told == sorted((split, row["text"]) for split in theirs for row in theirs[split])
+    # The same name in two folders is of two pictures.
+    assert len({sample.group for sample in samples}) == 10
+
+
+def test_pictures_inside_parquet(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": png(n), "path": f"{n}.png"}, "question": f"Q{n}?", "answer": n} for n in range(3)]
+    path = write_table(tmp_path / "own" / "data" / "test-00000-of-00001.parquet", rows)
+    for place in (tmp_path / "own", path):
+        samples, rejects = read(FolderSource([place], data_license="CC0-1.0"))
+        assert rejects == []
+        assert [(s.task, s.prompt, s.target) for s in samples] == [("vqa", f"Q{n}?", str(n)) for n in range(3)]
+        assert [s.image.data for s in samples] == [png(n) for n in range(3)]
+        assert {s.official_split for s in samples} == {"test"}
+
+
+def test_text_files_beside_the_images(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    pictures(own, 4, "P{:02}/img.png")
+    for number, text in enumerate((b"One.\r\nTwo.", "\ufeffÄ".encode(), "Drei".encode("utf-16"))):
+        (own / f"P{number:02}" / "img.txt").write_bytes(text)
+    (own / "alone.txt").write_text("no picture")
+    samples, rejects = read(FolderSource([own], task="report", data_license="CC0-1.0"))
+    assert [(s.group, s.target) for s in samples] == [("P00_img", "One.\nTwo."), ("P01_img", "Ä"), ("P02_img", "Drei")]
+    assert reasons(rejects) == {"no text file beside the image": 1, "no image file": 1}
+    samples, _ = read(FolderSource([own], columns=Columns(group="folder"), data_license="CC0-1.0"))
+    assert [sample.group for sample in samples] == ["P00", "P01", "P02"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "000.png;001.png",
+        "000.png | 001.png",
+        '["000.png", "001.png"]',
+        "['000.png', '001.png']",
+        ["000.png", "001.png"],
+        "./000.png;./001.png",
+        "000;001",
+        ["000.png", None, "001.png"],
+    ],
+)
+def test_several_images_a_row(tmp_path: Path, cell: Any) -> None:
+    pictures(tmp_path, 2)
+    write_table(tmp_path / "t.jsonl", [{"images": cell, "report": "Two views."}])
+    (sample,), rejects = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert rejects == []
+    assert [image.data for image in (sample.image, *sample.more_images)] == [png(0), png(1)]
+    assert sample.task == "report"
+
+
+def test_a_name_that_holds_a_separator(tmp_path: Path) -> None:
+    pictures(tmp_path, 1, "a;b|{}.png")
+    write_table(tmp_path / "t.csv", [{"image": "a;b|0.png", "caption": "One."}])
+    (sample,), rejects = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert (sample.image.name, rejects) == ("a;b|0.png", [])
+
+
+@given(
+    st.lists(
+        st.text(LETTERS.filter(lambda c: c not in ";|[]\"'\\"), min_size=1, max_size=12).map(str.strip), max_size=4
+    )
+)
+def test_lists_of_names_are_read_in_every_spelling(names: list[str]) -> None:
+    names = [name for name in names if name and name not in ("nan", "NaN")]
+    assert parts_of(names) == names
+    assert parts_of(json.dumps(names)) == names
+    assert parts_of(repr(names)) == names
+    if names:
+        assert parts_of("|".join(names)) == parts_of(" ; ".join(names)) == names
+
+
+COLUMNS = [
+    (["file_name", "text"], {"image": "file_name", "text": "text"}),
+    (["Image", "Findings", "Patient ID"], {"image": "Image", "text": "Findings", "group": "Patient ID"}),
+    (["img_path", "question", "answer", "split"], {"image": "img_path", "question": "question", "answer": "answer",
+                                                   "split": "split"}),
+    (["path", "Befund", "MRN", "licence"], {"image": "path", "text": "Befund", "group": "MRN", "license": "licence"}),
+    (["subjectId", "studyId", "imagePath", "caption", "modality", "uid"],
+     {"image": "imagePath", "text": "caption", "group": "subjectId", "modality": "modality", "id": "uid"}),
+    (["scan", "notes"], {"image": "scan", "text": "notes"}),
+    (["image", "question", "text"], {"image": "image", "question": "question", "answer": "text"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "expected"), COLUMNS)
+def test_columns_as_people_name_them(names: list[str], expected: dict[str, str]) -> None:
+    values = {"image": "a/b.png", "text": "No acute finding.", "question": "What is it?"}
+    row = {name: next((values[key] for key, column in expected.items() if column == name and key in values), "7")
+           for name in names}  # fmt: skip
+    assert guess(names, [row], Columns()).meanings() == expected
+
+
+def test_what_is_given_stands() -> None:
+    names = ["file_name", "caption", "comment", "patient"]
+    row = {"file_name": "a.png", "caption": "One text.", "comment": "Another text.", "patient": "1"}
+    found = guess(names, [row], Columns(text="comment", group="none"))
+    assert found == Columns(image="file_name", text="comment")
+    with pytest.raises(UsageError, match=r'--text-column: no column "coment" \(did you mean "comment"\?\)'):
+        guess(names, [row], Columns(text="coment"))
+
+
+@pytest.mark.parametrize("name", ["Patient ID", "patientId", "patient-id", " PATIENT_ID ", "patient.id"])
+def test_spellings_of_a_column(name: str) -> None:
+    assert plain(name) == "patient_id"
+
+
+def test_a_column_of_ids_that_repeats_is_none(tmp_path: Path) -> None:
+    pictures(tmp_path, 3)
+    write_table(tmp_path / "t.csv", [{"id": n // 2, "image": f"{n:03}.png", "caption": f"C{n}."} for n in range(3)])
+    source = FolderSource([tmp_path], data_license="CC0-1.0")
+    assert source.look().columns.id is None
+    assert source.look().left == ('"id" is no id: "0" is there twice',)
+    samples, _ = read(source)
+    assert len({sample.id for sample in samples}) == 3
+    samples, _ = read(FolderSource([tmp_path], columns=Columns(id="id"), data_license="CC0-1.0"))
+    assert len({sample.id for sample in samples if sample.image.name != "002.png"}) == 2
+
+
+def test_licenses_of_rows(tmp_path: Path) -> None:
+    stated = ["CC BY 4.0", "https://creativecommons.org/licenses/by-nc/4.0/", "", "ask Bob", "MIT OR Apache-2.0"]
+    pictures(tmp_path, 5)
+    rows = [{"image": f"{n:03}.png", "caption": f"C{n}.", "license": one} for n, one in enumerate(stated)]
+    write_table(tmp_path / "t.csv", rows)
+    samples, _ = read(FolderSource([tmp_path], data_license=OWN_DATA))
+    assert [(s.license, s.license_scope, s.commercial_use) for s in samples] == [
+        ("CC-BY-4.0", "figure", "yes"),
+        ("CC-BY-NC-4.0", "figure", "no"),
+        (OWN_DATA, "dataset", "conditional"),
+        (None, None, "unknown"),
+        ("MIT OR Apache-2.0", "figure", "yes"),
+    ]
+    assert samples[3].license_evidence == "license: ask Bob"
+
+
+@pytest.mark.parametrize(
+    ("text", "license"),
+    [("CC0", "CC0-1.0"), ("cc-by-4.0", "CC-BY-4.0"), (OWN_DATA, OWN_DATA), ("mine", None), ("", None), ("()", None)],
+)
+def test_words_for_licenses(text: str, license: str | None) -> None:
+    assert read_license(text) == license
+    if license is None:
+        with pytest.raises(UsageError, match=OWN_DATA):
+            check_license(text)
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (("train.csv",), "train"),
+        (("val", "metadata.csv"), "validation"),
+        (("test-00000-of-00001.parquet",), "test"),
+        (("my_dev_set.csv",), "validation"),
+        (("latest.csv",), None),
+        (("trainees.csv",), None),
+    ],
+)
+def test_splits_by_names(names: tuple[str, ...], split: str | None) -> None:
+    assert split_of_path(*names) == split
+
+
+def test_a_split_column_goes_before_names(tmp_path: Path) -> None:
+    pictures(tmp_path, 4)
+    words = ["Training", "val", "TEST", "fold3"]
+    rows = [{"image": f"{n:03}.png", "caption": f"C{n}.", "split": word} for n, word in enumerate(words)]
+    write_table(tmp_path / "train.csv", rows)
+    samples, _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [sample.official_split for sample in samples] == ["train", "validation", "test", None]
+
+
+def test_stand_ins_leave_nothing_of_the_numbers(tmp_path: Path) -> None:
+    own = captions(tmp_path / "own", 6)
+    (own / "images/MRN-77.png").write_bytes(png(99))
+    rows = [
+        {"image": f"{n:03}.png", "caption": f"C{n}.", "patient_id": f"MRN{n // 2}", "uid": f"A{n}"} for n in range(6)
+    ]
+    write_table(
+        own / "labels.csv", [*rows, {"image": "gone-MRN-5.png", "caption": "C.", "patient_id": "", "uid": "A9"}]
+    )
+    key = Key.load(tmp_path / "key", tmp_path / "out")
+    samples, rejects = read(FolderSource([own], data_license=OWN_DATA, key=key))
+    assert [sample.group for sample in samples] == [key.pseudonym("patient", f"MRN{n // 2}") for n in range(6)]
+    told = repr([(s.id, s.group, s.file_name, s.image.name) for s in samples]) + repr(rejects)
+    assert not any(secret in told for secret in ("MRN", "A0", "000.png", "gone"))
+    assert {sample.file_name[-4:] for sample in samples} == {".png"}
+    assert reasons(rejects) == {"image without a row": 1, "no image file": 1}
+
+
+def test_what_is_hostile_is_counted(tmp_path: Path) -> None:
+    own, outside = tmp_path / "own", tmp_path / "secret.png"
+    pictures(own, 2)
+    outside.write_bytes(png(50))
+    (own / "link.png").symlink_to(outside)
+    (own / "empty.png").write_bytes(b"")
+    (own / "text.png").write_text("no picture")
+    os.mkfifo(own / "pipe.png")
+    names = [
+        "000.png",
+        "link.png",
+        str(outside),
+        "../secret.png",
+        "empty.png",
+        "text.png",
+        "pipe.png",
+        "gone.png",
+        "nan",
+    ]
+    names += ["https://example.org/a.png", "000.png", "000.png", "000.png", "000.png"]
+    texts = ["=cmd|' /C calc'!A0", *["Text."] * 9, "", "x" * (1 << 21), "nan", " \t "]
+    rows = [{"image": name, "caption": text} for name, text in zip(names, texts, strict=True)]
+    write_table(own / "t.csv", rows)
+    samples, rejects = read(FolderSource([own], data_license="CC0-1.0"))
+    assert [sample.target for sample in samples] == ["=cmd|' /C calc'!A0"]
+    assert reasons(rejects) == {
+        "link out of the folder": 1, "unsafe image name": 2, "image cannot be read": 2, "no image file": 2,
+        "record without image": 1, "image is an address, no file": 1, "empty text": 3, "text cannot be used": 1,
+        "image without a row": 1,
+    }  # fmt: skip
+    left = {reject.where for reject in rejects if reject.reason == "image without a row"}
+    assert left == {"001.png"}
+    assert len(samples) + len(rejects) - len(left) == len(rows)
+    assert all(len(reject.detail) < 400 and "\n" not in reject.detail for reject in rejects)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("t.csv", b"", "names no columns"),
+        ("t.csv", b"image,caption\n", "add rows"),
+        ("t.csv", b"image,caption,caption\na.png,b,c\n", '"caption" is named twice'),
+        ("t.csv", "image,caption\na.png,Ä\n".encode("latin-1"), "save it as UTF-8"),
+        ("t.csv", "image,caption\na.png,b\n".encode("utf-16")[:-1], "UTF"),
+        ("t.csv", b"alpha,beta\n1,2\n", "--image-column NAME"),
+        ("t.csv", b"image,other\na.png,2\n", "--text-column NAME"),
+        ("t.parquet", b"PAR1 no", "not a parquet file"),
+        ("t.jsonl", b"{]\n", "can be read"),
+        ("list.xlsx", b"PK", "save it as CSV"),
+        ("1.dcm", b"DICM", "medvlm prepare dicom"),
+        ("chat.json", b"[]", "medvlm prepare jsonl"),
+        ("a.png", b"x", "1 images, but no table"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    source = FolderSource([_write(tmp_path / "own" / name, data)])
+    with pytest.raises((InputError, UsageError)) as caught:
+        source.look()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_tables_that_differ(tmp_path: Path) -> None:
+    own = captions(tmp_path / "own", 2)
+    write_table(own / "doctors.csv", [{"doctor": "A", "beds": 3}])
+    with pytest.raises(InputError, match=r"2 tables with different columns \(doctors.csv, labels.csv\); name the one"):
+        FolderSource([own]).look()
+    samples, _ = read(FolderSource([own / "labels.csv"], data_license="CC0-1.0"))
+    assert len(samples) == 2
+
+
+def test_the_layout_for_others(tmp_path: Path) -> None:
+    samples, rejects = read(FolderSource([LAYOUTS["folder"](tmp_path / "own", 5)], data_license="CC0-1.0"))
+    assert (len(samples), rejects) == (5, [])
