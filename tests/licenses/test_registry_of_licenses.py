@@ -14,6 +14,7 @@ import pydantic
 import pytest
 import yaml
 
+from medvlm.data.sources import SOURCES
 from medvlm.errors import UsageError
 from medvlm.licenses import registry
 from medvlm.licenses.refs import resolve
@@ -74,9 +75,10 @@ def test_all_systems_of_the_first_table_are_there_and_more() -> None:
     names = [entry.name for entry in load()]
     assert len(NAMES) == 56
     assert names[:56] == NAMES
-    assert [entry.name for entry in load("data")] == ["embedded sample", "phantom", "pmc", "vqa-rad"]
+    data = [entry.name for entry in load("data")]
+    assert sorted(data) == sorted(["embedded sample", *SOURCES.names()])
     assert [entry.name for entry in load("method")] == ["Constant template"]
-    assert len(load("model")) == len(names) - 5
+    assert len(load("model")) == len(names) - len(data) - 1
 
 
 def test_names_and_hub_ids_are_unique() -> None:
