@@ -161,10 +161,7 @@ def _wordings(folder: Path) -> list[str]:
         InputError: the file is no list of texts.
     """
     path = next((folder / name for name in WORDINGS if (folder / name).exists()), None)
-    if path is None:
-        return []
-    stat = path.stat()
-    return _read_wordings(str(path), stat.st_size, stat.st_mtime_ns)
+    return [] if path is None else _read_wordings(str(path), *records.state(path))
 
 
 @functools.lru_cache(maxsize=64)

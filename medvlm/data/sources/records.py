@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import io
 import json
-import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def slices(path: Path, kind: str | None = None) -> list[Slice]:
     """
     kind = kind or kind_of(path)
     if kind == "jsonl":
-        size, step = _size(path), LINES_BYTES
+        size, step = state(path)[0], LINES_BYTES
     elif kind == "parquet":
         size, step = _parquet(str(path)).metadata.num_row_groups, 1
     else:
@@ -160,16 +160,24 @@ def field(record: Mapping[str, Any], names: str) -> Any:
     return next((record[name] for name in names.split("|") if record.get(name) is not None), None)
 
 
-def _size(path: Path) -> int:
+def state(path: Path) -> tuple[int, int]:
+    """Return (size in bytes, time of the last change in ns) of a plain file.
+
+    Raises:
+        InputError: there is none; a pipe, which would be waited for, is none either.
+    """
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; name a readable file") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: a folder or device, not a file; put the published file there")
+    return found.st_size, found.st_mtime_ns
 
 
 def _bytes(path: str) -> bytes:
     """Return a whole file, if it is of bearable size."""
-    size = _size(Path(path))
+    size = state(Path(path))[0]
     if size > WHOLE_BYTES:
         raise InputError(f"{path}: {size / 1e9:.1f} GB are too much for one JSON or CSV file; cut it, or use .jsonl")
     try:
@@ -202,11 +210,7 @@ def _parsed(path: str, kind: str, size: int, changed: int) -> list[Any]:
 
 def _whole(path: str, kind: str) -> list[Any]:
     """Return all records of a JSON or text table, parsed once in this process while it stays the same."""
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; name a readable file") from error
-    return _parsed(path, kind, stat.st_size, stat.st_mtime_ns)
+    return _parsed(path, kind, *state(Path(path)))
 
 
 def _json(path: str, text: str) -> list[Any]:
@@ -302,6 +306,7 @@ def _parquet(path: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    state(Path(path))
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:

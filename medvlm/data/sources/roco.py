@@ -216,7 +216,7 @@ def _table(path: Path, parse: Callable[[str], tuple[str, T] | None]) -> dict[str
     """Return what a table tells of each id, the first line's where an id is there twice; {} where there is no table."""
     if not path.exists():
         return {}
-    return cast(dict[str, T], _parsed(str(path), parse, *_signature(path)))
+    return cast(dict[str, T], _parsed(str(path), parse, *records.state(path)))
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -225,15 +225,7 @@ def _lines(path: Path) -> list[bytes]:
     Raises:
         InputError: it cannot be read, or is too large to be one of ROCO's.
     """
-    return _split(str(path), *_signature(path))
-
-
-def _signature(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; name a readable folder") from error
-    return stat.st_size, stat.st_mtime_ns
+    return _split(str(path), *records.state(path))
 
 
 @functools.lru_cache(maxsize=8)

@@ -211,8 +211,7 @@ def _row(table: Path, name: str, columns: tuple[str, ...]) -> tuple[str, ...] | 
     """
     if not table.exists():
         return None
-    stat = table.stat()
-    return _rows(str(table), columns, stat.st_size, stat.st_mtime_ns).get(name)
+    return _rows(str(table), columns, *records.state(table)).get(name)
 
 
 @functools.lru_cache(maxsize=4)
