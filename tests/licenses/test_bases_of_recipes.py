@@ -31,7 +31,9 @@ def test_the_registry_knows_every_source_and_data_card(name: str) -> None:
     assert card.is_file()
     if entry.data_license != "NOASSERTION":
         words = card.read_text(encoding="utf-8").replace(" ", "-")
-        assert str(entry.data_license).removesuffix("-1.0").replace(" ", "-") in words, "card and registry name the same license"
+        assert str(entry.data_license).removesuffix("-1.0").replace(" ", "-") in words, (
+            "card and registry name the same license"
+        )
 
 
 def test_the_registry_knows_what_prepare_makes_without_a_source() -> None:
