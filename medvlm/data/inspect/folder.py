@@ -119,7 +119,7 @@ def _instead(path: Path) -> str:
         return f"holds a {MANIFEST} that medvlm prepare did not write; name the folder of a data set"
     if (path / ".work").is_dir():
         return "holds a data set that is not finished; medvlm prepare status tells what is left"
-    if next(path.rglob("*.parquet"), None) is not None:
+    if any(next(path.glob(where), None) is not None for where in ("*.parquet", "*/*.parquet")):
         return "holds parquet files, but not of medvlm; medvlm prepare makes a data set of them"
     return f"holds no {MANIFEST}, so it is no finished data set; run medvlm prepare first"
 
