@@ -1,4 +1,23 @@
-"""Looks through texts of samples for identifiers of persons, offline: `Scanner`."""
+"""Looks through texts of samples for identifiers of persons, offline: `Scanner`.
+
+It finds what 45 CFR 164.514(b)(2)(i) lists and English radiology reports carry, by patterns: dates (not years alone),
+names beside a title, label or degree, numbers of records, accessions, devices and social security behind their labels,
+phones, e-mail, web and IP addresses, streets and US zip codes, ages above 89, unique identifiers of DICOM. The marks of
+de-identified sets (`XXXX`, `___`, `[**...**]`) count as nothing. Phone numbers are checked by the library phonenumbers.
+
+How well, measured with made-up identifiers put into report phrases. On phrases the patterns were written for: dates,
+records, accessions, e-mail, social security numbers, ages, IP addresses 100 % of 400 to 3,000 each, phones 99 %, names
+91 %, addresses 83 %. On phrases written afterwards by the same hand, before the patterns were widened for them: names
+65 %, records 60 %, phones and ages 71 %, addresses 68 %, dates 87 %, device numbers 50 %, accessions 100 %: expect a
+report of another hospital to lie there. False alarms: none in the 3,108 questions and answers of VQA-RAD; 38 of 724
+captions of open-access articles, all of them links to data sets or dates as such.
+
+What it is not: a de-identification, certified or not, or a promise that a text without a finding has no identifier. It
+does not know names without a title, label or degree, hospitals, towns, streets of unusual kinds, dates and titles in
+other languages than English, relatives and rare events that point to one person, or what is written in the picture. A
+spaCy pipeline finds more names (94 % of full names in plain sentences with en_core_web_sm 3.8) but sees persons in 45 %
+of the same captions, which is why it has to be asked for. People must read what strict mode lets through.
+"""
 
 from __future__ import annotations
 

@@ -46,10 +46,12 @@ NO_YEAR = re.compile(
     rf"(?<![A-Za-z])(?:{_NAMED})[ ]{_NUMBER_OF_DAY}{_UNIT}(?![ ]?(?:patients|cases|of)\b)"
     rf"|(?<![A-Za-z0-9./-]){_NUMBER_OF_DAY}(?:[ ](?i:of))?[ ](?:{_LONG.replace('|may', '').title()}|May(?=[.,;)]|$))\b"
 )
+_TWO_NUMBERS = r"(?:(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12][0-9]|3[01])|(?:[12][0-9]|3[01])/(?:0?[1-9]|1[0-2]))(?![0-9/])"
 AFTER_WORDS = re.compile(
-    r"(?i)\b(?:dated|dictated|signed(?: on)?|(?:study|studies|exam|examination|radiographs?|films?|comparison|prior"
-    r"|ct|mri)(?: dated| from| of| on)|(?:performed|obtained|done|taken|discharged|admitted) on):?[ ]{1,3}"
-    r"(?P<date>(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12][0-9]|3[01]))(?![0-9/])" + _UNIT
+    r"(?i)\b(?:dated|dictated|signed(?: on)?|(?:study|studies|scan|exam|examination|radiographs?|films?|comparison"
+    r"|prior|ct|mri)(?: dated| from| of| on)|(?:performed|obtained|done|taken|discharged|admitted) on):?[ ]{1,3}"
+    rf"(?P<date>{_TWO_NUMBERS}){_UNIT}"
+    rf"|\b(?:on|of)[ ](?P<hour>{_TWO_NUMBERS})(?=[ ]at[ ][0-9]{{1,2}}[:.]?[0-9]{{2}})"
 )
 """3/5 is a date only behind words that announce one: alone it is a grade, a fraction or a level."""
 
@@ -63,7 +65,7 @@ def find(text: str) -> Iterator[tuple[int, int]]:
         for match in pattern.finditer(text):
             yield match.span()
     for match in AFTER_WORDS.finditer(text):
-        yield match.span("date")
+        yield match.span("date" if match["date"] else "hour")
 
 
 def _possible(numbers: list[int]) -> bool:

@@ -24,8 +24,9 @@ TITLE = re.compile(
     rf"(?<![\w-])(?:Dr|Doctor|Drs|Prof|Professor|Mr|Mrs|Ms|Miss|Mx|Nurse)(?:\.[ ]?|[ ]){_FULL}"
     rf"|(?<![\w-])(?:DR|DRS|PROF|MRS|DOCTOR|PROFESSOR)(?:\.[ ]?|[ ])(?P<loud>[A-Z]{{3,25}}(?:['-][A-Z]{{2,25}})?)\b"
 )
+_DEGREES = r"M\.?D\b\.?|D\.O\.|MBBS\b|MBChB\b|FRCR\b|FACR\b|R\.N\.|RN\b|PA-C\b|CRNP\b|APRN\b|DNP\b|NP\b|Ph\.?D\b\.?"
 DEGREE = re.compile(
-    rf"(?<![\w-]){_TWO}(?:,[ ]?|[ ])(?:M\.?D\b\.?|D\.O\.|MBBS\b|MBChB\b|FRCR\b|FACR\b|R\.N\.|RN\b|PA-C\b|Ph\.?D\b\.?)"
+    rf"(?<![\w-]){_TWO}(?:,[ ]?|[ ])(?:{_DEGREES})"
     rf"|(?<![\w-])(?P<single>{_WORD}),?[ ](?:M\.D\.|D\.O\.|R\.N\.)"
 )
 SIGNED = re.compile(
@@ -35,13 +36,13 @@ SIGNED = re.compile(
 _READ = "read|reported|interpreted|reviewed|approved|verified|finali[sz]ed"
 BY = re.compile(
     rf"(?i:\b(?:{_READ}|performed|requested|ordered|referred)[ ]by)[ ]?:[ \t]{{0,4}}{_FULL}"
-    rf"|(?i:\b(?:{_READ})[ ]by)[ \t]{{1,4}}" + _TWO.replace("?P<name>", "?P<loud>")
+    rf"|(?i:\b(?:{_READ})[ ]by)[ \t]{{1,4}}" + _TWO.replace("?P<name>", "?P<prose>")
 )
 LABEL = re.compile(
     r"(?i:(?<![\w-])(?:(?:patient|pt|full|first|last|family|given|maiden|mother|father|husband|wife|son|daughter)(?:'s)?"
-    r"[ ]name|surname|name of patient|(?:referring|ordering|attending|requesting|reading|primary care|interpreting)"
-    r"[ ](?:physician|provider|doctor|clinician|radiologist|surgeon|md)|referrer|transcriptionist|attending))"
-    r"[ ]?:[ \t]{0,4}" + _ANY_CASE
+    r"[ ]name|surname|name of patient|signed|(?:referring|ordering|attending|requesting|reading|primary care"
+    r"|interpreting)[ ](?:physician|provider|doctor|clinician|radiologist|surgeon|md)|referrer|transcriptionist"
+    r"|attending))[ ]?:[ \t]{0,4}" + _ANY_CASE
 )
 WEAK_LABEL = re.compile(
     r"(?<![\w-])(?:(?i:radiologist|technologist|resident|fellow|physician|provider|sonographer|cc)[ ]?:[ \t]{0,4}"
@@ -52,20 +53,24 @@ WEAK_LABEL = re.compile(
     + ")"
 )
 TOLD = re.compile(
-    r"(?i:\b(?:discussed|reviewed|communicated|relayed|conveyed|reported|called|given|telephoned|paged)"
-    r"(?:[ ][a-z]{2,12}){0,4}[ ](?:with|to))[ ]" + _TWO
+    r"(?i:\b(?:(?:discussed|reviewed|communicated|relayed|conveyed|reported|called|given|telephoned|paged)"
+    r"(?:[ ][a-z]{2,12}){0,4}[ ](?:with|to)"
+    r"|(?:physician|radiologist|technologist|sonographer|surgeon|resident|provider)|(?:report|read|reading) by))[ ]"
+    + _TWO.replace("?P<name>", "?P<prose>")
 )
 DICOM = re.compile(rf"(?<![\w^=])(?P<name>[{_UPPER}]{_LETTER}{{1,39}}\^[{_UPPER}]{_LETTER}{{0,39}})")
 """Person names as DICOM writes them: SMITH^JOHN."""
 
 _NO_NAMES = """
-    a an and any are at by for from has he her his in is it no none not of on or our she the their there this to
-    was were with unknown unavailable other same self see above below pending final preliminary anonymous anonymized
+    a an and any are at by for from has he her his in is it no none not of on or our she the their there this to was
+    were with unknown unavailable other same self see above below pending final preliminary anonymous anonymized
     redacted deidentified removed withheld male female man woman adult child infant pediatric upright supine prone
-    portable stable normal negative positive history chest ct mr mri pet xray radiology department hospital clinic team
-    service emergency surgery surgical medicine medical icu primary requesting ordering referring provider physician
-    doctor nurse radiologist resident attending staff findings impression comparison technique indication exam
-    study report date age sex gender left right bilateral lateral anterior posterior position status patient"""
+    portable stable normal negative positive history chest ct mr mri pet xray radiology department hospital clinic
+    team service emergency surgery surgical medicine medical icu primary requesting ordering referring provider
+    physician doctor nurse radiologist resident attending staff findings impression comparison technique indication
+    exam prior previous outside floor study report date age sex gender left right bilateral lateral anterior
+    posterior position status patient imaging images image views view system room
+"""
 _NOT_FIRST = frozenset(_NO_NAMES.split())
 
 _NOT_PERSONS = frozenset(
@@ -79,5 +84,8 @@ def find(text: str) -> Iterator[tuple[int, int]]:
         for match in pattern.finditer(text):
             group = next(name for name, value in match.groupdict().items() if value is not None)
             words = re.split(r"[ ,.]+", match[group].lower())
+            # In prose all in capitals any two words look like a name.
+            if group == "prose" and match[group].isupper() and "," not in match[group]:
+                continue
             if words[0] not in _NOT_FIRST and _NOT_PERSONS.isdisjoint(words):
                 yield match.span(group)

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-_IS = r"(?:[ ]?(?:(?:number|num|nr|no|id)(?![a-z])\.?|#))?[ ]?(?:is[ ])?[:#=]{0,2}[ \t]{0,4}"
+_IS = r"(?:[ ]?(?:(?:number|num|nr|no|id|identifier)(?![a-z])\.?|#))?[ ]?(?:is[ ])?[:#=]{0,2}[ \t]{0,4}"
 _VALUE = r"(?P<value>[A-Z]{0,4}[-]?[0-9](?:[A-Z0-9]|[-](?=[A-Z0-9])){2,24})(?![A-Z0-9])"
 
 RECORD = re.compile(
-    r"(?i)(?<![\w-])(?:mrn?s?(?=[ ]?[#:])|mrn|m\.r\.n\.?|medical[ ]record|med[ ]rec|(?:patient|pt|hospital|unit|chart|"
-    r"account|acct|encounter|visit|episode|order|requisition|csn|fin|nhs|chi|health[ ]card|insurance|policy|member|"
-    r"subscriber|medicare|medicaid|license|licence|passport)(?=[ .#:]{0,2}(?:(?:number|num|nr|no|id)(?![a-z])|#))"
+    r"(?i)(?<![\w-])(?:mrn?s?(?=[ ]?[#:])|mrn|m\.r\.n\.?|medical[ ]record|med\.?[ ]rec(?:ord)?"
+    r"|(?:patient|pt\.?|hospital|hosp|unit|chart|account|acct|encounter|visit|episode|order|requisition|csn|fin|nhs|chi"
+    r"|health[ ]card|insurance|policy|member|subscriber|medicare|medicaid|license|licence|passport)"
+    r"(?=[ .#:]{0,2}(?:(?:number|num|nr|no|id|identifier)(?![a-z])|#))"
     r"|id(?=[ ]?:)|case[ ]?(?=#))" + _IS + _VALUE
 )
 HEALTH_SERVICE = re.compile(
@@ -26,7 +27,7 @@ _SEQUENCES = re.compile(
     r"|sequence|data ?set|repository|bank"
 )
 """Where biology, not a hospital, numbers its accessions."""
-SERIAL = re.compile(r"(?i)(?<![\w-])(?:serial(?=[ ]?(?:number|num|no|#|:))|s/n|sn(?=[ ]?[:#]))" + _IS + _VALUE)
+SERIAL = re.compile(r"(?i)(?<![\w-])(?:serial(?=[ ]?(?:number|num|no|#|:))|s/n|sn)" + _IS + _VALUE)
 SOCIAL = re.compile(
     r"(?<![\w.-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\w-]|\.[0-9])"
     r"|(?i:\b(?:ssn?|social security)(?:[ ](?:number|no))?)[ ]?[:#.]{0,2}[ ]{0,2}"
@@ -35,8 +36,8 @@ SOCIAL = re.compile(
 UID = re.compile(r"(?<![\w.])[012](?:\.[0-9]{1,39}){5,30}(?![0-9])")
 """Unique identifiers of DICOM (PS3.5, chapter 9)."""
 PHONE = re.compile(
-    r"(?i)(?<![\w-])(?:phone|telephone|tel|fax|facsimile|pager|beeper|cell(?: ?phone)?|mobile|extension|ext"
-    r"|x(?=[ ]?[0-9]{4,5}\b)|call(?:back)?|contact|hotline)(?:[ ](?:number|no|at|is|on))?[ ]?[.:#]{0,2}[ ]{0,3}"
+    r"(?i)(?<![\w-])(?:phone|telephone|tel|fax|facsimile|pager|paged|beeper|cell(?: ?phone)?|mobile|extension|ext"
+    r"|x(?=[ ]?[0-9]{4,5}\b)|call(?:back)?|contact|hotline)(?:[ ](?:number|no|at|is|on)){0,2}[ ]?[.:#]{0,2}[ ]{0,3}"
     r"(?P<value>[+(]?[0-9](?:[0-9]|[-() ./](?=[-() 0-9])){3,22})(?![A-Za-z0-9%])"
 )
 _AMERICAN = re.compile(
@@ -73,10 +74,10 @@ _NINETY = r"ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?"
 AGE = re.compile(
     rf"(?i)(?<![\w.<>-])(?<![<>]\s)(?:{_OLD}|{_NINETY}|one[ ]hundred)(?:[ -]{{1,2}}|(?=y))"
     r"(?:years?|yrs?|y)(?:[ -]{1,2}(?:of[ ]age|olds?)|[ ./-]?o(?:ld)?\b|/o)"
-    rf"|(?i:\bage[d]?(?:[ ](?:is|of|was))?[ ]?:?[ ]{{0,3}})0?(?:{_OLD}|{_NINETY})"
+    rf"|(?i:\bage(?:d|/sex)?(?:[ ](?:is|of|was))?[ ]?:?[ ]{{0,3}})0?(?:{_OLD}|{_NINETY})"
     r"(?![\w%+/-]|\.[0-9]|[ ](?:days?|weeks?|months?|hours?|min|or[ ])|[ ]?-)"
     # 92F with ...
-    r"|(?<![\w.])(?:9[0-9]|10[0-9])[MF](?=[,;]?[ ](?:with|w/|p/w|s/p|h/o|who|presents|presenting|status)\b)"
+    r"|(?<![\w.])(?:9[0-9]|10[0-9])[ ]?[MF](?=[,;]?[ ](?:with|w/|p/w|s/p|h/o|who|presents|presenting|status)\b)"
     # 092Y of DICOM
     r"|(?<![\w.])(?:09[0-9]|1[0-2][0-9])Y(?!\w)"
 )
