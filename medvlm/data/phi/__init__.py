@@ -10,7 +10,7 @@ records, accessions, e-mail, social security numbers, ages, IP addresses 100 % o
 91 %, addresses 83 %. On phrases written afterwards by the same hand, before the patterns were widened for them: names
 65 %, records 60 %, phones and ages 71 %, addresses 68 %, dates 87 %, device numbers 50 %, accessions 100 %: expect a
 report of another hospital to lie there. False alarms: none in the 3,108 questions and answers of VQA-RAD; 38 of 724
-captions of open-access articles, all of them links to data sets or dates as such.
+captions of open-access articles: links to data sets, dates, and a version number that reads like one.
 
 What it is not: a de-identification, certified or not, or a promise that a text without a finding has no identifier. It
 does not know names without a title, label or degree, hospitals, towns, streets of unusual kinds, dates and titles in
