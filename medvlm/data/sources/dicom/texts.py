@@ -83,8 +83,8 @@ class Reports:
             path = self.path / told[0]
             data = path.read_bytes() if path.stat().st_size <= FILE_BYTES else b""
             return records.decode(data, "a report")
-        for _, record in records.read((str(self.path), told[0], told[1], told[2])):
-            if isinstance(record, dict):
+        for number, record in records.read((str(self.path), told[0], told[1], told[2])):
+            if str(number) == told[3] and isinstance(record, dict):
                 return _text(record, self._columns()[1])
         return ""
 
@@ -100,14 +100,15 @@ class Reports:
                 if not isinstance(record, dict):
                     yield "", "", record.reason
                     continue
-                # Of a file of lines a place is a byte, of others a row.
-                one = json.dumps([locator[1], str(number), str(number + 1)])
+                # A slice of parquet is cut by its row groups, of lines by their bytes, of others by rows.
+                one = locator[2:] if locator[1] == "parquet" else (str(number), str(number + 1))
+                place = json.dumps([locator[1], *one, str(number)])
                 for key in keys:
                     if name := str(record.get(key) if record.get(key) is not None else "").strip():
-                        yield name, one, ""
+                        yield name, place, ""
                         break
                 else:
-                    yield "", one, ""
+                    yield "", place, ""
 
     def _columns(self) -> tuple[list[str], list[str]]:
         """Return the columns that tell the study, best first, and those of the text."""
