@@ -116,7 +116,7 @@ def _going_on(argv: list[str]) -> str:
     verb = next((word for word in argv if word in VERBS), "")
     if verb == "finetune":
         return "nothing was trained yet" if "--dry-run" in argv else "what is done is kept; --resume goes on from it"
-    if verb in ("prepare", "eval") or (verb == "predict" and "--out" in argv):
+    if verb in ("prepare", "eval") or (verb, True) in (("predict", "--out" in argv), ("data", "merge" in argv)):
         return "what is done is kept; the same command goes on from it"
     return "nothing was changed"
 

@@ -25,12 +25,12 @@ def test_nothing_heavy_is_loaded_for_help() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "prepare pmc", "prepare vqa-rad", "prepare phantom", "licenses show"])
+@pytest.mark.parametrize("verb", [*VERBS, "prepare pmc", "prepare vqa-rad", "prepare phantom", "licenses show", "data show", "data merge"])
 def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*verb.split(), "--help"]) == 0
     said = capsys.readouterr().out
     assert "Example" in said
-    if verb not in ("prepare",):
+    if verb not in ("prepare", "data"):
         assert "--quiet" in said
         assert "--debug" in said
 
