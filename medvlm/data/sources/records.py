@@ -114,6 +114,8 @@ def columns(path: Path, kind: str | None = None) -> list[str]:
     kind = kind or kind_of(path)
     if kind == "parquet":
         return [str(name) for name in _parquet(str(path)).schema_arrow.names]
+    if kind in ("csv", "tsv"):
+        return _header(str(path), decode(_bytes(str(path)), str(path)), kind)[0]
     names: dict[str, None] = {}
     for number, record in enumerate(everything(path, kind)):
         if number == 100:
@@ -224,7 +226,13 @@ def _json(path: str, text: str) -> list[Any]:
 
 
 def _table(path: str, text: str, kind: str) -> list[Any]:
-    """Return the rows of a table with a header; the separator of a .csv is what its header holds most of."""
+    """Return the rows of a table with a header."""
+    names, lines = _header(path, text, kind)
+    return [row for row in _rows(path, lines, names) if row]
+
+
+def _header(path: str, text: str, kind: str) -> tuple[list[str], Any]:
+    """Return the columns' names and what reads the rows; the separator of a .csv is what its header holds most of."""
     header, _, _ = text.lstrip("\r\n").partition("\n")
     delimiter = "\t" if kind == "tsv" else max(",;\t|", key=header.count)
     csv.field_size_limit(WHOLE_BYTES)
@@ -238,7 +246,7 @@ def _table(path: str, text: str, kind: str) -> list[Any]:
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise InputError(f'{path}: the column "{min(twice)}" is named twice; rename one')
-    return [row for row in _rows(path, lines, names) if row]
+    return names, lines
 
 
 def _rows(path: str, lines: Any, names: list[str]) -> Iterator[Record | Bad | None]:
