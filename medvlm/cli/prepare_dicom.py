@@ -158,11 +158,11 @@ def dicom(
 
 def _build(job: Job, settings: dict[str, Any], options: Options, key: Path | None, phi: str) -> None:
     """Load the key, build the data set, and say where the key lies."""
-    from medvlm.data.phi import Scanner
+    from medvlm.data.phi import MODES, Scanner
     from medvlm.data.pseudonyms import Key
 
     # What a header answers is from lists of the standard, with nothing to scan.
-    phi = "off" if options.target_from else phi
+    phi = "off" if options.target_from and phi in MODES else phi
     scanner = Scanner(phi)
     place = key or Path(typer.get_app_dir("medvlm")) / "dicom.key"
     secret = Key.load(place, job.out)
