@@ -176,8 +176,8 @@ def findings(record: Mapping[str, Any]) -> str | None:
     """
     text = text_of(record.get("Problems")) or text_of(record.get("MeSH")) or ""
     heads = (term.partition("/")[0].strip().lower() for term in text.split(";"))
-    terms = dict.fromkeys(" ".join(reversed(head.split(", "))).replace(",", "") for head in heads if head)
-    named = [term for term in terms if term not in ("normal", "no indexing")]
+    terms = dict.fromkeys(" ".join(" ".join(reversed(head.split(","))).split()) for head in heads)
+    named = [term for term in terms if term not in ("", "normal", "no indexing")]
     return ", ".join(named) or ("none" if "normal" in terms else None)
 
 
