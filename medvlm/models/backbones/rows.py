@@ -167,7 +167,11 @@ def finished(image_processor: Any, values: torch.Tensor) -> torch.Tensor:
     assert fast is not None
     if values.device.type == "cpu":
         return torch.from_numpy(fast.batch([np.broadcast_to(one, (3, *one.shape[1:])) for one in values.numpy()]))
-    table = torch.from_numpy(fast.table).to(values.device)
+    return looked_up(torch.from_numpy(fast.table).to(values.device), values)
+
+
+def looked_up(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return the numbers [B, 3, S, S] that a table [3, 256] gives for 8 bits [B, 1 or 3, S, S]."""
     channels = [values[:, min(channel, values.shape[1] - 1)].long() for channel in range(3)]
     return torch.stack([table[channel][own] for channel, own in enumerate(channels)], dim=1)
 
