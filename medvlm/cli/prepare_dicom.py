@@ -106,7 +106,7 @@ def dicom(
         str | None,
         typer.Option(
             metavar="ID",
-            help="License of your pictures and reports: an SPDX id, or LicenseRef-YOUR-NAME.",
+            help="Whose the data are: LicenseRef-own-data for your own that nobody else may have, or an SPDX id.",
             show_default=False,
             rich_help_panel=DATA_SET,
         ),
@@ -128,7 +128,7 @@ def dicom(
     Patients and studies become keyed stand-ins; of the headers only a whitelist leaves (data_cards/dicom.md). Pixels
     are not cleaned, and this is no certified de-identification (DICOM PS3.15): look at the result before others do.
 
-    Example: medvlm prepare dicom --input export/ --reports reports.csv --license any --out data/dicom
+    Example: medvlm prepare dicom --input export/ --reports reports.csv --license any
     """
     from medvlm.data.sources.dicom.options import parse
 
@@ -188,10 +188,11 @@ def _check_rights(policy: str, data_license: str | None) -> None:
     reason = admit(policy, data_license, commercial_use(data_license))
     if reason is None:
         return
-    stated = f'"{data_license}"' if data_license else "not stated"
+    own = "--data-license LicenseRef-own-data --license LicenseRef-own-data"
+    stated = f"is {data_license}" if data_license else "is not stated"
     raise UsageError(
-        f"--license {policy} leaves all out ({reason}): the license of your own files is {stated}; give --license any, "
-        "or state a license that the policy admits with --data-license"
+        f"--license {policy} leaves all out ({reason}): the license of your files {stated}; for your own data that nobody "
+        f"else may have give {own}, else an SPDX id with --data-license"
     )
 
 

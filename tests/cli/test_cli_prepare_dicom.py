@@ -98,7 +98,7 @@ def test_no_patient_is_on_two_sides(export: Path, tmp_path: Path) -> None:
     [
         ([], "--reports sr"),
         (["--target-from", "modality"], "--data-license"),
-        (["--target-from", "modality", "--data-license", "CC-BY-NC-4.0"], "--license any"),
+        (["--target-from", "modality", "--data-license", "CC-BY-NC-4.0"], "LicenseRef-own-data"),
         (["--target-from", "modality", "--license", "any", "--window", "lnug"], 'did you mean "lung"'),
         (["--reports", "sr", "--license", "any", "--phi", "maybe"], "--phi"),
     ],
@@ -116,6 +116,9 @@ def test_wrong_command_lines(
 def test_a_stated_license_is_the_samples(export: Path, tmp_path: Path) -> None:
     assert call(tmp_path, "--target-from", "modality", "--data-license", "CC-BY-4.0", "-q") == 0
     assert {(row["license"], row["license_scope"]) for row in rows(tmp_path / "out")} == {("CC-BY-4.0", "dataset")}
+    own = ["--data-license", "LicenseRef-own-data", "--license", "LicenseRef-own-data"]
+    assert call(tmp_path, "--target-from", "modality", *own, "-q", out="own") == 0
+    assert {row["commercial_use"] for row in rows(tmp_path / "own")} == {"conditional"}
 
 
 def test_without_an_input(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,6 +180,6 @@ def _check_license(license: str | None) -> None:
 
     if license is not None and not symbols(license):
         raise UsageError(
-            f'--data-license "{license}" is no license id; give an SPDX id (CC-BY-4.0) or a name of your own that '
-            "begins with LicenseRef- (LicenseRef-our-hospital)"
+            f'--data-license "{license}" is no license id; give LicenseRef-own-data for your own data, or an SPDX id '
+            "as in CC-BY-4.0"
         )
