@@ -106,6 +106,9 @@ def sample(
     where: Annotated[
         list[str] | None, typer.Option("--where", metavar="COLUMN=VALUE", help="Only with this value; may be repeated.")
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Also draw pictures that may not be passed on: a sheet for yourself.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write.")] = Path("sheet.png"),
     as_json: AsJson = False,
     quiet: QuietOption = False,
@@ -114,7 +117,7 @@ def sample(
     """Draw a contact sheet of samples with their questions and answers, captions or reports, and print their ids.
 
     They are chosen by a hash, in turn from every modality and split. Pictures whose license lets no changed copy be
-    passed on are left gray.
+    passed on, or of which none is known, are left gray without --private.
 
     Example: medvlm data sample data/vqa-rad -n 12 --split test --where answer_type=open --out sheet.png
     """
@@ -125,7 +128,7 @@ def sample(
     from medvlm.io import check_plain
 
     check_plain(out, "--out")
-    wanted = Wanted(number, split, seed, sheet.conditions(where or []))
+    wanted = Wanted(number, split, seed, sheet.conditions(where or []), private)
     data = sound(open_set(path))
     chosen = sheet.choose(data, wanted)
     drawn = sheet.draw(data, chosen, out)

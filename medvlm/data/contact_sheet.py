@@ -54,8 +54,8 @@ class Layout:
     lines: int = 3
     """Lines of text below it."""
     large: bool = False
-    """All views of a sample beside one another, the answer below its question and in its own color, tiles numbered; a
-    line of tiles is only as high as its longest text."""
+    """All views of a sample beside one another, tiles numbered, the text last, the answer below its question and in its
+    own color; a line of tiles is only as high as its longest text."""
 
 
 LARGE = Layout(columns=4, box=(360, 290), lines=9, large=True)
@@ -71,6 +71,8 @@ class Wanted:
     """Another one chooses others."""
     where: tuple[tuple[str, str], ...] = ()
     """Columns and the values that they must have, in the words of `stated`."""
+    private: bool = False
+    """Also show pictures that may not be passed on, on a sheet that may not be then."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Candidate:
     shard: str
     row: int
     shown: bool
+    free: bool = True
+    """Its picture may be passed on, shrunk."""
 
     @property
     def split(self) -> str:
@@ -124,7 +128,8 @@ def draw(
     lines = [chosen[at : at + layout.columns] for at in range(0, len(chosen), layout.columns)]
     texts = [_text_lines([rows[one.id] for one in line if one.shown], layout) for line in lines]
     heights = [layout.box[1] + 6 + (count + 2) * _LINE for count in texts]
-    page = _page(sum(height + _GAP for height in heights), _heading(title, len(chosen), withheld), layout)
+    heading = _heading(title, len(chosen), withheld, sum(one.shown and not one.free for one in chosen))
+    page = _page(sum(height + _GAP for height in heights), heading, layout)
     top = _HEAD
     for number, line in enumerate(lines):
         for at, one in enumerate(line):
@@ -193,7 +198,7 @@ def _candidates(folder: Path, wanted: Wanted) -> Iterator[tuple[str, Candidate]]
             for batch in file.iter_batches(8192, columns=names):
                 for row in batch.to_pylist():
                     if all(value in stated(row.get(name)) for name, value in wanted.where):
-                        yield row["modality"] or "", _candidate(row, path.name, number, wanted.seed)
+                        yield row["modality"] or "", _candidate(row, path.name, number, wanted)
                     number += 1
 
 
@@ -204,10 +209,10 @@ def stated(value: Any) -> list[str]:
     return [("no", "yes")[value] if isinstance(value, bool) else "" if value is None else str(value)]
 
 
-def _candidate(row: dict[str, Any], shard: str, number: int, seed: int) -> Candidate:
-    shown = may_show(row["license"], row["third_party"])
-    key = sha256_bytes((f"{seed}:{row['id']}" if seed else row["id"]).encode())
-    return Candidate(key, row["id"], row["sha256"], row["group"], shard, number, shown)
+def _candidate(row: dict[str, Any], shard: str, number: int, wanted: Wanted) -> Candidate:
+    free = may_show(row["license"], row["third_party"])
+    key = sha256_bytes((f"{wanted.seed}:{row['id']}" if wanted.seed else row["id"]).encode())
+    return Candidate(key, row["id"], row["sha256"], row["group"], shard, number, free or wanted.private, free)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -254,12 +259,14 @@ def _page(height: int, heading: tuple[str, str], layout: Layout) -> PILImage.Ima
     return page
 
 
-def _heading(title: str, samples: int, withheld: int) -> tuple[str, str]:
+def _heading(title: str, samples: int, withheld: int, private: int) -> tuple[str, str]:
     rest = (
         f"{samples} samples, chosen by a hash of their ids in turn from every modality and split. Pictures are shrunk."
     )
     if withheld:
         rest += f" {withheld} not shown: their license allows no changed copies, or a third party has rights."
+    if private:
+        rest += f" Not to be passed on: {private} of the pictures may not be."
     return title or "Contact sheet", rest
 
 
@@ -285,35 +292,49 @@ def _draw_tile(page: PILImage.Image, corner: tuple[int, int], row: dict[str, Any
     else:
         draw.text((left + width // 2, top + height // 2), "picture not shown", _SOFT, text, anchor="mm")
     top += height + 6
+    license = (row["license"] or "no license stated").replace("LicenseRef-", "")
+    told = " · ".join(filter(None, (license, row["modality"], one.split)))
+    below = top if tile.layout.large else top + tile.lines * _LINE
+    _soft_line(draw, (left, below + _LINE * (not tile.layout.large)), tile.name, small, width, middle=True)
+    _soft_line(draw, (left, below + _LINE * tile.layout.large), told, small, width, middle=False)
+    top += 2 * _LINE * tile.layout.large
     for color, line in _worded(row, tile.layout) if one.shown else ():
         draw.text((left, top), line, color, text)
         top += _LINE
-    top = corner[1] + height + 6 + tile.lines * _LINE
-    license = (row["license"] or "no license stated").replace("LicenseRef-", "")
-    told = " · ".join(filter(None, (license, row["modality"], one.split)))
-    _soft_line(draw, (left, top), told, small, width, middle=False)
-    _soft_line(draw, (left, top + _LINE), tile.name, small, width, middle=True)
 
 
 def _draw_views(
     page: PILImage.Image, corner: tuple[int, int], pictures: Sequence[dict[str, Any]], box: tuple[int, int]
 ) -> None:
-    """Draw the pictures of a sample beside one another into one field: in a grid of equal cells."""
-    shown = pictures[:_MOST_VIEWS]
-    across = 1 if len(shown) == 1 else 2 if len(shown) < 5 else 3
-    down = -(-len(shown) // across)
-    cell = (box[0] // across, box[1] // down)
+    """Draw the pictures of a sample into one field: in a grid of equal cells that leaves least of it empty."""
+    shown = [_thumbnail(stored["bytes"], box) for stored in pictures[:_MOST_VIEWS]]
+    sizes = [picture.size for picture in shown if not isinstance(picture, str)]
+    across = max(range(1, len(shown) + 1), key=lambda count: (_filled(sizes, len(shown), count, box), -count))
+    cell = _cell(len(shown), across, box)
     draw = ImageDraw.Draw(page)
-    for number, stored in enumerate(shown):
+    for number, picture in enumerate(shown):
         left, top = corner[0] + number % across * cell[0], corner[1] + number // across * cell[1]
-        picture = _thumbnail(stored["bytes"], (cell[0] - (across > 1), cell[1] - (down > 1)))
         if isinstance(picture, str):
             draw.text((left + cell[0] // 2, top + cell[1] // 2), picture, _SOFT, font(13), anchor="mm")
-        else:
-            page.paste(picture, (left + (cell[0] - picture.width) // 2, top + (cell[1] - picture.height) // 2))
+            continue
+        if len(shown) > 1:
+            picture.thumbnail((cell[0] - 1, cell[1] - 1), PILImage.Resampling.LANCZOS)
+        page.paste(picture, (left + (cell[0] - picture.width) // 2, top + (cell[1] - picture.height) // 2))
     if len(pictures) > len(shown):
         told = f"{len(pictures) - len(shown)} more"
         draw.text((corner[0] + box[0] - 4, corner[1] + box[1] - 4), told, _SOFT, font(12), anchor="rs")
+
+
+def _cell(count: int, across: int, box: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of a cell where `count` pictures lie in lines of `across`."""
+    return box[0] // across, box[1] // -(-count // across)
+
+
+def _filled(sizes: Sequence[tuple[int, int]], count: int, across: int, box: tuple[int, int]) -> float:
+    """Return how many pixels of a field pictures of these sizes fill in such a grid."""
+    cell = _cell(count, across, box)
+    scales = [min(1.0, cell[0] / width, cell[1] / height) for width, height in sizes]
+    return sum(scale**2 * width * height for scale, (width, height) in zip(scales, sizes, strict=True))
 
 
 def _soft_line(

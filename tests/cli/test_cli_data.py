@@ -120,10 +120,17 @@ def test_pictures_that_may_not_be_changed_are_not_drawn(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert "bound/2  train  vqa  CC-BY-ND-4.0  (picture not shown" in said
     assert "2 samples, 1 not shown" in said
-    with PIL.Image.open(tmp_path / "s.png") as page:
-        colors = {color for _, color in page.convert("RGB").getcolors(1 << 20)}
-    assert any(r > 200 and g < 60 and b < 60 for r, g, b in colors)
-    assert not any(b > 200 and r < 60 and g < 60 for r, g, b in colors)
+
+    def blue_is_drawn() -> bool:
+        with PIL.Image.open(tmp_path / "s.png") as page:
+            colors = {color for _, color in page.convert("RGB").getcolors(1 << 20)}
+        assert any(r > 200 and g < 60 and b < 60 for r, g, b in colors)
+        return any(b > 200 and r < 60 and g < 60 for r, g, b in colors)
+
+    assert not blue_is_drawn()
+    assert run(["data", "sample", str(folder), "--out", str(tmp_path / "s.png"), "--private"]) == 0
+    assert "not shown" not in capsys.readouterr().out
+    assert blue_is_drawn()
 
 
 def test_all_views_of_a_sample_are_drawn(tmp_path: Path) -> None:

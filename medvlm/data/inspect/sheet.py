@@ -64,5 +64,5 @@ def lines(data: DataSet, chosen: Sequence[Candidate]) -> Iterator[str]:
         for place, row in rows_at(data.path / "data" / shard, rows, ("task", "license")):
             told[shard, place] = f"{row['task']}  {row['license'] or 'no license stated'}"
     for number, one in enumerate(chosen, 1):
-        hidden = "" if one.shown else "  (picture not shown: its license allows no changed copies)"
+        hidden = "" if one.shown else "  (picture not shown: it may not be passed on; --private draws it)"
         yield plain(f"{number:>4}. {one.id}  {one.split}  {told[one.shard, one.row]}{hidden}")
