@@ -191,8 +191,8 @@ def _check_rights(policy: str, data_license: str | None) -> None:
     own = "--data-license LicenseRef-own-data --license LicenseRef-own-data"
     stated = f"is {data_license}" if data_license else "is not stated"
     raise UsageError(
-        f"--license {policy} leaves all out ({reason}): the license of your files {stated}; for your own data that nobody "
-        f"else may have give {own}, else an SPDX id with --data-license"
+        f"--license {policy} leaves all out ({reason}): the license of your files {stated}; for your own data that "
+        f"nobody else may have give {own}, else an SPDX id with --data-license"
     )
 
 

@@ -24,8 +24,8 @@ PRESETS: dict[str, tuple[float, float]] = {
     "spine": (50, 250),
     "bone": (400, 1800),
 }
-"""CT windows by name: center and width in Hounsfield units, as reading rooms commonly set them (Radiopaedia, "Windowing
-(CT)", doi:10.53347/rID-52108; the middle where a range is given). There is no standard of them."""
+"""CT windows by name: center and width in Hounsfield units, as reading rooms commonly set them. There is no standard of
+them, and departments differ: CENTER/WIDTH takes any other."""
 
 TARGETS = ("modality", "body-part", "view")
 
