@@ -283,6 +283,8 @@ def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, Record | Bad
                 _skip_line(file)
             while (place := file.tell()) < stop:
                 line = file.readline(LINE_BYTES)
+                if not line:  # the file has become shorter
+                    return
                 if len(line) == LINE_BYTES and not line.endswith(b"\n"):
                     _skip_line(file)
                     yield place, Bad("record too large", f"a line of more than {LINE_BYTES >> 20} MiB")
