@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medvlm.data.look import PictureError
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources import records
+from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import Place, one_of, relative
 from medvlm.data.sources.folder import columns as meaning_of
@@ -161,6 +162,12 @@ class JsonlSource(OwnSource):
         if not self.look().pictures[0]:
             return []
         return list(dict.fromkeys(self.roots[str(table)] for table in self.tables(folder)))
+
+    def units(self) -> list[Unit]:
+        """Return one unit for each slice of a file."""
+        # Before the source travels to worker processes, which must all see the same.
+        self.look()
+        return super().units()
 
     def samples(self, record: Record, place: Place) -> Iterator[Sample | Reject]:
         """Yield a sample for each turn of a record, or why there is none."""
