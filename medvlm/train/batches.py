@@ -77,11 +77,10 @@ class Streamed(torch.utils.data.Sampler[list[int]]):
         blocks: runs of places that are read together, as `Mixture.blocks` gives them.
         batch_size: places in a batch; the last one of an epoch may hold fewer.
         seed: with the epoch, all that the order depends on.
-        window: blocks at a time.
     """
 
-    def __init__(self, blocks: Sequence[range], batch_size: int, seed: int, window: int = WINDOW) -> None:
-        self.blocks, self.batch_size, self.seed, self.window = blocks, batch_size, seed, window
+    def __init__(self, blocks: Sequence[range], batch_size: int, seed: int) -> None:
+        self.blocks, self.batch_size, self.seed = blocks, batch_size, seed
         self.total = sum(map(len, blocks))
         self.epoch = 0
 
@@ -96,8 +95,8 @@ class Streamed(torch.utils.data.Sampler[list[int]]):
         chance = random.Random(f"{self.seed} {self.epoch}")
         blocks = chance.sample(self.blocks, len(self.blocks))
         waiting: list[int] = []
-        for start in range(0, len(blocks), self.window):
-            places = [place for block in blocks[start : start + self.window] for place in block]
+        for start in range(0, len(blocks), WINDOW):
+            places = [place for block in blocks[start : start + WINDOW] for place in block]
             chance.shuffle(places)
             waiting += places
             whole = len(waiting) - len(waiting) % self.batch_size
