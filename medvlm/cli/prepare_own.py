@@ -37,6 +37,7 @@ def folder(
     id_column: own.IdColumn = None,
     modality_column: own.ModalityColumn = None,
     task: own.Task = None,
+    sections: own.Sections = None,
     only: given.Only = None,
     phi: given.Phi = "off",
     out: given.Out = Path("data/folder"),
@@ -79,11 +80,11 @@ def folder(
         id_column,
         modality_column,
     )
-    source = FolderSource(columns=columns, task=_task(task), **_common(ctx, "folder"))
+    source = FolderSource(columns=columns, task=_task(task), sections=sections, **_common(ctx, "folder"))
     view = source.look()
-    guessed = _guessed(view.columns, columns) + ([] if task else given.words("--task", view.task))
+    guessed = _guessed(view.columns, columns) + ([] if source.given_task else given.words("--task", view.task))
     if guessed or not quiet:
-        show.folder(view, columns, task)
+        show.folder(view, columns, source.given_task)
     names = _first_name([row.get(str(view.columns.image)) for row in view.rows])
     show.check_pictures(view.pictures, view.root, names, images)
     _say_of_folder(source, quiet)
@@ -91,6 +92,7 @@ def folder(
     show.rights([*line, *guessed], license, source.data_license, view.columns.license)
     show.confirm(line, guessed, yes, quiet)
     settled = _words(view.columns.meanings()) + given.words("--task", view.task)
+    settled += given.words("--sections", *filter(None, [sections]))
     _build(ctx, source, "folder", settled)
 
 

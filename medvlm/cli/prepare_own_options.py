@@ -55,6 +55,15 @@ Context = Annotated[
         rich_help_panel=CHOOSE,
     ),
 ]
+Sections = Annotated[
+    str | None,
+    typer.Option(
+        "--sections",
+        help="Of reports: findings, impression or both, cleaned; without it the text as it stands.",
+        show_default=False,
+        rich_help_panel=CHOOSE,
+    ),
+]
 Images = Annotated[
     Path | None,
     typer.Option(

@@ -358,3 +358,19 @@ def test_two_tables_that_differ(tmp_path: Path) -> None:
 def test_the_layout_for_others(tmp_path: Path) -> None:
     samples, rejects = read(FolderSource([LAYOUTS["folder"](tmp_path / "own", 5)], data_license="CC0-1.0"))
     assert (len(samples), rejects) == (5, [])
+
+
+def test_sections_of_reports(tmp_path: Path) -> None:
+    pictures(tmp_path, 3)
+    whole = "INDICATION: Cough.\n\nFINDINGS: Clear  lungs.\n\nIMPRESSION: Normal."
+    texts = [whole, "FINDINGS: Clear lungs.", "IMPRESSION: ___"]
+    write_table(tmp_path / "t.csv", [{"image": f"{n:03}.png", "report": text} for n, text in enumerate(texts)])
+    samples, rejects = read(FolderSource([tmp_path], sections="impression", data_license="CC0-1.0"))
+    assert [(s.task, s.target, s.original_text, s.indication) for s in samples] == [
+        ("report", "Normal.", whole, "Cough.")
+    ]
+    assert reasons(rejects) == {"no impression": 1, "report says nothing but marks": 1}
+    samples, rejects = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [(s.target, s.original_text) for s in samples] == [(text, None) for text in texts]
+    with pytest.raises(UsageError, match="only reports have sections"):
+        FolderSource([tmp_path], sections="both", task="vqa")

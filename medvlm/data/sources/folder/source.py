@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from medvlm.data import reports
 from medvlm.data.look import PictureError
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources import records
@@ -82,6 +83,11 @@ class FolderSource(OwnSource):
         images: where names of images lead; None looks around the table.
         data_license: of all rows that state none.
         key: replaces patients, ids and file names by stand-ins.
+        sections: of reports: findings, impression or both, cleaned, the whole kept as `original_text`; None takes the
+            text as it stands.
+
+    Raises:
+        UsageError: `sections` or `data_license` is malformed, or sections are asked of what is no report.
     """
 
     facts = Facts(
@@ -109,9 +115,13 @@ class FolderSource(OwnSource):
         images: Path | None = None,
         data_license: str | None = None,
         key: Key | None = None,
+        sections: str | None = None,
     ) -> None:
         super().__init__(inputs, scanner, only, images=images, data_license=data_license, key=key)
-        self.given, self.given_task = columns or Columns(), task
+        if sections and task not in (None, "report"):
+            raise UsageError(f"--sections {sections}: only reports have sections; --task report, or leave it out")
+        self.sections = reports.check_choice(sections) if sections else None
+        self.given, self.given_task = columns or Columns(), "report" if sections else task
         self._view: View | None = None
         self._found: dict[Path, list[Path]] = {}
         self._tokens: dict[Path, str] = {}
@@ -219,7 +229,18 @@ class FolderSource(OwnSource):
         if isinstance(shown, PictureError):
             yield self.without_picture(place, shown)
             return
-        yield self._sample(record, place, shown, texts)
+        sample = self._sample(record, place, shown, texts)
+        yield sample if self.sections is None else self._sectioned(sample, place)
+
+    def _sectioned(self, sample: Sample, place: Place) -> Sample | Reject:
+        """Return a report's sample with the sections that were asked for, or why it lacks them."""
+        found = reports.sections(sample.target)
+        text = reports.chosen(found, str(self.sections))
+        if text is None:
+            return self.reject(place, reports.lacking(found, str(self.sections)))
+        indication = reports.clean(found.indication) if reports.says_something(found.indication) else None
+        whole = sample.target
+        return dataclasses.replace(sample, target=reports.clean(text), original_text=whole, indication=indication)
 
     def _sample(self, record: Record, place: Place, shown: Shown, texts: list[str]) -> Sample:
         view = self.look()
@@ -275,7 +296,8 @@ class FolderSource(OwnSource):
     def options(self) -> dict[str, Any]:
         """Return what the columns mean, as settled, and the settings of all own data."""
         view = self.look()
-        return {**super().options(), "task": view.task, "columns": view.columns.meanings()}
+        chosen = {"sections": self.sections} if self.sections else {}
+        return {**super().options(), "task": view.task, "columns": view.columns.meanings(), **chosen}
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card."""
