@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from medvlm.data.sources.files import one_of
-from medvlm.data.sources.records import WHOLE_BYTES
+from medvlm.data.sources.records import FIELD_CHARS
 from medvlm.errors import InputError
 
 TABLES = ("split", "metadata", "chexpert")
+TABLE_BYTES = 512 << 20
+"""A table that unpacks to more is none of these: the largest has some 60 MB."""
 
 _SPLITS = {"train": "train", "validate": "validation", "validation": "validation", "test": "test"}
 
@@ -87,7 +89,7 @@ def _rows(folders: tuple[str, ...], name: str, group: str, columns: tuple[str, .
     path = next((path for folder in folders for path in table_of(Path(folder), name)), None)
     if path is None:
         return
-    csv.field_size_limit(WHOLE_BYTES)
+    before = csv.field_size_limit(FIELD_CHARS)
     try:
         with _opened(path) as file:
             lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), restval="")
@@ -99,6 +101,8 @@ def _rows(folders: tuple[str, ...], name: str, group: str, columns: tuple[str, .
                     yield {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]}); fetch it again") from error
+    finally:
+        csv.field_size_limit(before)
 
 
 @contextlib.contextmanager
@@ -108,10 +112,10 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _Bounded(io.RawIOBase):
-    """A file of which no more than `WHOLE_BYTES` are read: a small .gz may unpack to anything."""
+    """A file of which no more than `TABLE_BYTES` are read: a small .gz may unpack to anything."""
 
     def __init__(self, raw: Any) -> None:
-        self._raw, self._left = raw, WHOLE_BYTES
+        self._raw, self._left = raw, TABLE_BYTES
 
     def readable(self) -> bool:
         return True
@@ -120,6 +124,6 @@ class _Bounded(io.RawIOBase):
         data = self._raw.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
-            raise OSError(f"unpacks to more than {WHOLE_BYTES >> 20} MiB")
+            raise OSError(f"unpacks to more than {TABLE_BYTES >> 20} MiB")
         buffer[: len(data)] = data
         return len(data)
