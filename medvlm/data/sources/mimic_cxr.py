@@ -195,10 +195,10 @@ class _StudyPlace(Place):
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     """Return the folders below `folder` whose names are of a kind, sorted; none where it cannot be read."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if pattern.fullmatch(entry.name) and entry.is_dir())
+        names = sorted(entry.name for entry in os.scandir(folder) if pattern.fullmatch(entry.name))
     except OSError:
         return []
-    return [folder / name for name in names]
+    return [folder / name for name in names if (folder / name).is_dir()]
 
 
 @functools.lru_cache(maxsize=4)
@@ -239,5 +239,5 @@ def _listed(folder: str, inside: str) -> Iterator[tuple[str, int]]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _listed(entry.path, f"{inside}{entry.name}/")
-        elif entry.is_file():
+        elif Path(entry.path).is_file():  # no pipe, and no link to itself, over which an entry stumbles
             yield f"{inside}{entry.name}", entry.stat().st_size
