@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,30 @@ def test_twelve_bit_jpeg(realdata: Path) -> None:
         assert abs(int(stored.max()) - found.header.LargestImagePixelValue) < 0.1 * 278
         assert jpeg12.applies(found.header, found.syntax)
         assert not jpeg12.applies(found.header, uid.JPEGBaseline8Bit)
+
+
+@pytest.mark.realdata
+def test_which_decoder_each_compression_needs(realdata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As data_cards/dicom.md tells it; without GDCM twelve-bit JPEG has a reason that names the pip line."""
+    needed = {
+        "MR_small_RLE": "pydicom",
+        "MR_small_jp2klossless": "pylibjpeg",
+        "examples_jpeg2k": "pylibjpeg",
+        "MR_small_jpeg_ls_lossless": "pyjpegls",
+        "examples_ybr_color": "pillow",
+    }
+    for name, plugin in needed.items():
+        path = realdata / "dicom" / f"{name}.dcm"
+        expected = shown(path)
+        with monkeypatch.context() as patch:
+            decoders = "pydicom.pixels.decoders.base.Decoder"
+            patch.setattr(f"{decoders}.available_plugins", property(lambda self, only=plugin: (only,)))
+            assert (shown(path) == expected).all()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "gdcm", None)
+        error = refused(realdata / "dicom" / "JPEG-lossy.dcm")
+    assert error.reason == "no decoder for the compression"
+    assert "pip install 'medvlm[dicom]'" in error.detail
 
 
 @pytest.mark.realdata
@@ -292,6 +317,11 @@ def test_frames_have_their_own_rescale_and_window(tmp_path: Path) -> None:
     for frame, (center, width) in enumerate([(100, 400), (0, 50)]):
         expected = gray.windowed(np.arange(256) * 2.0 - 100, center, width, "LINEAR") * 255
         assert np.abs(shown(path, frame=frame).ravel() - expected).max() <= 0.5 + 1e-9
+
+
+def test_large_sequences_are_read_when_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medvlm.data.sources.dicom.opened.DEFER_BYTES", 8)
+    test_frames_have_their_own_rescale_and_window(tmp_path)
 
 
 def _group(**elements: float) -> Dataset:

@@ -158,6 +158,20 @@ def test_links_pipes_and_folders_that_cannot_be_read(tmp_path: Path) -> None:
     }
 
 
+def test_names_of_any_bytes_and_any_depth(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(300):
+        deep = deep / "d"
+    save(ct(noise(1)), deep / "a")
+    strange = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\n%41"))
+    os.rename(save(ct(noise(2)), tmp_path / "b"), strange)
+    source = DicomSource([tmp_path], KEY, parse(target_from="modality"))
+    units = source.units()
+    json.dumps([unit.locator for unit in units]).encode()
+    assert sum(isinstance(item, Sample) for unit in units for item in source.read(unit)) == 2
+    assert source.describe()[0]["bytes"] > 0
+
+
 @pytest.mark.parametrize(
     ("elements", "reason", "flag"),
     [

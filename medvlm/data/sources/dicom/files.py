@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from medvlm.data.pseudonyms import Key
 from medvlm.errors import InputError
@@ -26,7 +27,7 @@ class Found:
     """One file of an input, or why it cannot be read."""
 
     place: str
-    """Number of the input, a colon, and the path below it: "0:CT/000001"."""
+    """Number of the input, a colon, and the path below it, quoted as in addresses: "0:CT/000001"."""
     size: int = 0
     problem: str = ""
 
@@ -58,34 +59,34 @@ class Inputs:
 
     def path(self, place: str) -> Path:
         """Return where a file lies."""
-        number, _, below = place.partition(":")
-        return self.root(int(number)) / below
+        number, below = _parts(place)
+        return self.root(number) / below
 
     def files(self) -> Iterator[Found]:
         """Yield every file of every input, sorted within each."""
         for number, path in enumerate(self.paths):
             if path.is_dir():
-                for found in _walk(path.resolve(), path, ""):
-                    yield dataclasses.replace(found, place=f"{number}:{found.place}")
+                for found in _walk(path.resolve()):
+                    yield dataclasses.replace(found, place=_place(number, found.place))
             else:
-                yield Found(f"{number}:{path.name}", path.stat().st_size)
+                yield Found(_place(number, path.name), path.stat().st_size)
 
     def referenced(self, place: str, names: Sequence[str]) -> Found:
         """Return the file that a DICOMDIR at `place` names by its components (PS3.10, 8.5).
 
         Media written as ISO 9660 may show names in lower case. A name that leads elsewhere is refused.
         """
-        number, _, below = place.partition(":")
+        number, below = _parts(place)
         folder = PurePosixPath(below).parent
         parts = [name.strip() for name in names]
         if not parts or any(part in ("", ".", "..") or "/" in part or "\\" in part or "\0" in part for part in parts):
             return Found(f"{place}>{len(names)}", problem="unsafe path in DICOMDIR")
         for spelled in (parts, [part.lower() for part in parts], [part.upper() for part in parts]):
             below = str(folder.joinpath(*spelled))
-            path = self.root(int(number)) / below
-            if path.is_file() and path.resolve().is_relative_to(self.root(int(number)).resolve()):
-                return Found(f"{number}:{below}", path.stat().st_size)
-        return Found(f"{number}:{folder.joinpath(*parts)}", problem="file of DICOMDIR is missing")
+            path = self.root(number) / below
+            if path.is_file() and path.resolve().is_relative_to(self.root(number).resolve()):
+                return Found(_place(number, below), path.stat().st_size)
+        return Found(_place(number, str(folder.joinpath(*parts))), problem="file of DICOMDIR is missing")
 
     def describe(self, key: Key) -> list[dict[str, Any]]:
         """Return one entry for each input, without its name: a path can name a patient.
@@ -102,26 +103,37 @@ class Inputs:
                 if not file.place.startswith(f"{number}:"):
                     continue
                 told = sha256_file(self.path(file.place)) if contents and not file.problem else str(file.size)
-                digest.update(f"{file.place}\0{told}\n".encode("utf-8", "surrogateescape"))
+                digest.update(f"{file.place}\0{told}\n".encode())
                 size, count = size + file.size, count + 1
             digits = "".join(key.pseudonym(f"input {part}", digest.hexdigest()) for part in range(4))
             entries.append({"path": f"input {number + 1} ({count} files)", "sha256": digits, "bytes": size})
         return entries
 
 
-def _walk(root: Path, folder: Path, below: str) -> Iterator[Found]:
-    """Yield the files of a folder and of those in it; `root` is the input without links."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield Found(below or ".", problem=f"folder cannot be read ({error.strerror})")
-        return
-    for entry in entries:
-        name = f"{below}{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, Path(entry.path), f"{name}/")
-        else:
-            yield _file(root, Path(entry.path), name)
+def _place(number: int, below: str) -> str:
+    """Return how a file is named within the program: names of any bytes become plain text."""
+    return f"{number}:{quote_from_bytes(os.fsencode(below))}"
+
+
+def _parts(place: str) -> tuple[int, str]:
+    number, _, below = place.partition(":")
+    return int(number), os.fsdecode(unquote_to_bytes(below))
+
+
+def _walk(root: Path) -> Iterator[Found]:
+    """Yield the files of a folder and of those in it, as deep as they go; `root` is the input without links."""
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        try:
+            entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
+        except OSError:
+            yield Found(below or ".", problem="folder cannot be read")
+            continue
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield _file(root, Path(entry.path), below + entry.name)
+        folders += [f"{below}{entry.name}/" for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)]
 
 
 def _file(root: Path, path: Path, name: str) -> Found:

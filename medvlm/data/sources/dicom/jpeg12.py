@@ -6,24 +6,23 @@ pydicom's plug-in for GDCM refuses it, and Pillow's JPEG has 8 bits only; GDCM's
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, JPEGExtended12Bit
 
 
 def applies(header: Dataset, syntax: UID) -> bool:
-    """Whether a frame is of this kind, in gray, and GDCM is installed."""
+    """Whether a frame is of this kind, in gray."""
     gray = header.get("SamplesPerPixel") == 1 and header.get("BitsAllocated") == 16
     deep = 8 < int(header.get("BitsStored") or 0) <= 12
-    return syntax == JPEGExtended12Bit and gray and deep and importlib.util.find_spec("gdcm") is not None
+    return bool(syntax == JPEGExtended12Bit and gray and deep)
 
 
 def decode(frame: bytes, header: Dataset) -> np.ndarray:
     """Return one compressed frame as uint16 [H, W].
 
     Raises:
+        ImportError: GDCM is not installed.
         ValueError: GDCM gives no whole picture.
     """
     import gdcm  # type: ignore[import-untyped]

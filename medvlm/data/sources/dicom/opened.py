@@ -24,8 +24,8 @@ from pydicom.dataset import Dataset
 
 from medvlm.data.look import PictureError
 
-DEFER_BYTES = 4 << 20
-"""Larger values are not read before they are asked for, and none is that large that is."""
+DEFER_BYTES = 16 << 20
+"""Larger values are not read before they are asked for."""
 INFLATED_BYTES = 1 << 30
 """A deflated file that unpacks to more is refused."""
 

@@ -95,7 +95,7 @@ def _decoded(found: Opened, frame: int) -> np.ndarray:
     except NotImplementedError:
         raise PictureError(NO_DECODER, _syntax_name(found.syntax)) from None
     if not decoder.is_available:
-        raise PictureError(NO_DECODER, f"{_syntax_name(found.syntax)}: pip install 'medvlm[dicom]'")
+        raise _no_decoder(found.syntax)
     assert found.pixels is not None
     options: dict[str, Any] = as_pixel_options(found.header, pixel_keyword=found.keyword)
     options["transfer_syntax_uid"] = found.syntax
@@ -105,7 +105,10 @@ def _decoded(found: Opened, frame: int) -> np.ndarray:
     if found.syntax.is_encapsulated:
         data = _compressed(found, frame, options)
         if jpeg12.applies(found.header, found.syntax):
-            return jpeg12.decode(data, found.header)
+            try:
+                return jpeg12.decode(data, found.header)
+            except ImportError:
+                raise _no_decoder(found.syntax) from None
         plugins = sorted(decoder.available_plugins, key=_PREFERRED.index)
     failed: Exception | None = None
     for plugin in plugins:
@@ -155,6 +158,10 @@ def _for_the_eye(pixels: np.ndarray, found: Opened, frame: int, window: Window) 
     if not interpretation.startswith("MONOCHROME"):
         raise PictureError(ODD_HEADER, "one sample, but neither MONOCHROME nor PALETTE COLOR")
     return gray.render(pixels, header, frame, window, found.syntax.is_little_endian)
+
+
+def _no_decoder(syntax: uid.UID) -> PictureError:
+    return PictureError(NO_DECODER, f"{_syntax_name(syntax)}: pip install 'medvlm[dicom]'")
 
 
 def _syntax_name(syntax: uid.UID) -> str:
