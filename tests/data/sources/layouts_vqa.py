@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def slake(folder: Path, images: str = "folder", **splits: Sequence[object]) -> P
     """Write the JSON files of the splits named, with BOM, and images 1 to 3 in a folder, an archive or nowhere."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in splits.items():
-        (folder / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), "utf-8-sig")
+        # Half a character can only stand as an escape.
+        text = json.dumps(rows, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        (folder / f"{name}.json").write_bytes(codecs.BOM_UTF8 + text)
     names = [f"xmlab{number}/source.jpg" for number in (1, 2, 3)]
     if images == "folder":
         pictures(folder / "imgs", *names)
@@ -178,3 +181,46 @@ def loaded(out: Path, cache: Path) -> list[dict[str, Any]]:
     files = {"every": sorted(str(path) for path in (out / "data").iterdir())}
     rows = datasets.load_dataset("parquet", data_files=files, cache_dir=str(cache))["every"]
     return sorted(rows, key=lambda row: str(row["id"]))
+
+
+def _rad(folder: Path, count: int) -> Path:
+    rows = [
+        {**RAD, "qid": n, "question": f"How many? {n}", "image_name": f"synpic{n % 2 + 1}.jpg"} for n in range(count)
+    ]
+    return vqa_rad(folder, rows[::2], rows[1::2])
+
+
+def _slake(folder: Path, count: int, images: str = "folder") -> Path:
+    rows = [{**SLAKE, "qid": n, "img_name": f"xmlab{n % 3 + 1}/source.jpg", "answer": f"MRI {n}"} for n in range(count)]
+    return slake(folder, images, train=rows[::2], test=rows[1::2])
+
+
+def _path(folder: Path, count: int) -> Path:
+    rows = [
+        {"image": f"train_0{('001', '422')[n % 2]}", "question": f"Is it? {n}", "answer": "yes"} for n in range(count)
+    ]
+    return path_vqa(folder, train=rows)
+
+
+def _pmc(folder: Path, count: int, images: str = "zip") -> Path:
+    rows = [{**PMC, "Figure_path": f"PMC{n}_F1.jpg", "Question": f"Which pattern? {n}"} for n in range(count)]
+    return pmc_vqa(folder, images, train=rows[::2], test=rows[1::2])
+
+
+def _hub(folder: Path, count: int) -> Path:
+    rows = [{"image": cell(n), "question": f"Is it? {n}", "answer": "no"} for n in range(count)]
+    hub(folder / "data" / "train-00000-of-00001.parquet", rows)
+    return folder
+
+
+LAYOUTS: dict[str, Callable[[Path, int], Path]] = {
+    "vqa-rad": _rad,
+    "vqa-rad/hub": _hub,
+    "slake": _slake,
+    "slake/zip": lambda folder, count: _slake(folder, count, "zip"),
+    "path-vqa": _path,
+    "path-vqa/hub": _hub,
+    "pmc-vqa": _pmc,
+    "pmc-vqa/unpacked": lambda folder, count: _pmc(folder, count, "folder"),
+}
+"""Source, or source/form -> make(folder, records), which returns the folder for --input."""
