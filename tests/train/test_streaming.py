@@ -81,9 +81,7 @@ def test_the_order_depends_on_seed_and_epoch() -> None:
 def cut(folder: Path, rows: int) -> Path:
     """Write the shards of a data set again in row groups of so many rows."""
     for path in (folder / "data").iterdir():
-        pq.write_table(
-            pa.table(pq.read_table(path)), path, row_group_size=rows, use_dictionary=False, compression="NONE"
-        )
+        pq.write_table(pq.read_table(path), path, row_group_size=rows, use_dictionary=False, compression="NONE")
     return folder
 
 
