@@ -14,15 +14,17 @@ captions of open-access articles: links to data sets, dates, and a version numbe
 
 What it is not: a de-identification, certified or not, or a promise that a text without a finding has no identifier. It
 does not know names without a title, label or degree, hospitals, towns, streets of unusual kinds, dates and titles in
-other languages than English, relatives and rare events that point to one person, or what is written in the picture. A
-spaCy pipeline finds more names (94 % of full names in plain sentences with en_core_web_sm 3.8) but sees persons in 45 %
-of the same captions, which is why it has to be asked for. People must read what strict mode lets through.
+other languages than English, relatives and rare events that point to one person, or what is written in the picture.
+Names and numbers known beforehand (`known`) are found wherever they stand, as they are spelled. A spaCy pipeline finds
+more names (94 % of full names in plain sentences with en_core_web_sm 3.8) but sees persons in 45 % of the same captions,
+which is why it has to be asked for. People must read what strict mode lets through.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Collection
 
 from medvlm.data.phi import persons
 from medvlm.data.phi.plain import Span
@@ -69,17 +71,21 @@ class Scanner:
         if self.model is not None:
             persons.load(self.model)
 
-    def spans(self, text: str) -> list[Span]:
-        """Return where identifiers stand in `text`, in order; overlapping ones of one kind are one."""
+    def spans(self, text: str, known: Collection[str] = ()) -> list[Span]:
+        """Return where identifiers stand in `text`, in order; overlapping ones of one kind are one.
+
+        Args:
+            known: names and numbers that are identifiers wherever they stand, as the header beside a report has them.
+        """
         from medvlm.data.phi.spans import scan
 
-        return scan(text, self.model)
+        return scan(text, self.model, known)
 
-    def kinds(self, text: str) -> list[str]:
+    def kinds(self, text: str, known: Collection[str] = ()) -> list[str]:
         """Return the kinds of identifiers in `text`, sorted, each once."""
-        return sorted({span.kind for span in self.spans(text)})
+        return sorted({span.kind for span in self.spans(text, known)})
 
-    def judge(self, sample: Sample) -> Sample | Reject:
+    def judge(self, sample: Sample, known: Collection[str] = ()) -> Sample | Reject:
         """Return the sample with its `identifiers` filled in, or why it is dropped.
 
         Scanned are prompt, target, choices, mentions, indication and the original text. What a picture shows is not:
@@ -89,7 +95,7 @@ class Scanner:
             return sample
         texts = {sample.prompt, sample.target, sample.indication, sample.original_text}
         texts.update(sample.choices or (), sample.mentions)
-        kinds = sorted({kind for text in texts if text for kind in self.kinds(text)})
+        kinds = sorted({kind for text in texts if text for kind in self.kinds(text, known)})
         if kinds and self.mode == "strict":
             return Reject(sample.source, sample.id, REASON, ", ".join(kinds))
         return dataclasses.replace(sample, identifiers=", ".join(kinds) or NONE)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from medvlm.data.phi import dates, names, numbers, persons
+from medvlm.data.phi import dates, known, names, numbers, persons
 from medvlm.data.phi.plain import Span, plain
 
 Finder = Callable[[str], Iterator[tuple[int, int]]]
@@ -29,10 +29,11 @@ FINDERS: dict[str, Finder] = {
 _NOT_PHONES = ("accession number", "record number", "serial number", "social security number", "UID")
 
 
-def scan(text: str, model: str | None) -> list[Span]:
+def scan(text: str, model: str | None, beforehand: Collection[str] = ()) -> list[Span]:
     """Return the identifiers in `text` in order; overlapping ones of one kind are one."""
     shown, positions = plain(text)
     found = [Span(*span, kind) for kind, finder in FINDERS.items() for span in finder(shown)]
+    found += known.find(shown, beforehand)
     if model is not None:
         found += [Span(*span, "name") for span in persons.find(shown, model)]
     merged = _without_labelled(_merge(found))

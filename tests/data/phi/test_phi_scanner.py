@@ -48,6 +48,35 @@ def test_a_sample_without_identifiers_says_that_it_was_scanned(mode: str) -> Non
     assert one.identifiers is None
 
 
+KNOWN = ["QUUX-ZABEL^ZEBEDIAH^^DR", "0047110", "ANONYMOUS", "", "Li", "17"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("Clear lungs. Quux-Zabel was told.", ["name"]),
+        ("ZABEL: clear lungs.", ["name"]),
+        ("zebediah's lungs are clear_zebediah", ["name"]),
+        ("Number 47110 of today", ["record number"]),
+        ("Number 0047110.", ["record number"]),
+        ("Zebediahs and quuxes, 147110, 471100; anonymous Dr at level 17, li", []),
+    ],
+)
+def test_what_is_known_beforehand_is_found_wherever_it_stands(text: str, kinds: list[str]) -> None:
+    assert Scanner("count").kinds(text, KNOWN) == kinds
+    assert Scanner("count").kinds(text) == []
+    said = Scanner("strict").judge(sample(target=text), KNOWN)
+    assert said == (
+        Reject("set", "set/1", REASON, ", ".join(kinds)) if kinds else sample(target=text, identifiers=NONE)
+    )
+
+
+@given(st.lists(st.text(max_size=20), max_size=4), st.text(max_size=60))
+def test_known_values_of_any_form_break_nothing(known: list[str], text: str) -> None:
+    # What looks like a phone number may be known to be another.
+    assert set(Scanner("count").kinds(text)) <= {*Scanner("count").kinds(text, known), "phone"}
+
+
 def test_kinds_of_all_texts_are_named_once() -> None:
     judged = Scanner("count").judge(sample(prompt="Seen on 2019-01-02?", target="Seen by Dr. Quux on 2019-01-03."))
     assert isinstance(judged, Sample)
