@@ -117,6 +117,9 @@ class PmcVqaSource(QuestionSource):
             return self.reject(place, "answer and label differ", f"{label}: {answer[:80]}")
         article = _ARTICLE.match(PurePosixPath(image.name).name)
         pmcid = article[0].upper() if article else None
+        lists = _listed(tuple(self._lists(place.folder)))
+        if lists.retracted(pmcid):
+            return self.reject(place, "retracted article", "PMC file list")
         return self.question(
             record,
             place,
@@ -128,18 +131,8 @@ class PmcVqaSource(QuestionSource):
             choices=[choice for choice in choices.values() if choice],
             answer_type="choice",
             pmcid=pmcid,
-            **self._rights(pmcid, place.folder),
+            **_rights(lists, pmcid),
         )
-
-    def _rights(self, pmcid: str | None, folder: Path) -> dict[str, Any]:
-        paths = self._lists(folder)
-        found = _listed(tuple(paths)).rights(pmcid) if paths else None
-        if found is None or found.license is None:
-            return {"license": None, "license_scope": None, "license_evidence": None, "commercial_use": "unknown"}
-        license = f"{found.license} AND {TEXTS_LICENSE}"
-        said = f"{found.evidence}; questions: dataset card xmcmic/PMC-VQA, CC BY-SA"
-        use = commercial_use(license)
-        return {"license": license, "license_scope": "article", "license_evidence": said, "commercial_use": use}
 
     def _lists(self, folder: Path) -> list[Path]:
         return [*([self.licenses] if self.licenses else []), *one_of(folder, *LISTS)]
@@ -161,6 +154,17 @@ def _answer(record: Record) -> tuple[str | None, str]:
     if len(text) == 1 and text.upper() in _LETTERS and label in (None, text.upper()):
         return text.upper(), ""
     return label, labeled[2] if labeled and labeled[1] == label else text
+
+
+def _rights(lists: Lists, pmcid: str | None) -> dict[str, Any]:
+    """Return a sample's fields of rights: the article's license and that of the questions, or that nothing is known."""
+    found = lists.rights(pmcid)
+    if found is None or found.license is None:
+        return {"license": None, "license_scope": None, "license_evidence": None, "commercial_use": "unknown"}
+    license = f"{found.license} AND {TEXTS_LICENSE}"
+    said = f"{found.evidence}; questions: dataset card xmcmic/PMC-VQA, CC BY-SA"
+    use = commercial_use(license)
+    return {"license": license, "license_scope": "article", "license_evidence": said, "commercial_use": use}
 
 
 def _same(one: str, other: str) -> bool:

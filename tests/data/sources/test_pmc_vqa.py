@@ -191,6 +191,15 @@ def test_licenses_by_article(tmp_path: Path, name: str | None) -> None:
     assert str(path) in [entry["path"] for entry in made.describe()]
 
 
+def test_retracted_articles_are_left_out(tmp_path: Path) -> None:
+    folder = pmc_vqa(tmp_path / "p", train=[PMC])
+    header, row, *_ = LIST.splitlines()
+    (folder / "oa_file_list.csv").write_text(f"{header},Retracted\n{row},yes\n")
+    (bad,) = read(PmcVqaSource([folder]))
+    assert isinstance(bad, Reject)
+    assert bad.reason == "retracted article"
+
+
 def test_an_absent_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
         PmcVqaSource([tmp_path], licenses=tmp_path / "none.csv")
