@@ -61,8 +61,9 @@ def folder(
 ) -> None:
     """Your own images with a table of their texts, or with a .txt file beside each.
 
-    Shows what it takes each column for, and builds nothing before you agree: on a terminal it asks, elsewhere
-    add --yes or the flags that it prints.
+    Shows what it takes each column for, and builds nothing before you agree.
+
+    On a terminal it asks; elsewhere add --yes, or the flags that it prints. "none" for a column: there is none.
 
     Example: medvlm prepare folder --input chest/ --data-license LicenseRef-own-data --license LicenseRef-own-data
     """
@@ -82,12 +83,15 @@ def folder(
     )
     source = FolderSource(columns=columns, task=_task(task), sections=sections, **_common(ctx, "folder"))
     view = source.look()
-    guessed = _guessed(view.columns, columns) + ([] if source.given_task else given.words("--task", view.task))
+    guessed = _words({name: getattr(view.columns, name) for name in view.guessed}) + (
+        [] if source.given_task else given.words("--task", view.task)
+    )
     if guessed or not quiet:
         show.folder(view, columns, source.given_task)
     names = _first_name([row.get(str(view.columns.image)) for row in view.rows])
     show.check_pictures(view.pictures, view.root, names, images)
-    _say_of_folder(source, quiet)
+    _check_apart_of_pictures(out, source)
+    _say_of_folder(source, split, quiet)
     line = show.typed(ctx)
     show.rights([*line, *guessed], license, source.data_license, view.columns.license)
     show.confirm(line, guessed, yes, quiet)
@@ -154,6 +158,7 @@ def jsonl(
         show.jsonl(view, format, context)
     names = _first_name(view.talk.pictures if view.talk else [])
     show.check_pictures(view.pictures, view.root, names, images)
+    _check_apart_of_pictures(out, source)
     _say_of_patients(source, view.columns, quiet)
     show.rights(show.typed(ctx), license, source.data_license, view.columns.license)
     settled = given.words("--format", view.format) + _words(view.columns.meanings())
@@ -196,6 +201,11 @@ def _check_apart(out: Path, input: Path) -> None:
         raise UsageError(f"--out {out} lies within --input {input}, and would be read as input next time; name another")
 
 
+def _check_apart_of_pictures(out: Path, source: OwnSource) -> None:
+    for root in set(source.roots.values()):
+        _check_apart(out, root)
+
+
 def _scanner(phi: str) -> Any:
     if phi == "off":
         return None
@@ -221,12 +231,6 @@ def _task(task: str | None) -> str | None:
     return one_of("--task", task, TASKS) if task else None
 
 
-def _guessed(found: Columns, columns: Columns) -> list[str]:
-    """Return the flags that would say what was guessed."""
-    known = columns.meanings()
-    return _words({name: column for name, column in found.meanings().items() if name not in known})
-
-
 def _words(meanings: dict[str, str]) -> list[str]:
     return [word for name, column in meanings.items() for word in given.words(f"--{name}-column", column)]
 
@@ -237,11 +241,13 @@ def _first_name(cells: Sequence[Any]) -> str:
     return next((name for cell in cells for name in names_in(cell)), "")
 
 
-def _say_of_folder(source: Any, quiet: bool) -> None:
+def _say_of_folder(source: Any, split: str, quiet: bool) -> None:
     """Say what the user should know of the columns before agreeing."""
     view = source.look()
-    for remark in view.left:
-        say(f"note: {remark}; rows are told apart by their number", quiet)
+    for remark in view.remarks:
+        say(f"note: {remark}", quiet)
+    if view.split and not split:
+        say(f"note: a split is stated ({view.split}); it is not kept without --split official", quiet)
     _say_of_patients(source, view.columns, quiet)
 
 

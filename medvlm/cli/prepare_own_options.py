@@ -9,7 +9,7 @@ import typer
 
 from medvlm.cli.prepare_options import CHOOSE, DATA_SET, READ
 
-COLUMNS = "What the columns mean (shown as a guess where not given; none: there is no such column)"
+COLUMNS = "What the columns mean (else guessed)"
 
 
 def _column(meaning: str, help: str) -> Any:

@@ -65,13 +65,15 @@ def plain(value: Any) -> str:
     return (text if len(text) <= WIDTH else text[: WIDTH - 3] + "...") or "(empty)"
 
 
-def columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]], found: Columns, given: Columns) -> None:
+def columns(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], found: Columns, guessed: Sequence[str], given: Columns
+) -> None:
     """Print a table: each column, what it is taken for, and its first value that is not empty."""
     meaning = {column: name for name, column in found.meanings().items()}
     lines = [("column", "meaning", "", "first value")]
     for name in names:
         taken = meaning.get(name, "")
-        how = "" if not taken else "given" if getattr(given, taken) == name else "guess"
+        how = "guess" if taken in guessed else "given" if taken and getattr(given, taken) else ""
         value = next((row[name] for row in rows if row.get(name) not in (None, "")), None)
         lines.append((plain(name), MEANINGS.get(taken, "not used"), how, plain(value)))
     widths = [max(len(line[number]) for line in lines) for number in range(3)]
@@ -86,7 +88,7 @@ def folder(view: FolderView, given: Columns, task: str | None) -> None:
     else:
         more = f" and {view.tables - 1} more like it" if view.tables > 1 else ""
         say(f"{view.table}{more}: {len(view.names)} columns")
-    columns(view.names, view.rows, view.columns, given)
+    columns(view.names, view.rows, view.columns, view.guessed, given)
     say(f"task: {view.task} ({'given' if task else 'guess'})")
     say(f"images: {'in the table itself' if view.embedded else _leads(view.pictures, view.root)}")
 
@@ -100,7 +102,7 @@ def jsonl(view: JsonlView, given: str | None, context: str) -> None:
         say(f"  first question: {plain(turn.question)}")
         say(f"  first answer:   {plain(turn.answer)}")
     for name, column in view.columns.meanings().items():
-        say(f"  {MEANINGS[name]}: {plain(column)}")
+        say(f"  {MEANINGS[name].replace('row', 'record')}: {plain(column)}")
     if view.others:
         warn(f"{view.others} of the first {len(view.rows)} records are in another format; they are counted as rejects")
     if view.turns > 1:

@@ -202,7 +202,7 @@ def test_a_column_of_ids_that_repeats_is_none(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", [{"id": n // 2, "image": f"{n:03}.png", "caption": f"C{n}."} for n in range(3)])
     source = FolderSource([tmp_path], data_license="CC0-1.0")
     assert source.look().columns.id is None
-    assert source.look().left == ('"id" is no id: "0" is there twice',)
+    assert source.look().remarks == ('"id" is no id ("0" is there twice): rows are told apart by their number',)
     samples, _ = read(source)
     assert len({sample.id for sample in samples}) == 3
     samples, _ = read(FolderSource([tmp_path], columns=Columns(id="id"), data_license="CC0-1.0"))

@@ -67,8 +67,12 @@ class View:
     """Where the names of the first table begin at."""
     embedded: bool
     """The pictures stand in the table itself."""
-    left: tuple[str, ...] = ()
-    """Columns that are not what their names say, with why."""
+    guessed: tuple[str, ...] = ()
+    """The meanings among `columns` that nobody has given."""
+    split: str = ""
+    """What states an official split: "column NAME", "names of files and folders", or nothing."""
+    remarks: tuple[str, ...] = ()
+    """Columns that are not what their names say, with why; what else the first rows suggest."""
 
 
 class FolderSource(OwnSource):
@@ -152,20 +156,52 @@ class FolderSource(OwnSource):
         found = [(folder, table) for folder in self.inputs for table in self._tables(folder)]
         table = found[0][1]
         names, rows = _head(table)
-        given = self.given
-        columns = meaning_of.guess(names, rows, given)
-        columns, left = self._checked(columns, [table for _, table in found])
+        given = _known(self.given) if table.is_dir() else self.given
+        columns, remarks = self._checked(meaning_of.guess(names, rows, given), [table for _, table in found])
         columns = _without_unused(columns, self.given_task)
         _check(table, names, columns, self.given_task)
-        embedded = _embedded([row.get(str(columns.image)) for row in rows])
         pictures = (0, 0)
         for folder, one in found:
-            cells = [row.get(str(columns.image)) for row in (rows if one == table else _head(one)[1])]
-            counted = self.find_root(folder, one, cells)
+            its_rows = rows if one == table else self._alike(one, columns)
+            counted = self.find_root(folder, one, [row.get(str(columns.image)) for row in its_rows])
             pictures = counted if one == table else pictures
-        task = self.given_task or _task(columns)
-        root = self.roots[str(table)]
-        return View(table, len(found), names, rows, columns, task, pictures, root, embedded, left)
+        cells = [row.get(str(columns.image)) for row in rows]
+        return View(
+            table,
+            len(found),
+            names,
+            rows,
+            columns,
+            task=self.given_task or _task(columns, rows),
+            pictures=pictures,
+            root=self.roots[str(table)],
+            embedded=_embedded(cells),
+            guessed=tuple(name for name in columns.meanings() if getattr(given, name) is None),
+            split=self._stated(columns, found[0], cells),
+            remarks=(*remarks, *_of_folders(table, columns)),
+        )
+
+    def _alike(self, table: Path, columns: Columns) -> list[Record]:
+        """Return the first rows of a further table.
+
+        Raises:
+            InputError: it lacks a column that every row must have.
+        """
+        names, rows = _head(table)
+        needed = (columns.image, columns.text, columns.question, columns.answer)
+        lacking = next((name for name in needed if name and name not in names), None)
+        if lacking:
+            raise InputError(f'{table}: no column "{lacking}", which the tables before have; prepare it by itself')
+        return rows
+
+    def _stated(self, columns: Columns, first: tuple[Path, Path], cells: Sequence[Any]) -> str:
+        """Return what states an official split, by the first rows."""
+        if columns.split:
+            return f'column "{columns.split}"'
+        folder, table = first
+        names = [relative(self.base(folder), table)] if not table.is_dir() else []
+        names += [part for cell in cells for name in names_in(cell) for part in PurePosixPath(name).parts[:-1]]
+        return "names of files and folders" if split_of_path(*names) else ""
 
     def _checked(self, columns: Columns, found: Sequence[Path]) -> tuple[Columns, tuple[str, ...]]:
         """Take back a guessed column of ids that repeats: it would lose rows."""
@@ -177,7 +213,9 @@ class FolderSource(OwnSource):
             value = words(cell) or ""
             if not value or value in seen:
                 why = f'"{value[:40]}" is there twice' if value else "it is empty in places"
-                return dataclasses.replace(columns, id=None), (f'"{columns.id}" is no id: {why}',)
+                return dataclasses.replace(columns, id=None), (
+                    f'"{columns.id}" is no id ({why}): rows are told apart by their number',
+                )
             seen.add(value)
         return columns, ()
 
@@ -320,6 +358,21 @@ def _head(table: Path) -> tuple[list[str], list[Record]]:
     return [name for name in names if name], rows
 
 
+def _known(given: Columns) -> Columns:
+    """Return what is given, and what is known of texts beside images without a guess."""
+    return dataclasses.replace(given, image=given.image or "file_name", text=given.text or "text")
+
+
+def _of_folders(table: Path, columns: Columns) -> list[str]:
+    """Return the advice for images in folders that may be of one patient each."""
+    if not table.is_dir() or columns.group:
+        return []
+    folders = {PurePosixPath(image).parent for image, _ in tables.listing(str(table)) if image}
+    if len(folders) < 2:
+        return []
+    return [f"the images lie in {len(folders)} folders; if each is of one patient, add --group-column folder"]
+
+
 def _without_unused(columns: Columns, task: str | None) -> Columns:
     """Drop what the task does not read."""
     if (task or _task(columns)) == "vqa":
@@ -327,10 +380,15 @@ def _without_unused(columns: Columns, task: str | None) -> Columns:
     return dataclasses.replace(columns, question=None, answer=None)
 
 
-def _task(columns: Columns) -> str:
+def _task(columns: Columns, rows: Sequence[Record] = ()) -> str:
+    """Return the task that columns suggest: a text is a report by its column's name, or by headings in first rows."""
     if columns.question and columns.answer:
         return "vqa"
-    return "report" if columns.text and plain(columns.text) in meaning_of.REPORT_NAMES else "caption"
+    if columns.text and plain(columns.text) in meaning_of.REPORT_NAMES:
+        return "report"
+    texts = [text for row in rows if (text := words(row.get(str(columns.text))))]
+    headed = [text for text in texts if (found := reports.sections(text)).findings or found.impression]
+    return "report" if len(headed) > len(texts) / 2 else "caption"
 
 
 def _check(table: Path, names: Sequence[str], columns: Columns, task: str | None) -> None:

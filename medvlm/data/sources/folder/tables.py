@@ -74,7 +74,8 @@ def _check_alike(folder: Path, tables: list[Path]) -> None:
         InputError: their columns differ.
     """
     columns = [frozenset(records.columns(table)) for table in tables]
-    if any(one != columns[0] for one in columns):
+    widest = max(columns, key=len)
+    if any(not one <= widest for one in columns):
         names = ", ".join(relative(folder, table) for table in tables[:6])
         raise InputError(
             f"{folder}: holds {len(tables)} tables with different columns ({names}); name the one that lists the "
