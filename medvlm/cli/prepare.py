@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from medvlm.cli import prepare_list, prepare_pmc, prepare_sets
+from medvlm.cli import prepare_dicom, prepare_list, prepare_own, prepare_pmc, prepare_sets
 from medvlm.cli import prepare_options as given
 from medvlm.cli.common import DebugOption, QuietOption, say
 from medvlm.cli.prepare_run import Job, build, report, source_named, upload
@@ -101,9 +99,9 @@ def register(app: typer.Typer) -> None:
     prepare.command("pmc")(prepare_pmc.pmc)
     for name, command in prepare_sets.commands():
         prepare.command(name)(command)
-    for name, module in (("folder", "prepare_own"), ("jsonl", "prepare_own"), ("dicom", "prepare_dicom")):
-        with contextlib.suppress(ModuleNotFoundError):
-            prepare.command(name)(getattr(importlib.import_module(f"medvlm.cli.{module}"), name))
+    prepare.command("folder")(prepare_own.folder)
+    prepare.command("jsonl")(prepare_own.jsonl)
+    prepare.command("dicom")(prepare_dicom.dicom)
     prepare.command("phantom")(_phantom)
     prepare.command("list")(prepare_list.sources)
     prepare.command("status")(_status)
