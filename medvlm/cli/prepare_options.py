@@ -59,7 +59,7 @@ Phi = Annotated[
     str,
     typer.Option(
         "--phi",
-        help="Look for identifiers of patients in the texts (extra medvlm[phi]): off, count, or strict (leave out).",
+        help="Look for identifiers of patients in the texts (extra medvlm\\[phi]): off, count, or strict (leave out).",
         rich_help_panel=CHOOSE,
     ),
 ]
@@ -112,7 +112,7 @@ Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes; 0 is one for each core.", rich_help_panel=RUN)
 ]
 Engine = Annotated[
-    str, typer.Option("--engine", help="local (processes here) or ray (extra medvlm[ray]).", rich_help_panel=RUN)
+    str, typer.Option("--engine", help="local (processes here) or ray (extra medvlm\\[ray]).", rich_help_panel=RUN)
 ]
 RayAddress = Annotated[
     str | None,
