@@ -79,7 +79,7 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="transformers, or vllm (extra medvlm[vllm]; merged or published PaliGemma models).",
+        help="transformers, or vllm (extra medvlm\\[vllm]; merged or published PaliGemma models).",
         rich_help_panel=RUNS,
     ),
 ]
@@ -88,7 +88,7 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Copies of the model, each on a GPU of its own, through Ray where more than one (extra medvlm[ray]).",
+        help="Copies of the model, each on a GPU of its own, through Ray where more than one (extra medvlm\\[ray]).",
         rich_help_panel=RUNS,
     ),
 ]
