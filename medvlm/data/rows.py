@@ -23,6 +23,7 @@ from medvlm.licenses import policy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from medvlm.data.mixture import DataFolder
 
@@ -34,7 +35,9 @@ _NEEDED = ("id", "image", "task", "prompt", "target")
 
 TEXT_GROUPS = 256
 """Row groups (of at most 100 rows) whose texts a process keeps while it streams."""
-_OPEN_FILES = 64
+_MAPPED_FILES = 256
+_OPEN_FOOTERS = 16
+"""A footer of 100 row groups takes some 4 MB."""
 _PLACED_GROUPS = 4096
 _DECODED_GROUPS = 4
 
@@ -57,19 +60,6 @@ class _Kept:
         self._items.move_to_end(key)
         found: T = self._items[key]
         return found
-
-
-class _Open:
-    """One shard, open in this process."""
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
-
-        with open(path, "rb") as file:
-            self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.parquet = pq.ParquetFile(path, memory_map=True)
-        names = [self.parquet.schema.column(at).path for at in range(len(self.parquet.schema))]
-        self.column = names.index("image.bytes") if "image.bytes" in names else -1
 
 
 class Shards:
@@ -106,7 +96,8 @@ class Shards:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._files, self._placed = _Kept(_OPEN_FILES), _Kept(_PLACED_GROUPS)
+        self._maps, self._files = _Kept(_MAPPED_FILES), _Kept(_OPEN_FOOTERS)
+        self._placed = _Kept(_PLACED_GROUPS)
         self._decoded, self._texts = _Kept(_DECODED_GROUPS), _Kept(TEXT_GROUPS)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,11 +115,20 @@ class Shards:
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
         return group, row - int(self.starts[group])
 
-    def _file(self, number: int) -> _Open:
+    def _own(self) -> None:
         if self._process != os.getpid():
             # A forked worker: what the parent has open is the parent's.
             self._begin()
-        return self._files.get(number, lambda: _Open(self.paths[number]))
+
+    def _bytes(self, number: int) -> mmap.mmap:
+        self._own()
+        return self._maps.get(number, lambda: _mapped(self.paths[number]))
+
+    def _parquet(self, number: int) -> pq.ParquetFile:
+        import pyarrow.parquet as pq
+
+        self._own()
+        return self._files.get(number, lambda: pq.ParquetFile(self.paths[number], memory_map=True))
 
     def read(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Return columns of a row group.
@@ -138,7 +138,7 @@ class Shards:
         """
         number, own = self.groups[group]
         with _readable(self.paths[number]):
-            return self._file(number).parquet.read_row_group(own, columns=list(columns), use_threads=False)
+            return self._parquet(number).read_row_group(own, columns=list(columns), use_threads=False)
 
     def text(self, row: int) -> dict[str, Any]:
         """Return the text columns of a row, its row group's read and kept."""
@@ -158,35 +158,36 @@ class Shards:
         """
         group, own = self._locate(row)
         number, _ = self.groups[group]
-        file = self._opened(number)
-        placed = self._placed.get(group, lambda: self._places(group, file))
+        with _readable(self.paths[number]):
+            data = self._bytes(number)
+            placed = self._placed.get(group, lambda: self._places(group, data))
         if placed is not None:
             offset, length = placed[own]
-            return file.bytes[offset : offset + length]
+            return data[offset : offset + length]
         value = self._decoded.get(group, lambda: self.read(group, ["image"])["image"])[own].as_py()
         if not value or value["bytes"] is None:
             raise InputError(f"data: {self.paths[number]}: row {own} of row group {group} has no image; prepare again")
-        data: bytes = value["bytes"]
-        return data
+        found: bytes = value["bytes"]
+        return found
 
-    def _opened(self, number: int) -> _Open:
-        with _readable(self.paths[number]):
-            return self._file(number)
-
-    def _places(self, group: int, file: _Open) -> np.ndarray | None:
+    def _places(self, group: int, data: mmap.mmap) -> np.ndarray | None:
         """Return offset and length of each picture of a row group; None where it is to be decoded as a whole."""
-        _, own = self.groups[group]
-        if file.column < 0:
+        number, own = self.groups[group]
+        parquet = self._parquet(number)
+        names = [parquet.schema.column(at).path for at in range(len(parquet.schema))]
+        if "image.bytes" not in names:
             return None
-        facts = file.parquet.metadata.row_group(own).column(file.column)
-        kind = file.parquet.schema.column(file.column)
+        column = names.index("image.bytes")
+        facts, kind = parquet.metadata.row_group(own).column(column), parquet.schema.column(column)
         if facts.compression != "UNCOMPRESSED" or facts.has_dictionary_page or kind.max_repetition_level:
             return None
-        start = facts.data_page_offset
-        rows = int(self.starts[group + 1] - self.starts[group])
-        return pages.places(
-            file.bytes, start, start + facts.total_compressed_size, rows, int(kind.max_definition_level)
-        )
+        start, rows = facts.data_page_offset, int(self.starts[group + 1] - self.starts[group])
+        return pages.places(data, start, start + facts.total_compressed_size, rows, int(kind.max_definition_level))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class Rows:

@@ -92,8 +92,8 @@ def test_pictures_in_any_order_however_they_were_written(writer: str, tmp_path: 
 
 
 def _is_placed(found: Rows, group: int) -> bool:
-    file = found._shards._opened(found._shards.groups[group][0])
-    return found._shards._places(group, file) is not None
+    shards = found._shards
+    return shards._places(group, shards._bytes(shards.groups[group][0])) is not None
 
 
 def test_what_prepare_writes_is_read_by_its_place(tmp_path: Path) -> None:
@@ -164,9 +164,22 @@ def test_other_processes_open_the_files_for_themselves(start: str, tmp_path: Pat
 
 def test_a_forked_child_leaves_the_parents_files_alone(tmp_path: Path) -> None:
     shards = opened(write(tmp_path / "a", samples("f", 9), shards=1))._shards
-    mine = shards._file(0)
+    mine = shards._bytes(0), shards._parquet(0)
     shards._process = os.getpid() + 1
-    assert shards._file(0) is not mine
+    theirs = shards._bytes(0), shards._parquet(0)
+    assert mine[0] is not theirs[0]
+    assert mine[1] is not theirs[1]
+
+
+def test_more_shards_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_MAPPED_FILES", 3)
+    monkeypatch.setattr(rows, "_OPEN_FOOTERS", 2)
+    listed = samples("k", 40)
+    found = opened(write(tmp_path / "a", listed, shards=8, group=3, **WRITERS["as prepare"]), streaming=True)
+    for row in random.Random(2).choices(range(40), k=120):
+        assert found.encoded(row) == listed[row].image.data
+        assert found.texts[row]["target"] == listed[row].target
+    assert (len(found._shards._maps._items), len(found._shards._files._items)) == (3, 2)
 
 
 def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
