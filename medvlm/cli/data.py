@@ -216,7 +216,7 @@ def merge(
         return
     for text in summary(outcome.manifest, str(out)):
         say(text)
-    for text in told(outcome.manifest):
+    for text in told(outcome.manifest, out):
         say(f"note: {text}", quiet)
 
 

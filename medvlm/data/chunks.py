@@ -203,13 +203,14 @@ def _judge(item: Sample | Reject, unit: Unit, license: str) -> Sample | Reject:
 class _ChunkWriter:
     """Gathers samples into record batches of bounded size and appends them to an Arrow file."""
 
-    def __init__(self, writer: Any, distinct: bool) -> None:
-        self._writer, self._distinct = writer, distinct
-        self._rows: list[tuple[Sample, str]] = []
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._rows: list[tuple[Sample, str, bool]] = []
         self._bytes = 0
 
-    def add(self, sample: Sample, unit: str) -> None:
-        self._rows.append((sample, unit))
+    def add(self, sample: Sample, unit: str, distinct: bool) -> None:
+        """Append a sample; the pictures of `distinct` ones get no mark."""
+        self._rows.append((sample, unit, distinct))
         self._bytes += schema.payload(sample)
         if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self.flush()
@@ -217,11 +218,11 @@ class _ChunkWriter:
     def flush(self) -> None:
         if not self._rows:
             return
-        samples = [sample for sample, _ in self._rows]
+        samples = [sample for sample, _, _ in self._rows]
         views = [[sha256_bytes(view.data) for view in sample.more_images] for sample in samples]
         columns = [
             *schema.arrays(samples),
-            pa.array([unit for _, unit in self._rows], pa.string()),
+            pa.array([unit for _, unit, _ in self._rows], pa.string()),
             pa.array(views, pa.list_(pa.string())),
             pa.array(self._marks(samples, views), pa.list_(pa.binary())),
             pa.array([schema.payload(sample) for sample in samples], pa.int64()),
@@ -233,17 +234,19 @@ class _ChunkWriter:
         """Return the marks of all pictures of a batch, decoding a picture that several samples share but once."""
         known: dict[str, bytes] = {}
 
-        def mark(image: Image, digest: str) -> bytes:
+        def mark(image: Image, digest: str, distinct: bool) -> bytes:
+            if distinct:
+                return b""
             if digest not in known:
-                known[digest] = b"" if self._distinct else dedup.mark(image)
+                known[digest] = dedup.mark(image)
             return known[digest]
 
         return [
             [
-                mark(*picture)
+                mark(*picture, distinct)
                 for picture in zip([sample.image, *sample.more_images], [sample.sha256, *more], strict=True)
             ]
-            for sample, more in zip(samples, views, strict=True)
+            for sample, more, (_, _, distinct) in zip(samples, views, self._rows, strict=True)
         ]
 
 
@@ -287,7 +290,7 @@ def read_chunk(source: Source, task: Task) -> Done:
     source.prefetch(task.units)
     with atomic_write(task.table, "wb") as file:
         with pa.ipc.new_file(file, WORK_SCHEMA) as arrow:
-            writer = _ChunkWriter(arrow, getattr(source, "distinct", False))
+            writer = _ChunkWriter(arrow)
             for unit in task.units:
                 _read_unit(source, unit, task.license, writer, note)
             writer.flush()
@@ -299,6 +302,9 @@ def read_chunk(source: Source, task: Task) -> Done:
 
 def _read_unit(source: Source, unit: Unit, license: str, writer: _ChunkWriter, note: _Note) -> None:
     samples, rejects = 0, Counter[str]()
+    distinct = getattr(source, "distinct", False)
+    if callable(distinct):
+        distinct = distinct(unit)
     for item in _whole(source, unit):
         if isinstance(item, Credit):
             note.lines.append((CREDIT, _printable(item)))
@@ -306,7 +312,7 @@ def _read_unit(source: Source, unit: Unit, license: str, writer: _ChunkWriter, n
         judged = _judge(item, unit, license)
         if isinstance(judged, Sample):
             samples += 1
-            writer.add(judged, unit.name)
+            writer.add(judged, unit.name, distinct)
         else:
             record = _printable(judged)
             rejects[record["reason"]] += 1

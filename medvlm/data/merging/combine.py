@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from medvlm.data.merging.source import REPEATED, MergedSource
 from medvlm.data.output import OutputFolder
 from medvlm.data.prepare import Advance, Outcome, Settings, prepare
 from medvlm.data.split_leakage import sentences
+from medvlm.data.write import ARTICLES
 from medvlm.errors import InputError, UsageError
 from medvlm.registry import nearest
 
@@ -80,14 +83,33 @@ def _clear(source: MergedSource, out: Path, settings: Settings) -> None:
             folder.discard()
 
 
-def told(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what happened to samples that are in several parts or on two sides, one line each."""
+def _by_part(path: Path) -> dict[str, Counter[str]]:
+    """Return reason -> part ("1-name") -> how many records it left out, from the rows on units of input."""
+    found: dict[str, Counter[str]] = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            for reason, count in row["rejects"].items():
+                found.setdefault(reason, Counter())[row["unit"].partition("/")[0]] += count
+    return found
+
+
+def told(manifest: Mapping[str, Any], out: Path) -> Iterator[str]:
+    """Yield what happened to samples that are in several parts or on two sides, one line each.
+
+    Args:
+        manifest: of the merged data set.
+        out: its folder.
+    """
     drops, way = manifest["drops"], manifest["settings"]["split"]
-    repeated, shared = drops.get(REPEATED, 0), drops.get(REASONS[SHARED], 0)
-    if repeated:
-        yield f"{repeated:,} samples are in several parts and were taken once, held out where one part holds them out"
-    if shared:
-        yield f"{shared:,} samples share a picture, group or article with a later split and were left out"
+    where = _by_part(out / ARTICLES) if drops else {}
+    for reason, words in (
+        (REPEATED, "are in several parts and were taken once, held out where one part holds them out"),
+        (REASONS[SHARED], "share a picture, group or article with a later split and were left out"),
+    ):
+        if drops.get(reason):
+            parts = ", ".join(f"{name} {count:,}" for name, count in sorted(where[reason].items()))
+            yield f"{drops[reason]:,} samples {words} ({parts})"
     before = sentences(manifest["leakage"].get("official", {}))
     for line in before if way in ("parts", "parts-move") else ():
         yield f"the parts' splits taken together share: {line}; those {'moved' if way == 'parts-move' else 'left out'}"

@@ -48,8 +48,6 @@ class MergedSource:
             raise UsageError("medvlm data merge takes at least two data sets")
         self.parts = [sound(open_set(path)) for path in paths]
         self.labels = _labels(paths)
-        # Phantoms differ in little on purpose, and are not compared for it where they are made either.
-        self.distinct = all(part.manifest.get("synthetic") for part in self.parts)
         self._plan: plan.Plan | None = None
         self._credits: dict[int, notes.Credits] = {}
 
@@ -59,6 +57,10 @@ class MergedSource:
         if self._plan is None:
             self._plan = plan.make(self.parts)
         return self._plan
+
+    def distinct(self, unit: Unit) -> bool:
+        """Whether a unit's pictures differ in little on purpose, as phantoms do, and are no near duplicates for it."""
+        return bool(self.parts[int(unit.locator[0])].manifest.get("synthetic"))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return path, hash and size of each part: of its samples, its credits and what it left out."""

@@ -32,7 +32,7 @@ class Source(Protocol):
     mapping of names to totals ("requests", "bytes", ...) that this object has counted so far, for the log.
 
     A source whose pictures are made to differ in little (phantoms) has `distinct = True`: pictures of it that are not
-    the same byte for byte are never taken for duplicates.
+    the same byte for byte are never taken for duplicates. `distinct` may be a function of the unit.
     """
 
     name: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sets import png, prepared, rewrite, rows_of, sample, scan, to_schema_2
+from small_sets import edit_manifest, png, prepared, rewrite, rows_of, sample, scan, to_schema_2
 
 from medvlm.data.inspect.check import check
 from medvlm.data.inspect.folder import open_set
@@ -107,7 +107,7 @@ def test_kept_sides_leak_and_are_counted(tmp_path: Path) -> None:
     found = on_sides(rows, pictures)
     made = outcome.manifest["leakage"]["made"]["train/test"]
     assert made["images"] == sum({"train", "test"} <= sides for sides in found.values())
-    assert any("the split leaks" in line for line in told(outcome.manifest))
+    assert any("the split leaks" in line for line in told(outcome.manifest, tmp_path / "out"))
 
 
 def test_refused_sides_leave_nothing_behind(tmp_path: Path) -> None:
@@ -125,7 +125,19 @@ def test_nothing_shared_is_refused_for_nothing(tmp_path: Path) -> None:
     two = prepared(tmp_path / "two", [sample("c", 3), sample("d", 4, split="test")])
     outcome = combine([one, two], tmp_path / "out", shared="refuse", workers=1)
     assert outcome.manifest["counts"]["split"] == {"train": 2, "test": 2}
-    assert list(told(outcome.manifest)) == []
+    assert list(told(outcome.manifest, tmp_path / "out")) == []
+
+
+def test_phantoms_differ_in_little_and_are_no_near_duplicates(tmp_path: Path) -> None:
+    real = [sample("a", 1, image=Image(scan(1), "a.png")), sample("b", 2, image=Image(scan(2), "b.png"), split="test")]
+    drawn = [sample("p", 3, image=Image(scan(3), "p.png")), sample("q", 4, image=Image(scan(3, "BMP", 150), "q.bmp"))]
+    drawn[1].official_split = "test"
+    one, two = prepared(tmp_path / "real", real), prepared(tmp_path / "drawn", drawn)
+    assert combine([one, two], tmp_path / "lost", workers=1).manifest["counts"]["samples"] == 3
+    edit_manifest(two, lambda manifest: manifest.update(synthetic=True))
+    manifest = combine([one, two], tmp_path / "out", workers=1).manifest
+    assert manifest["counts"]["samples"] == 4
+    assert not manifest["synthetic"]
 
 
 def test_a_smaller_copy_of_a_tested_picture_is_not_trained_on(tmp_path: Path) -> None:
@@ -152,6 +164,9 @@ def test_the_same_sample_is_taken_once_from_where_it_is_held_out(tmp_path: Path)
         "c/3": "train",
     }
     assert outcome.manifest["drops"] == {"same sample in another part": 1}
+    (line,) = told(outcome.manifest, tmp_path / "out")
+    assert line.startswith("1 samples are in several parts")
+    assert line.endswith("(1-one 1)")
 
 
 def test_other_samples_with_the_same_id_get_the_name_of_their_part(tmp_path: Path) -> None:
