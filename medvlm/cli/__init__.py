@@ -150,5 +150,7 @@ def _fail(message: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"medvlm: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    # Names come from files of unknown making: what a terminal would obey in them is not printed.
+    shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    print(f"medvlm: error: {shown}", file=sys.stderr, flush=True)
     return code
