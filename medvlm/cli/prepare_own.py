@@ -93,7 +93,7 @@ def folder(
     _check_apart_of_pictures(out, source)
     _say_of_folder(source, split, quiet)
     line = show.typed(ctx)
-    show.rights([*line, *guessed], license, source.data_license, view.columns.license)
+    show.rights(line, guessed, license, source.data_license, view.columns.license)
     show.confirm(line, guessed, yes, quiet)
     settled = _words(view.columns.meanings()) + given.words("--task", view.task)
     settled += given.words("--sections", *filter(None, [sections]))
@@ -160,7 +160,7 @@ def jsonl(
     show.check_pictures(view.pictures, view.root, names, images)
     _check_apart_of_pictures(out, source)
     _say_of_patients(source, view.columns, quiet)
-    show.rights(show.typed(ctx), license, source.data_license, view.columns.license)
+    show.rights(show.typed(ctx), [], license, source.data_license, view.columns.license)
     settled = given.words("--format", view.format) + _words(view.columns.meanings())
     settled += given.words("--task", task) if task else []
     settled += given.words("--context", context) if context != "none" else []

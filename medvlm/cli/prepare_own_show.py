@@ -134,11 +134,14 @@ def check_pictures(pictures: tuple[int, int], root: Path, first: str, images: Pa
     raise InputError(f'{root}: no file there for any of the first {names} image names ("{plain(first)}"); {hint}')
 
 
-def rights(line: Sequence[str], license: str, data_license: str | None, column: str | None) -> None:
+def rights(
+    line: Sequence[str], guessed: Sequence[str], license: str, data_license: str | None, column: str | None
+) -> None:
     """Make sure that somebody says whose the data are, and that the policy admits it.
 
     Args:
-        line: the command line so far.
+        line: the command line as typed.
+        guessed: the flags and values that would say what was guessed.
         license: the policy of --license.
         data_license: of all rows that state none.
         column: with the license of each row.
@@ -156,12 +159,12 @@ def rights(line: Sequence[str], license: str, data_license: str | None, column: 
         if admit(license, None, "unknown") is None:
             warn(f"no license is stated: nobody can say what may be done with the data; --data-license {OWN_DATA}")
             return
-        own = [*_without(line, "--license"), *words("--data-license", OWN_DATA), *words("--license", OWN_DATA)]
+        private = [*words("--data-license", OWN_DATA), *words("--license", OWN_DATA)]
         say("nothing is built yet: whose data are these?")
         say("  your own, and nobody else may have them:")
-        say(f"    {shlex.join(own)}")
+        say(f"    {_typeable(_without(line, '--license'), [*guessed, *private])}")
         say("  published under a license, such as CC BY 4.0:")
-        say(f"    {shlex.join([*line, *words('--data-license', 'CC-BY-4.0')])}")
+        say(f"    {_typeable(line, [*guessed, *words('--data-license', 'CC-BY-4.0')])}")
         raise UsageError(f"no license is stated; add --data-license {OWN_DATA} or another, as in the lines above")
     reason = admit(license, data_license, commercial_use(data_license))
     if reason is not None:
@@ -169,6 +172,13 @@ def rights(line: Sequence[str], license: str, data_license: str | None, column: 
             f"--license {license} does not admit --data-license {data_license} ({reason}); to take the data in all the "
             f"same, add: --license {data_license if ' ' not in data_license else 'any'}"
         )
+
+
+def _typeable(line: Sequence[str], more: Sequence[str]) -> str:
+    """Return a command line to type; flags with names that cannot be typed are left out for --yes."""
+    pairs = [more[at : at + 2] for at in range(0, len(more), 2)]
+    kept = [word for pair in pairs if "".join(pair).isprintable() for word in pair]
+    return shlex.join([*line, *kept, *(["--yes"] if len(kept) < len(more) else [])])
 
 
 def _without(line: Sequence[str], flag: str) -> list[str]:
@@ -195,7 +205,7 @@ def confirm(line: Sequence[str], guessed: Sequence[str], yes: bool, quiet: bool)
     if yes or not guessed:
         return
     say("to build it as shown, without being asked:")
-    say(f"  {shlex.join([*line, *guessed])}")
+    say(f"  {_typeable(line, guessed)}")
     if sys.stdin.isatty() and sys.stdout.isatty():
         if typer.confirm("Is the table right, and shall it be built?", default=False):
             return

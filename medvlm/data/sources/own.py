@@ -271,6 +271,12 @@ def parts_of(cell: Any, there: Pictures | None = None) -> list[Any]:
     return [text] if text and text not in ("nan", "NaN") else []
 
 
+def listed(names: Iterable[object]) -> str:
+    """Return names as an error lists them: the first ones, cut where they are long."""
+    shown = [str(name) for name in names]
+    return ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in shown[:30])
+
+
 def names_in(cell: Any) -> Iterator[str]:
     """Yield the file names in a field of pictures."""
     for one in parts_of(cell):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from medvlm.data.sources.own import ENDINGS, is_base64, parts_of, words
+from medvlm.data.sources.own import ENDINGS, is_base64, listed, parts_of, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import UsageError
 from medvlm.registry import nearest
@@ -81,8 +81,8 @@ def guess(
     known = given.meanings()
     for meaning, column in known.items():
         if column not in names and column != NONE:
-            shown = ", ".join(names[:30])
-            raise UsageError(f'--{meaning}-column: no column "{column}"{nearest(column, names)}; there are: {shown}')
+            hint = nearest(column, names)
+            raise UsageError(f'--{meaning}-column: no column "{column}"{hint}; there are: {listed(names)}')
     found = {meaning: column if column in names else None for meaning, column in known.items()}
     for meaning in wanted:
         if meaning not in found:

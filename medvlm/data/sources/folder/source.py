@@ -26,6 +26,7 @@ from medvlm.data.sources.own import (
     OwnSource,
     Shown,
     file_of,
+    listed,
     names_in,
     parts_of,
     split_of_path,
@@ -397,7 +398,7 @@ def _check(table: Path, names: Sequence[str], columns: Columns, task: str | None
     Raises:
         UsageError: one is missing; the message names the columns there are.
     """
-    there = f"; its columns are {', '.join(names[:30])}"
+    there = f"; its columns are {listed(names)}"
     if columns.image is None:
         raise UsageError(f"{table}: no column names images{there}; say which: --image-column NAME")
     vqa = (task or _task(columns)) == "vqa"

@@ -23,7 +23,7 @@ from medvlm.data.sources.folder import columns as meaning_of
 from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.jsonl import formats
 from medvlm.data.sources.jsonl.formats import FormatError, Talk, Turn
-from medvlm.data.sources.own import OwnSource, Shown, split_of_path, split_word, words
+from medvlm.data.sources.own import OwnSource, Shown, listed, split_of_path, split_word, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError
 
@@ -253,7 +253,7 @@ def _head(table: Path) -> list[Record]:
 def _commonest(path: Path, counted: Counter[str | None], rows: Sequence[Record]) -> str:
     known = [(count, name) for name, count in counted.items() if name]
     if not known:
-        keys = ", ".join(sorted({str(key) for row in rows for key in row})[:20])
+        keys = listed(sorted({str(key) for row in rows for key in row}))
         raise InputError(
             f"{path}: cannot tell the format by the keys of its records ({keys}); say which: --format "
             f"{'|'.join(formats.READERS)}"
