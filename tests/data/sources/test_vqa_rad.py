@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import collections
+import io
 import json
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+from datasets.table import embed_table_storage
 from layouts_vqa import RAD, cell, hub, loaded, picture, read, rejects, samples, vqa_rad
+from PIL import Image as PILImage
 
 from medvlm.data.prepare import Settings, prepare
 from medvlm.data.sample import Reject, Sample
@@ -149,6 +153,24 @@ def test_the_form_of_the_hub(tmp_path: Path) -> None:
     assert (one.organ, one.question_type) == (None, None)
     assert one.image.data == picture(1)
     assert len({s.id for s in (test, one, two, three)}) == 4
+
+
+def test_parquet_written_by_datasets(tmp_path: Path) -> None:
+    """What push_to_hub uploads: pictures given as files keep their bytes and names, decoded ones become PNG."""
+    (tmp_path / "synpic5.jpg").write_bytes(picture(5, "JPEG"))
+    pixels = PILImage.open(io.BytesIO(picture(6)))
+    columns = {"image": [str(tmp_path / "synpic5.jpg"), pixels], "question": ["a?", "b?"], "answer": ["no", "lung"]}
+    kinds = {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
+    table = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    table = table.with_format("arrow").map(embed_table_storage, batched=True).with_format(None)
+    table.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    one, two = samples(VqaRadSource([tmp_path / "hub"]))
+    assert (one.image.data, one.image.name) == (picture(5, "JPEG"), "synpic5.jpg")
+    assert PILImage.open(io.BytesIO(two.image.data)).tobytes() == pixels.tobytes()
+    assert [(s.prompt, s.target, s.official_split) for s in (one, two)] == [
+        ("a?", "no", "train"),
+        ("b?", "lung", "train"),
+    ]
 
 
 @pytest.mark.parametrize("change", [{"image": None}, {"image": {"bytes": b"", "path": "x"}}, {"answer": None}])
