@@ -92,7 +92,7 @@ def _rows(folders: tuple[str, ...], name: str, group: str, columns: tuple[str, .
     before = csv.field_size_limit(FIELD_CHARS)
     try:
         with _opened(path) as file:
-            lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), restval="")
+            lines = csv.DictReader(file, restval="")
             missing = [column for column in columns if column not in (lines.fieldnames or ())]
             if missing:
                 raise InputError(f"{path}: has no column {', '.join(missing)}; fetch it again")
@@ -106,9 +106,12 @@ def _rows(folders: tuple[str, ...], name: str, group: str, columns: tuple[str, .
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as raw:
-        yield io.BufferedReader(_Bounded(raw))
+def _opened(path: Path) -> Iterator[IO[str]]:
+    with (
+        gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as raw,
+        io.TextIOWrapper(io.BufferedReader(_Bounded(raw)), encoding="utf-8-sig", newline="") as text,
+    ):
+        yield text
 
 
 class _Bounded(io.RawIOBase):

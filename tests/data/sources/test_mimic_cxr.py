@@ -44,6 +44,10 @@ def read(*folders: Path, **options: Any) -> tuple[list[Sample], list[Reject]]:
     return [i for i in items if isinstance(i, Sample)], [i for i in items if isinstance(i, Reject)]
 
 
+def packed(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
 def reasons(rejects: list[Reject]) -> dict[str, int]:
     return dict(Counter(reject.reason for reject in rejects))
 
@@ -198,10 +202,11 @@ def test_damage_is_counted(tmp_path: Path) -> None:
     [
         (b"", "cannot be read|no column"),
         (b"no gzip", "cannot be read"),
-        (gzip.compress(b"dicom_id,study_id\n1,2\n"), "has no column subject_id, split"),
-        (gzip.compress(b"dicom_id,study_id,subject_id,split\n\xff\n"), "cannot be read"),
-        (gzip.compress(b"dicom_id,study_id,subject_id,split\n" * 9)[:-9], "cannot be read"),
+        (packed(b"dicom_id,study_id\n1,2\n"), "has no column subject_id, split"),
+        (packed(b"dicom_id,study_id,subject_id,split\n\xff\n"), "cannot be read"),
+        (packed(b"dicom_id,study_id,subject_id,split\n" * 9)[:-9], "cannot be read"),
     ],
+    ids=["empty", "no gzip", "no column", "no text", "cut short"],
 )
 def test_a_damaged_table_leaves_out_what_it_tells_of(tmp_path: Path, data: bytes, told: str) -> None:
     folder = layouts_reports.mimic(tmp_path / "in", 2)
