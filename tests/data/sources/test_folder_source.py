@@ -21,6 +21,7 @@ from medvlm.data.pseudonyms import Key
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.folder import FolderSource
 from medvlm.data.sources.folder.columns import Columns, guess, plain
+from medvlm.data.sources.folder.tables import everything
 from medvlm.data.sources.own import OWN_DATA, check_license, parts_of, read_license, split_of_path
 from medvlm.errors import InputError, UsageError
 
@@ -374,3 +375,26 @@ def test_sections_of_reports(tmp_path: Path) -> None:
     assert [(s.target, s.original_text) for s in samples] == [(text, None) for text in texts]
     with pytest.raises(UsageError, match="only reports have sections"):
         FolderSource([tmp_path], sections="both", task="vqa")
+
+
+SCRAPS = st.sampled_from(
+    [b"image", b"caption", b"patient_id", b"id", b"a.png", b"000.png", b",", b";", b"|", b"\t", b'"', b"\n", b"\r\n"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pieces=st.lists(SCRAPS | st.binary(max_size=6), max_size=30), ending=st.sampled_from([".csv", ".tsv", ".jsonl"]))
+def test_whatever_a_table_holds_it_is_read_or_refused(four: Path, pieces: list[bytes], ending: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"table{ending}"
+        path.write_bytes(b"".join(pieces))
+        source = FolderSource([path], images=four, data_license="CC0-1.0")
+        try:
+            view = source.look()
+        except (InputError, UsageError):
+            return
+        samples, rejects = read(source)
+        left = [reject for reject in rejects if reject.reason == "image without a row"]
+        records = sum(1 for _ in everything(path))
+    assert view.columns.image is not None
+    assert len(samples) + len(rejects) - len(left) == records
