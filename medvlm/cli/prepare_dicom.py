@@ -202,10 +202,14 @@ def _check_places(out: Path, inputs: list[Path], names: Path | None) -> None:
     Raises:
         UsageError: the data set would lie in an input, or the list in the data set.
     """
+    from medvlm.io import check_plain
+
     real = out.expanduser().resolve()
     for path in inputs:
         if real.is_relative_to(path.resolve()):
             raise UsageError(f"--out {out} lies within --input {path}, and would be read the next time; choose another")
+    if names is not None:
+        check_plain(names, "--names")
     if names is not None and names.expanduser().resolve().is_relative_to(real):
         raise UsageError(f"--names {names} lies in the data set that it must be kept from; choose a file outside {out}")
 

@@ -97,7 +97,7 @@ def test_a_sample_of_a_real_file(realdata: Path) -> None:
     assert sample.label == "MR, 484x300, 12 bits, MONOCHROME2, window tag, spacing 0.7231x0.7231 mm, slice 4 mm"
     assert sample.id == f"{sample.group}/" + sample.id.partition("/")[2]
     assert sample.image.name == sample.file_name
-    assert sample.group == KEY.pseudonym("patient", "021234567\0")
+    assert sample.group == KEY.pseudonym("patient", "021234567")
 
 
 def test_files_are_told_by_their_content(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_notes_count_what_does_not_say(tmp_path: Path) -> None:
 
 
 def test_one_patient_is_one_group(tmp_path: Path) -> None:
-    for number, patient in enumerate(["A", "A ", "B"]):
+    for number, patient in enumerate(["A", "a ", "B"]):
         save(ct(noise(number), PatientID=patient), tmp_path / str(number))
     first, _ = read(tmp_path)
     assert len({sample.group for sample in first}) == 2
@@ -229,6 +229,28 @@ def test_one_patient_is_one_group(tmp_path: Path) -> None:
     other, _ = read(tmp_path, key=Key(b"o" * 32))
     assert [sample.id for sample in first] == [sample.id for sample in again]
     assert not {sample.group for sample in first} & {sample.group for sample in other}
+
+
+def test_a_file_without_a_number_goes_with_its_study(tmp_path: Path) -> None:
+    """A structured report may lack the patient's number that its pictures have."""
+    name = study(tmp_path, 2, AccessionNumber="")
+    save(structured_report(name, content("TEXT", "Findings", "A nodule."), PatientID=""), tmp_path / "sr")
+    save(ct(noise(7), StudyInstanceUID=name, PatientID=None, InstanceNumber=9), tmp_path / "stray")
+    (sample,), rejects = read(tmp_path, reports="sr")
+    assert (len(sample.more_images), rejects) == (2, [])
+    assert sample.group == KEY.pseudonym("patient", "4711")
+    source = DicomSource([tmp_path], KEY, parse(reports="sr"))
+    assert "PatientID" not in " ".join(source.card()["known_problems"])
+
+
+def test_the_accession_number_of_any_file_finds_the_report(tmp_path: Path) -> None:
+    name = uid.generate_uid()
+    for number, accession in enumerate(["", "77"]):
+        save(ct(noise(number), StudyInstanceUID=name, AccessionNumber=accession), tmp_path / "in" / str(number))
+    table = tmp_path / "reports.csv"
+    table.write_text("accession_number,text\n77,A nodule.\n")
+    (sample,), _ = read(tmp_path / "in", reports=str(table), reports_at=table)
+    assert sample.target == "A nodule."
 
 
 def test_without_a_number_name_and_birth_date_tell_patients_apart(tmp_path: Path) -> None:
@@ -401,7 +423,15 @@ def test_frontal_views_come_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "told"), [("BRAIN", "brain"), ("WHOLE BODY", "wholebody"), ("SMITH J", None), ("", None)]
+    ("part", "told"),
+    [
+        ("BRAIN", "brain"),
+        ("WHOLE BODY", "whole body"),
+        ("THORAX", "chest"),
+        ("C_SPINE", "cervical spine"),
+        ("SMITH J", None),
+        ("", None),
+    ],
 )
 def test_body_parts_are_terms_of_the_standard(tmp_path: Path, part: str, told: str | None) -> None:
     save(ct(BodyPartExamined=part), tmp_path / "a")

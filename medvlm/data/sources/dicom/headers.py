@@ -75,6 +75,31 @@ VAGINA VULVA WHOLEBODY WRIST ZYGOMA
 BODY_PARTS = frozenset(_PARTS.split())
 """Defined terms of Body Part Examined (PS3.16, annex L), and a few that many machines write."""
 
+_PART_WORDS = {
+    "abdomenpelvis": "abdomen and pelvis",
+    "chestabdomen": "chest and abdomen",
+    "chestabdpelvis": "chest, abdomen and pelvis",
+    "circleofwillis": "circle of willis",
+    "coronaryartery": "coronary artery",
+    "cspine": "cervical spine",
+    "ctspine": "cervicothoracic spine",
+    "headneck": "head and neck",
+    "iac": "internal auditory canal",
+    "lspine": "lumbar spine",
+    "lsspine": "lumbosacral spine",
+    "neckchest": "neck and chest",
+    "neckchestabdomen": "neck, chest and abdomen",
+    "neckchestabdpelv": "neck, chest, abdomen and pelvis",
+    "ribs": "rib",
+    "sspine": "sacral spine",
+    "thorax": "chest",
+    "tlspine": "thoracolumbar spine",
+    "tmjoint": "temporomandibular joint",
+    "tspine": "thoracic spine",
+    "wholebody": "whole body",
+}
+"""Terms that are no word, in words."""
+
 _PROJECTIONS = "AP PA CC MLO ML LM XCC XCCL XCCM FB SIO LMO ISO AT CV RLO LLO RLD LLD"
 VIEWS: dict[str, str] = {
     **{term: term for term in _PROJECTIONS.split()},
@@ -113,9 +138,9 @@ def modality(header: Dataset) -> str | None:
 
 
 def body_part(header: Dataset) -> str | None:
-    """Return the part of the body in small letters, if it is one of the standard's terms."""
+    """Return the part of the body in words, if it is one of the standard's terms."""
     found = re.sub(r"[ _-]", "", term(header, "BodyPartExamined"))
-    return found.lower() if found in BODY_PARTS else None
+    return _PART_WORDS.get(found.lower(), found.lower()) if found in BODY_PARTS else None
 
 
 def view(header: Dataset) -> str | None:
@@ -157,7 +182,10 @@ def answer(header: Dataset, asked: str) -> str | None:
     if asked == "modality":
         found = modality(header)
         return _SPELLED.get(found, found.replace("_", " ")) if found else None
-    return body_part(header) if asked == "body-part" else view(header)
+    if asked == "body-part":
+        return body_part(header)
+    found = view(header)
+    return found.replace("LATERAL", "lateral") if found else None
 
 
 def _numbers(elements: Dataset, keyword: str) -> list[float]:

@@ -33,7 +33,7 @@ LOST_AT_ONCE = 500
 
 _TAGS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
-    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "SeriesNumber"),
+    *("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "SeriesNumber"),
     *("InstanceNumber", "BurnedInAnnotation", "DirectoryRecordSequence"),
 )
 
@@ -56,15 +56,18 @@ class Index:
 
 
 class _Builder:
-    def __init__(self, inputs: Inputs, key: Key, reports: Reports | None) -> None:
-        self.inputs, self.key = inputs, key
+    def __init__(self, inputs: Inputs, key: Key, reports: Reports | None, logging: bool) -> None:
+        self.inputs, self.key, self.logging = inputs, key, logging
         self.studies: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
-        self.numbers: dict[tuple[str, str], tuple[str, str]] = {}
-        """Study -> its UID and accession number as they are, to find its report by."""
+        self.strays: defaultdict[str, list[tuple[str, _Entry]]] = defaultdict(list)
+        """Study -> its files that tell no patient, each with the patient it is taken for if no other file tells one."""
+        self.numbers: defaultdict[str, set[str]] = defaultdict(set)
+        """Study -> its UID and accession numbers as they are, to find its report by."""
         self.lost: list[tuple[str, str, str]] = []
         self.seen: set[str] = set()
         self.counts: Counter[str] = Counter()
-        self.log: list[dict[str, str]] = []
+        self.log: dict[str, dict[str, str]] = {}
+        """Place -> which file is which stand-in, if that is to be kept."""
         self.reports, self.lost_reports = reports.index() if reports else ({}, Counter())
 
     def add(self, found: Found) -> None:
@@ -103,22 +106,29 @@ class _Builder:
     def _enter(self, place: str, header: Dataset) -> None:
         uids = {kind: _id(header, f"{kind}InstanceUID") for kind in ("Study", "Series", "SOP")}
         study = self.key.pseudonym("study", uids["Study"] or f"file {place}")
-        patient = self._patient(header, study)
+        patient = self._patient(header)
         series = self.key.pseudonym("series", uids["Series"] or study)
         instance = self.key.pseudonym("instance", uids["SOP"] or f"file {place}")
         turn = (_number(header, "SeriesNumber"), series, _number(header, "InstanceNumber"), instance, place)
-        self.studies[patient, study].append(_Entry(turn, place))
-        self.numbers.setdefault((patient, study), (uids["Study"], _id(header, "AccessionNumber")))
+        entry = _Entry(turn, place)
+        if patient:
+            self.studies[patient, study].append(entry)
+        else:
+            self.strays[study].append((self._guessed(header, study), entry))
+        self.numbers[study] |= {uids["Study"], _id(header, "AccessionNumber")} - {""}
         self._count(header)
-        told = {"patient": patient, "study": study, "series": series, "instance": instance}
-        self.log.append({"file": str(self.inputs.path(place)), "as": file_name(self.key, place), **told})
+        self._note(place, patient=patient, study=study, series=series, instance=instance)
 
-    def _patient(self, header: Dataset, study: str) -> str:
-        """Return the stand-in of the patient: by number, else by name and birth date, else one for each study."""
-        found = _id(header, "PatientID")
-        if found:
-            return self.key.pseudonym("patient", f"{found}\0{_id(header, 'IssuerOfPatientID')}")
-        self.counts["without PatientID"] += 1
+    def _patient(self, header: Dataset) -> str:
+        """Return the stand-in of the patient's number, "" where there is none.
+
+        Spelling is evened out, and who gave the number is left aside: two patients taken for one do no harm to a split.
+        """
+        found = " ".join(_id(header, "PatientID").split()).casefold()
+        return self.key.pseudonym("patient", found) if found else ""
+
+    def _guessed(self, header: Dataset, study: str) -> str:
+        """Return a stand-in for a patient without a number: by name and birth date, else one for each study."""
         name, born = _id(header, "PatientName"), _id(header, "PatientBirthDate")
         if name and born:
             return self.key.pseudonym("patient by name", f"{name}\0{born}")
@@ -134,13 +144,32 @@ class _Builder:
     def _lose(self, place: str, reason: str, detail: str) -> None:
         name = file_name(self.key, place)
         self.lost.append((name, reason, detail))
-        self.log.append({"file": str(self.inputs.path(place)), "as": name})
+        self._note(place)
+
+    def _note(self, place: str, **told: str) -> None:
+        if self.logging:
+            self.log[place] = {"file": str(self.inputs.path(place)), "as": file_name(self.key, place), **told}
+
+    def _settle(self) -> None:
+        """Give files without a patient's number to the patient of their study, as other files of it tell."""
+        owners: defaultdict[str, list[str]] = defaultdict(list)
+        for patient, study in self.studies:
+            owners[study].append(patient)
+        for study, strays in self.strays.items():
+            known = owners.get(study, [])
+            for guessed, entry in strays:
+                self.counts["without PatientID"] += len(known) != 1
+                patient = known[0] if len(known) == 1 else guessed
+                self.studies[patient, study].append(entry)
+                if self.logging:
+                    self.log[entry.place]["patient"] = patient
 
     def index(self) -> Index:
+        self._settle()
         units, matched = [], 0
         for (patient, study), entries in self.studies.items():
-            uid, accession = self.numbers[patient, study]
-            report = self.reports.get(uid) or self.reports.get(accession) or ""
+            places_of_reports = sorted(self.reports[name] for name in self.numbers[study] if name in self.reports)
+            report = next(iter(places_of_reports), "")
             matched += bool(report)
             places = [entry.place for entry in sorted(entries, key=lambda entry: entry.turn)]
             units.append(Unit(f"{patient}/{study}", (STUDY, patient, study, report, *places), self._version(places)))
@@ -181,12 +210,13 @@ def build(inputs: Inputs, key: Key, reports: Reports | None, names: Path | None)
         ResourceError: the disk of `names` is full.
     """
     inputs.check()
-    builder = _Builder(inputs, key, reports)
+    builder = _Builder(inputs, key, reports, names is not None)
     for found in inputs.files():
         builder.add(found)
+    index = builder.index()
     if names is not None:
-        _write_private(names, builder.log)
-    return builder.index()
+        _write_private(names, list(builder.log.values()))
+    return index
 
 
 def file_name(key: Key, place: str) -> str:
