@@ -149,16 +149,17 @@ class IuXraySource(StudySource):
             if self.views == "frontal":
                 raise InputError(f"{table}: does not tell frontal from lateral views, {PROJECTIONS} does (Kaggle)")
             return
-        missing = [name for name in COLUMNS if name not in records.columns(table)]
-        if missing and records.slices(table):
-            raise InputError(f"{table}: has no column {', '.join(missing)}; fetch it again")
         if not (table.parent / PROJECTIONS).is_file():
             raise InputError(f"{table}: {PROJECTIONS} must lie beside it: it tells which pictures belong to a report")
+        for path, columns in ((table, COLUMNS), (table.parent / PROJECTIONS, ("uid", "filename", "projection"))):
+            missing = [name for name in columns if name not in records.columns(path)]
+            if missing and records.slices(path):
+                raise InputError(f"{path}: has no column {', '.join(missing)}; fetch it again")
 
     def _projected(self, base: Path, uid: str) -> list[Shot]:
         """Return the pictures of a report as indiana_projections.csv lists them."""
         rows = _projections(base / PROJECTIONS).get(uid, [])
-        return [Shot(name, _picture(base, name), view.upper()) for name, view in rows]
+        return [Shot(name, _picture(base, name), view.upper()) for name, view in dict(rows).items()]
 
     def _named(self, base: Path, record: Record) -> list[Shot] | str:
         """Return the pictures that a record names itself, or what is wrong with its list."""

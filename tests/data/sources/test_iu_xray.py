@@ -255,11 +255,13 @@ def test_hostile_names_and_rows(tmp_path: Path) -> None:
         ({"indiana_reports.csv": "uid,findings,impression\n1,a,b\n"}, "indiana_projections.csv must lie beside"),
         ({"indiana_reports.csv": "uid,impression\n1,b\n", "indiana_projections.csv": "uid\n"}, "no column findings"),
         ({"indiana_reports.csv": "", "annotation.json": "{}"}, "name one of them"),
+        ({"indiana_reports.csv": "uid\n", "indiana_projections.csv": "uid\n1\n"}, "no column filename, projection"),
+        ({"indiana_reports.csv": "uid\n", "indiana_projections.csv": "uid\n\u00e9"}, "not UTF-8"),
     ],
 )
 def test_one_line_for_what_is_no_such_folder(tmp_path: Path, files: dict[str, str], told: str) -> None:
     for name, text in files.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=told) as caught:
         IuXraySource([tmp_path]).units()
     assert "\n" not in str(caught.value)
