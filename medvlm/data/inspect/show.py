@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from medvlm.data.inspect.folder import PICTURES, DataSet, rows_at
 from medvlm.data.sample import COLUMNS
 from medvlm.data.schema import SCHEMA_VERSION
+from medvlm.data.split_leakage import sentences
 from medvlm.errors import InputError
 
 SHORT = 300
@@ -58,12 +59,22 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         ("licenses", _listed(told["licenses"])),
         ("commercial", _listed(told["commercial_use"])),
         ("left out", _listed(told["left_out"]) or "nothing"),
+        *(("leaks", line) for line in _leaks(told["leakage"])),
         ("schema", f"{told['schema']}{older}, made by medvlm {told['medvlm']}"),
         ("command", told["command"] or "not recorded"),
         ("fingerprint", told["fingerprint"] or "none"),
         ("split hash", told["split_hash"] or "none"),
     ]
     return [plain(f"{told['title']}  [{told['path']}]"), *(plain(f"  {name:<12} {text}") for name, text in rows)]
+
+
+def _leaks(leakage: Any) -> list[str]:
+    """Return what the sides of the split share, as `prepare` measured it, one line for each two sides."""
+    made = leakage.get("made") if isinstance(leakage, dict) else None
+    try:
+        return sentences(made or {})
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ["the manifest's leakage cannot be read"]
 
 
 def _number(count: Any) -> str:

@@ -15,7 +15,7 @@ OTHERS = "(others)"
 MOST_VALUES = 1000
 """So many values of a column are told apart; later ones are counted together."""
 
-_PENDING = 1 << 20
+_PENDING = 1 << 16
 
 
 def summary(numbers: Mapping[int, int]) -> dict[str, int]:

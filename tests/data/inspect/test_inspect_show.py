@@ -68,3 +68,13 @@ def test_rows_at_places(folder: Path) -> None:
     assert list(found) == [3, 150, 186]
     train = [number for number in range(250) if number % 4]
     assert [row["id"] for row in found.values()] == [f"g{train[at]:03}/{train[at]}" for at in (3, 150, 186)]
+
+
+def test_a_split_that_leaks_says_so(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "leaky", [sample("a", 1, shade=5), sample("a", 2, shade=5, split="test")])
+    told = show.facts(open_set(folder))
+    assert "  leaks        train and test: 1 of 1 test images are also in train, 1 groups are in both" in show.lines(
+        told
+    )
+    for damaged in ({"made": {"train/test": {}}}, {"made": [1]}, {"made": {"x": {}}}):
+        assert "  leaks        the manifest's leakage cannot be read" in show.lines({**told, "leakage": damaged})
