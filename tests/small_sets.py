@@ -60,7 +60,7 @@ def sample(of: str, number: int, shade: int = -1, split: str = "train", **change
 
 
 class Listed:
-    """A source that holds its samples; one unit a group."""
+    """A source that holds its samples, all in one unit."""
 
     name = "listed"
 
@@ -72,20 +72,16 @@ class Listed:
         return [{"path": "listed", "sha256": stable_hash([told, self.title]), "bytes": 0}]
 
     def units(self) -> list[Unit]:
-        return [Unit(name, (name,)) for name in sorted({_unit(item) for item in self.items})]
+        return [Unit("all", ())]
 
     def prefetch(self, units: Sequence[Unit]) -> None:
         return
 
     def read(self, unit: Unit) -> Iterator[Sample | Reject | Credit]:
-        yield from (item for item in self.items if _unit(item) == unit.name)
+        yield from self.items
 
     def card(self) -> dict[str, Any]:
         return {"title": self.title, "citation": f"About {self.title}.", "known_problems": ["Made up."]}
-
-
-def _unit(item: Sample | Reject | Credit) -> str:
-    return item.where.partition("/")[0] if isinstance(item, Reject) else item.group
 
 
 def prepared(
