@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 
 from medvlm.data.rows import Rows
+from medvlm.data.sources import SOURCES
 from medvlm.errors import InputError
 from medvlm.io import sha256_file, stable_hash
 from medvlm.recipe.models import DataPart, MixturePart
@@ -40,7 +41,8 @@ class DataFolder:
             InputError: no folder, no shards, or preparation did not finish.
         """
         folder = Path(path)
-        source = _SOURCES.get(Path(path).name)
+        name = Path(path).name
+        source = _SOURCES.get(name) or (f"{name} --input FOLDER" if name in SOURCES.names() else None)
         how = f"run `medvlm prepare {source or 'SOURCE'} --out {path}` first" + (
             "" if source else " (the first line of a recipe names the source)"
         )

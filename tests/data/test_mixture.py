@@ -159,6 +159,7 @@ def test_missing_data_names_the_command_that_makes_them(tmp_path: Path, monkeypa
         ("data/phantom-base", "phantom --kind base"),
         ("data/vqa-rad", "vqa-rad --input VQA_RAD"),
         ("data/pmc", "pmc"),
+        ("data/slake", "slake --input FOLDER"),
         ("data/mine", "SOURCE"),
     ):
         with pytest.raises(InputError, match=f"run `medvlm prepare {source} --out {path}` first"):
