@@ -62,6 +62,17 @@ class Shown:
     """Above the first picture, below the folder of pictures."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Root:
+    """Where names of pictures lead from."""
+
+    folder: Path
+    names: int
+    """So many were looked for."""
+    files: int
+    """So many of them lead to a file."""
+
+
 class OwnSource(FileSource):
     """Data that a team brings itself.
 
@@ -95,8 +106,8 @@ class OwnSource(FileSource):
         """Return the folder of an input, which may be a file."""
         return folder if folder.is_dir() else folder.parent
 
-    def find_root(self, folder: Path, table: Path, cells: Iterable[Any]) -> tuple[int, int]:
-        """Settle where the names in `cells` lead from, and return how many names there are and how many lead to files.
+    def find_root(self, folder: Path, table: Path, cells: Iterable[Any]) -> Root:
+        """Settle where the names in `cells`, the fields of a file's first records, lead from.
 
         Tried are `images` alone if it is given, else the table's folder, the input's, and the folders within both.
         """
@@ -105,7 +116,7 @@ class OwnSource(FileSource):
         hits = {place: sum(_leads(place, name) for name in names) for place in places}
         root = max(places, key=lambda place: hits[place])
         self.roots[str(table)] = root
-        return len(names), hits[root]
+        return Root(root, len(names), hits[root])
 
     def pictures_of(self, table: Path) -> Pictures:
         """Return the pictures that a file of records names."""

@@ -6,7 +6,7 @@ Images that no row names are counted too, since a forgotten table looks just lik
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -18,17 +18,14 @@ from medvlm.data.sources import records
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import Place, relative
-from medvlm.data.sources.folder import columns as meaning_of
-from medvlm.data.sources.folder import tables
-from medvlm.data.sources.folder.columns import Columns, plain
+from medvlm.data.sources.folder import looking, tables
+from medvlm.data.sources.folder.columns import Columns
+from medvlm.data.sources.folder.looking import View
 from medvlm.data.sources.own import (
     ENDINGS,
     OwnSource,
     Shown,
-    file_of,
-    listed,
     names_in,
-    parts_of,
     split_of_path,
     split_word,
     words,
@@ -40,40 +37,10 @@ if TYPE_CHECKING:
     from medvlm.data.phi import Scanner
     from medvlm.data.pseudonyms import Key
 
-FIRST_ROWS = 100
-"""So many rows are looked at for the guess."""
-ID_ROWS = 100_000
-"""In so many rows a guessed column of ids must not repeat."""
 NAME_CHARS = 4096
 LEFT = "left"
 """The kind of the unit that tells which images no row names."""
 NO_ROW = "image without a row"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class View:
-    """What a folder seems to hold."""
-
-    table: Path
-    """The first one; the folder itself where texts lie beside the images."""
-    tables: int
-    names: list[str]
-    rows: list[Record]
-    """The first ones."""
-    columns: Columns
-    task: str
-    pictures: tuple[int, int]
-    """Names of pictures in the first rows, and how many of them lead to a file."""
-    root: Path
-    """Where the names of the first table begin at."""
-    embedded: bool
-    """The pictures stand in the table itself."""
-    guessed: tuple[str, ...] = ()
-    """The meanings among `columns` that nobody has given."""
-    split: str = ""
-    """What states an official split: "column NAME", "names of files and folders", or nothing."""
-    remarks: tuple[str, ...] = ()
-    """Columns that are not what their names say, with why; what else the first rows suggest."""
 
 
 class FolderSource(OwnSource):
@@ -150,75 +117,9 @@ class FolderSource(OwnSource):
             UsageError: a given column is not there.
         """
         if self._view is None:
-            self._view = self._looked()
+            found = [(folder, table) for folder in self.inputs for table in self._tables(folder)]
+            self._view = looking.look(found, self.given, self.given_task, self.find_root)
         return self._view
-
-    def _looked(self) -> View:
-        found = [(folder, table) for folder in self.inputs for table in self._tables(folder)]
-        table = found[0][1]
-        names, rows = _head(table)
-        given = _known(self.given) if table.is_dir() else self.given
-        columns, remarks = self._checked(meaning_of.guess(names, rows, given), [table for _, table in found])
-        columns = _without_unused(columns, self.given_task)
-        _check(table, names, columns, self.given_task)
-        pictures = (0, 0)
-        for folder, one in found:
-            its_rows = rows if one == table else self._alike(one, columns)
-            counted = self.find_root(folder, one, [row.get(str(columns.image)) for row in its_rows])
-            pictures = counted if one == table else pictures
-        cells = [row.get(str(columns.image)) for row in rows]
-        return View(
-            table,
-            len(found),
-            names,
-            rows,
-            columns,
-            task=self.given_task or _task(columns, rows),
-            pictures=pictures,
-            root=self.roots[str(table)],
-            embedded=_embedded(cells),
-            guessed=tuple(name for name in columns.meanings() if getattr(given, name) is None),
-            split=self._stated(columns, found[0], cells),
-            remarks=(*remarks, *_of_folders(table, columns)),
-        )
-
-    def _alike(self, table: Path, columns: Columns) -> list[Record]:
-        """Return the first rows of a further table.
-
-        Raises:
-            InputError: it lacks a column that every row must have.
-        """
-        names, rows = _head(table)
-        needed = (columns.image, columns.text, columns.question, columns.answer)
-        lacking = next((name for name in needed if name and name not in names), None)
-        if lacking:
-            raise InputError(f'{table}: no column "{lacking}", which the tables before have; prepare it by itself')
-        return rows
-
-    def _stated(self, columns: Columns, first: tuple[Path, Path], cells: Sequence[Any]) -> str:
-        """Return what states an official split, by the first rows."""
-        if columns.split:
-            return f'column "{columns.split}"'
-        folder, table = first
-        names = [relative(self.base(folder), table)] if not table.is_dir() else []
-        names += [part for cell in cells for name in names_in(cell) for part in PurePosixPath(name).parts[:-1]]
-        return "names of files and folders" if split_of_path(*names) else ""
-
-    def _checked(self, columns: Columns, found: Sequence[Path]) -> tuple[Columns, tuple[str, ...]]:
-        """Take back a guessed column of ids that repeats: it would lose rows."""
-        if columns.id is None or self.given.id is not None:
-            return columns, ()
-        seen: set[str] = set()
-        cells = itertools.chain.from_iterable(tables.values(table, columns.id) for table in found)
-        for cell in itertools.islice(cells, ID_ROWS):
-            value = words(cell) or ""
-            if not value or value in seen:
-                why = f'"{value[:40]}" is there twice' if value else "it is empty in places"
-                return dataclasses.replace(columns, id=None), (
-                    f'"{columns.id}" is no id ({why}): rows are told apart by their number',
-                )
-            seen.add(value)
-        return columns, ()
 
     def picture_places(self, folder: Path) -> list[Path]:
         """Return the folders that names of images lead to."""
@@ -242,7 +143,13 @@ class FolderSource(OwnSource):
 
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
         """Yield the samples of a slice, or the images without a row, and for each thing lost the reason."""
-        yield from self._left(Path(unit.locator[0])) if unit.locator[2] == LEFT else super().read(unit)
+        if unit.locator[2] != LEFT:
+            yield from super().read(unit)
+            return
+        try:
+            yield from self._left(Path(unit.locator[0]))
+        except InputError as error:
+            yield Reject(self.name, unit.name, "file of records cannot be read", str(error))
 
     def records(self, locator: Slice) -> Iterator[tuple[int, Record | Bad]]:
         """Yield the records of a slice."""
@@ -319,15 +226,17 @@ class FolderSource(OwnSource):
     def _left(self, folder: Path) -> Iterator[Reject]:
         """Yield each image of an input that no row of its tables names."""
         column = str(self.look().columns.image)
+        there = {root: set(tables.walk(root)) for root in {self.roots[str(table)] for table in self.tables(folder)}}
         taken: set[Path] = set()
         for table in self.tables(folder):
             root = self.roots[str(table)]
             for cell in tables.values(table, column):
                 # A name may hold what parts names elsewhere.
                 for name in (*names_in(cell), *([cell] if isinstance(cell, str) and len(cell) < NAME_CHARS else [])):
-                    taken.add(root / (file_of(root, name) or name))
-        roots = sorted({self.roots[str(table)] for table in self.tables(folder)})
-        for number, path in enumerate(sorted({root / name for root in roots for name in tables.walk(root)})):
+                    found = next((one for one in _spelled(posixpath.normpath(name)) if one in there[root]), None)
+                    taken.update([root / found] if found else [])
+        every = sorted({root / name for root, names in there.items() for name in names})
+        for number, path in enumerate(every):
             if path.suffix.lower() in ENDINGS and path not in taken:
                 where = f"image {number}" if self.key else relative(self.base(folder), path)
                 yield Reject(self.name, where, NO_ROW)
@@ -343,79 +252,9 @@ class FolderSource(OwnSource):
         return {**super().card(), "pictures_from": "--input, and --images where it is given"}
 
 
-def _head(table: Path) -> tuple[list[str], list[Record]]:
-    """Return the names of a table's columns and its first rows.
-
-    Raises:
-        InputError: it cannot be read, has no rows, or names a column twice.
-    """
-    rows = [row for row in itertools.islice(tables.everything(table), FIRST_ROWS) if isinstance(row, dict)]
-    names = ["file_name", "text", "folder"] if table.is_dir() else records.columns(table)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f'{table}: the column "{twice[0]}" is named twice; rename one')
-    if not rows:
-        raise InputError(f"{table}: none of its first {FIRST_ROWS} rows can be read, or it has none; add rows")
-    return [name for name in names if name], rows
-
-
-def _known(given: Columns) -> Columns:
-    """Return what is given, and what is known of texts beside images without a guess."""
-    return dataclasses.replace(given, image=given.image or "file_name", text=given.text or "text")
-
-
-def _of_folders(table: Path, columns: Columns) -> list[str]:
-    """Return the advice for images in folders that may be of one patient each."""
-    if not table.is_dir() or columns.group:
-        return []
-    folders = {PurePosixPath(image).parent for image, _ in tables.listing(str(table)) if image}
-    if len(folders) < 2:
-        return []
-    return [f"the images lie in {len(folders)} folders; if each is of one patient, add --group-column folder"]
-
-
-def _without_unused(columns: Columns, task: str | None) -> Columns:
-    """Drop what the task does not read."""
-    if (task or _task(columns)) == "vqa":
-        return dataclasses.replace(columns, text=None)
-    return dataclasses.replace(columns, question=None, answer=None)
-
-
-def _task(columns: Columns, rows: Sequence[Record] = ()) -> str:
-    """Return the task that columns suggest: a text is a report by its column's name, or by headings in first rows."""
-    if columns.question and columns.answer:
-        return "vqa"
-    if columns.text and plain(columns.text) in meaning_of.REPORT_NAMES:
-        return "report"
-    texts = [text for row in rows if (text := words(row.get(str(columns.text))))]
-    headed = [text for text in texts if (found := reports.sections(text)).findings or found.impression]
-    return "report" if len(headed) > len(texts) / 2 else "caption"
-
-
-def _check(table: Path, names: Sequence[str], columns: Columns, task: str | None) -> None:
-    """Make sure that the columns suffice for the task.
-
-    Raises:
-        UsageError: one is missing; the message names the columns there are.
-    """
-    there = f"; its columns are {listed(names)}"
-    if columns.image is None:
-        raise UsageError(f"{table}: no column names images{there}; say which: --image-column NAME")
-    vqa = (task or _task(columns)) == "vqa"
-    if vqa and not (columns.question and columns.answer):
-        which = "question" if not columns.question else "answer"
-        raise UsageError(f"{table}: no column holds the {which}{there}; say which: --{which}-column NAME")
-    if not vqa and not columns.text:
-        raise UsageError(
-            f"{table}: cannot tell which column holds the texts{there}; say which: --text-column NAME, or "
-            "--question-column NAME --answer-column NAME"
-        )
-
-
-def _embedded(cells: Sequence[Any]) -> bool:
-    """Whether all pictures stand in the table, so that no files belong to it."""
-    parts = [part for cell in cells for part in parts_of(cell)]
-    return bool(parts) and not any(True for cell in cells for _ in names_in(cell))
+def _spelled(name: str) -> tuple[str, ...]:
+    """Return the file that a name stands for, and those that it may leave the ending of."""
+    return (name, *(name + ending for ending in ENDINGS))
 
 
 def _lost(column: str, value: Any, text: str | None) -> tuple[str, str]:

@@ -147,15 +147,25 @@ class JsonlSource(OwnSource):
         names = list(dict.fromkeys(str(name) for row in rows for name in row))
         columns = meaning_of.guess(names, rows, self.given, _KEYS)
         talks = [talk for row in rows if (talk := _read(format, row))]
-        pictures = (0, 0)
+        roots = []
         for folder, table in found:
             shown = talks if table == first else [talk for row in _head(table) if (talk := _read(format, row))]
-            leads = self.find_root(folder, table, [talk.pictures for talk in shown])
-            pictures = leads if table == first else pictures
+            roots.append(self.find_root(folder, table, [talk.pictures for talk in shown]))
         turns = sum(len(talk.turns) for talk in talks) / len(talks) if talks else 0.0
         others = sum(counted.values()) - counted[format]
         talk = talks[0] if talks else None
-        return View(len(found), first, format, others, columns, talk, turns, pictures, self.roots[str(first)], rows)
+        return View(
+            len(found),
+            first,
+            format,
+            others,
+            columns,
+            talk,
+            turns,
+            (roots[0].names, roots[0].files),
+            roots[0].folder,
+            rows,
+        )
 
     def picture_places(self, folder: Path) -> list[Path]:
         """Return the folders that names of images lead to, if there are names."""
