@@ -14,7 +14,7 @@ MARK = "___"
 
 # IU X-ray writes XXXX for each such word, MIMIC-CXR ___, MIMIC-III [**...**] around a description.
 _REMOVED = r"(?:\[\*\*[^\[\]]{0,200}\*\*\]|X{4,}|x{4,}|_{3,})"
-_MARKS = re.compile(rf"{_REMOVED}(?:[ \t\n]*/?[ \t\n]*{_REMOVED})*")
+_MARKS = re.compile(rf"{_REMOVED}(?:\s*(?:/\s*)?{_REMOVED})*")
 RULE = re.compile(r"^[ \t]*(?:[-=*~]{3,}|_{5,})[ \t]*$", re.M)
 """A line drawn across the page; three underscores alone are a mark."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")

@@ -131,6 +131,7 @@ def test_a_clean_text_stays_as_it_is_but_for_numbers_that_now_begin_it(text: str
         ("There are no XXXX of a pleural effusion.", "There are no ___ of a pleural effusion."),
         ("Normal chest x-XXXX.", "Normal chest x-___."),
         ("Inferior XXXX XXXX XXXX.", "Inferior ___."),
+        ("by XXXX\u00a0XXXX\r\nXXXX / XXXX.", "by ___."),
         ("at XXXX p.m. XXXX/XXXX.", "at ___ p.m. ___."),
         ("by Dr. [**Last Name (STitle) 123**] on [**2101-3-4**]", "by Dr. ___ on ___"),
         ("Stable congestion. .", "Stable congestion."),
