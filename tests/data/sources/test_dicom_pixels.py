@@ -23,7 +23,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
 from medvlm.data.look import MAX_PIXELS, PictureError
-from medvlm.data.sources.dicom import codestream, gray, jpeg12, pixels
+from medvlm.data.sources.dicom import apart, codestream, gray, pixels
 from medvlm.data.sources.dicom.opened import opened
 from medvlm.data.sources.dicom.options import PRESETS, parse_window
 
@@ -112,8 +112,29 @@ def test_twelve_bit_jpeg(realdata: Path) -> None:
         assert stored.shape == (found.header.Rows, found.header.Columns) == (1024, 256)
         assert stored.min() == found.header.SmallestImagePixelValue == 0
         assert abs(int(stored.max()) - found.header.LargestImagePixelValue) < 0.1 * 278
-        assert jpeg12.applies(found.header, found.syntax)
-        assert not jpeg12.applies(found.header, uid.JPEGBaseline8Bit)
+
+
+@pytest.mark.realdata
+def test_a_decoder_that_crashes_is_a_reason_and_the_next_frame_is_read(realdata: Path) -> None:
+    path = realdata / "dicom" / "JPEG-lossy.dcm"
+    expected = shown(path)
+    assert apart._pool is not None
+    for process in apart._pool._processes.values():
+        process.kill()
+        process.join()
+    error = refused(path)
+    assert (error.reason, error.detail) == ("pixel data cannot be read", "the decoder crashed")
+    assert (shown(path) == expected).all()
+
+
+@pytest.mark.realdata
+def test_a_decoder_that_does_not_end_is_given_up(realdata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = realdata / "dicom" / "JPEG-lossy.dcm"
+    expected = shown(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(apart, "SECONDS", 0.0)
+        assert "took more than" in refused(path).detail
+    assert (shown(path) == expected).all()
 
 
 @pytest.mark.realdata

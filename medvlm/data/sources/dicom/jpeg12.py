@@ -6,28 +6,28 @@ pydicom's plug-in for GDCM refuses it, and Pillow's JPEG has 8 bits only; GDCM's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.uid import UID, JPEGExtended12Bit
+from pydicom.uid import JPEGExtended12Bit
 
 
-def applies(header: Dataset, syntax: UID) -> bool:
-    """Whether a frame is of this kind, in gray."""
-    gray = header.get("SamplesPerPixel") == 1 and header.get("BitsAllocated") == 16
-    deep = 8 < int(header.get("BitsStored") or 0) <= 12
-    return bool(syntax == JPEGExtended12Bit and gray and deep)
+def applies(options: Mapping[str, Any]) -> bool:
+    """Whether frames are of this kind, in gray; `options` are those that pydicom's decoders take."""
+    gray = options["samples_per_pixel"] == 1 and options["bits_allocated"] == 16
+    return bool(options["transfer_syntax_uid"] == JPEGExtended12Bit and gray and 8 < options["bits_stored"] <= 12)
 
 
-def decode(frame: bytes, header: Dataset) -> np.ndarray:
+def decode(frame: bytes, options: Mapping[str, Any]) -> np.ndarray:
     """Return one compressed frame as uint16 [H, W].
 
     Raises:
-        ImportError: GDCM is not installed.
         ValueError: GDCM gives no whole picture.
     """
     import gdcm  # type: ignore[import-untyped]
 
-    rows, columns, bits = int(header.Rows), int(header.Columns), int(header.BitsStored)
+    rows, columns, bits = options["rows"], options["columns"], options["bits_stored"]
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()

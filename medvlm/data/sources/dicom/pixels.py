@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from typing import Any
 
@@ -9,21 +10,21 @@ import numpy as np
 from PIL import Image as PILImage
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
 
 from medvlm.data.look import MAX_PIXELS, PictureError
-from medvlm.data.sources.dicom import codestream, gray, jpeg12
+from medvlm.data.sources.dicom import apart, codestream, gray, jpeg12
 from medvlm.data.sources.dicom.opened import Opened
 from medvlm.data.sources.dicom.options import Window
 
 NO_PIXELS, CUT, NO_DECODER = "no pixel data", "pixel data cut short", "no decoder for the compression"
 UNREADABLE, TOO_LARGE, ODD_HEADER = "pixel data cannot be read", "image too large", "header does not describe a picture"
 
-_PREFERRED = ("pydicom", "pyjpegls", "pylibjpeg", "pillow", "gdcm")
-"""Decoders in the order in which they are tried: GDCM is written in C++ for all formats, and comes last."""
+_PREFERRED = ("pydicom", "pyjpegls", "pylibjpeg", "pillow")
+"""Decoders in the order in which they are tried; GDCM has what none of them has, see `apart`."""
 
 
 def count_frames(found: Opened) -> int:
@@ -32,9 +33,19 @@ def count_frames(found: Opened) -> int:
     Raises:
         PictureError: it has no pixels, more than `MAX_PIXELS` in a frame, or less data than its header tells.
     """
-    header = found.header
     if found.pixels is None:
         raise PictureError(NO_PIXELS)
+    try:
+        return _count(found)
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:
+        # Elements are read when they are asked for, and damaged ones are answered with nearly any exception.
+        raise PictureError(ODD_HEADER, type(error).__name__) from None
+
+
+def _count(found: Opened) -> int:
+    header = found.header
     rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
     samples, bits = _whole(header, "SamplesPerPixel", 1), _whole(header, "BitsAllocated")
     frames = _whole(header, "NumberOfFrames", 1)
@@ -101,20 +112,22 @@ def _decoded(found: Opened, frame: int) -> np.ndarray:
     options["transfer_syntax_uid"] = found.syntax
     if found.vr is not None:
         options["pixel_vr"] = found.vr
-    plugins: list[str] = [""]
-    if found.syntax.is_encapsulated:
-        data = _compressed(found, frame, options)
-        if jpeg12.applies(found.header, found.syntax):
-            try:
-                return jpeg12.decode(data, found.header)
-            except ImportError:
-                raise _no_decoder(found.syntax) from None
-        plugins = sorted(decoder.available_plugins, key=_PREFERRED.index)
+    if not found.syntax.is_encapsulated:
+        found.stream.seek(found.pixels)
+        return decoder.as_array(found.stream, index=frame, **options)[0]
+    data = _compressed(found, frame, options)
+    options.pop("extended_offsets", None)
+    plugins = sorted(set(decoder.available_plugins) - {"gdcm"}, key=_PREFERRED.index)
+    if jpeg12.applies(options) or not plugins:
+        if importlib.util.find_spec("gdcm") is None:
+            raise _no_decoder(found.syntax)
+        return apart.decode(data, options)
+    # Where others fail GDCM is not asked: it is the one that crashes.
     failed: Exception | None = None
     for plugin in plugins:
-        found.stream.seek(found.pixels)
         try:
-            return decoder.as_array(found.stream, index=frame, decoding_plugin=plugin, **options)[0]
+            whole = {**options, "number_of_frames": 1}
+            return decoder.as_array(encapsulate([data]), index=0, decoding_plugin=plugin, **whole)[0]
         except MemoryError:
             raise
         except Exception as error:
