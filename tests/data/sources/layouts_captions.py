@@ -23,9 +23,9 @@ CAPTION = 'Axial CT of the thorax, slice {0}: nodule (arrow), 5 × 4 cm – “s
 
 
 def jpeg(shade: int) -> bytes:
-    """Return a JPEG of one shade; another one for each number below 256."""
+    """Return a JPEG of one shade; another one for each number."""
     file = io.BytesIO()
-    Image.new("RGB", (12, 10), (shade % 256, 40, 255 - shade % 256)).save(file, "JPEG", quality=95)
+    Image.new("RGB", (12, 10), (shade % 256, 40, 255 - shade % 256)).save(file, "JPEG", comment=str(shade))
     return file.getvalue()
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from layouts_captions import jpeg, m3it
 
 from medvlm.data.sample import Reject, Sample
@@ -118,6 +120,27 @@ def test_bad_records_are_counted(tmp_path: Path, change: dict[str, Any], reason:
     assert isinstance(good, Sample)
     assert (bad.where, bad.reason) == ("data/vqa/okvqa/train.jsonl byte 0", reason)
     assert bad.detail.startswith(detail)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.just(PICTURE)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(sorted(RECORD)), VALUES), max_size=4))
+def test_whatever_a_record_holds_it_is_a_sample_or_a_reason(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[dict[str, Any]]
+) -> None:
+    folder = one(tmp_path_factory.mktemp("m3it"), *({**RECORD, **change} for change in changes))
+    found = read(folder)
+    assert len(found) == len(changes)
+    for item in found:
+        if isinstance(item, Sample):
+            assert item.prompt
+            assert item.target
+            item.target.encode()
 
 
 def test_no_license_is_made_up(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from layouts_captions import CAPTION, CODES, jpeg, roco, roco_part
 
 from medvlm.data.sample import Reject, Sample
@@ -171,6 +173,40 @@ def test_a_folder_in_place_of_a_table_is_named(tmp_path: Path, name: str) -> Non
     (here / name).mkdir()
     with pytest.raises(InputError, match=name):
         RocoSource([tmp_path]).units()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.text(max_size=30).map(lambda text: f"ROCO_00000\t{text}".encode("utf-8", "replace")),
+        )
+    )
+)
+def test_every_line_is_a_sample_or_a_reason(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+    folder = tmp_path_factory.mktemp("roco")
+    here = roco_part(folder / "train" / "radiology", [0])
+    data = b"\n".join(line.replace(b"\n", b"").removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff") for line in lines)
+    (here / "captions.txt").write_bytes(data)
+    written = [line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+    found = read(RocoSource([folder]))
+    assert len(found) == len(written)
+    for item in found:
+        if isinstance(item, Sample):
+            assert item.target
+            assert item.target == " ".join(item.target.split())
+
+
+@given(st.binary(max_size=200), st.sampled_from(["licences.txt", "cuis.txt", "dlinks.txt"]))
+def test_whatever_stands_in_the_other_tables_is_read(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("roco")
+    here = roco_part(folder / "train" / "radiology", [0, 1])
+    with open(here / name, "ab") as file:
+        file.write(data)
+    # Whatever follows what is known changes nothing of it.
+    assert sorted(samples(RocoSource([folder]))) == ["ROCO_00000", "ROCO_00001"]
 
 
 def test_another_folder_is_named(tmp_path: Path) -> None:
