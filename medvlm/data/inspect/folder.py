@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from medvlm.data.output import MANIFEST, read_json, read_manifest
 from medvlm.data.schema import SCHEMA, SCHEMA_VERSION
+from medvlm.data.split_leakage import PAIRS
 from medvlm.data.splits import SPLITS
 from medvlm.data.write import Shard
 from medvlm.errors import InputError
@@ -30,7 +31,17 @@ PICTURES = 16
 ADDED = {3: frozenset({"official_split", "concepts", "views", "indication", "identifiers"})}
 """Columns by the version of the schema that brought them; a set of an older version lacks them."""
 
-_NEEDED: dict[str, type] = {"schema": int, "shards": list, "counts": dict, "licenses": dict, "settings": dict}
+_MEASURED = ("images", "near_images", "of_images", "texts", "repeats", "of_samples", "groups")
+_NEEDED: dict[str, type] = {
+    "schema": int,
+    "source": str,
+    "fingerprint": str,
+    "shards": list,
+    "counts": dict,
+    "licenses": dict,
+    "settings": dict,
+    "card": dict,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,14 +61,25 @@ class DataSet:
     @property
     def title(self) -> str:
         """As its card calls it."""
-        card = self.manifest.get("card")
-        title = card.get("title") if isinstance(card, dict) else None
-        return str(title or self.manifest.get("source") or self.path.name)
+        return str(self.manifest["card"].get("title") or self.manifest["source"] or self.path.name)
 
     @property
     def splits(self) -> list[str]:
         """The splits that have shards, in their order."""
         return list(dict.fromkeys(shard.split for shard in self.shards))
+
+    @property
+    def leakage(self) -> dict[str, dict[str, int]]:
+        """What `prepare` measured that the sides of its split share; empty of older sets, and of damaged ones."""
+        told = self.manifest.get("leakage")
+        made = told.get("made") if isinstance(told, dict) else None
+        pairs = made.items() if isinstance(made, dict) else ()
+        known = {f"{one}/{other}" for one, other in PAIRS}
+        return {
+            pair: {name: found[name] for name in _MEASURED}
+            for pair, found in pairs
+            if pair in known and isinstance(found, dict) and all(isinstance(found.get(name), int) for name in _MEASURED)
+        }
 
     def columns(self) -> list[pa.Field]:
         """Return the columns that a set of this version has."""
@@ -101,6 +123,8 @@ def open_set(path: Path) -> DataSet:
         raise InputError(f"{path} {_instead(path)}")
     damaged = InputError(f"{path}/{MANIFEST} is damaged; prepare the data set again with --overwrite")
     if any(not isinstance(manifest.get(key), kind) for key, kind in _NEEDED.items()):
+        raise damaged
+    if not all(isinstance(count, int) for count in manifest["licenses"].values()):
         raise damaged
     if manifest["schema"] > SCHEMA_VERSION:
         raise InputError(

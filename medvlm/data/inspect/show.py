@@ -35,7 +35,7 @@ def facts(data: DataSet) -> dict[str, Any]:
         "licenses": told["licenses"],
         "commercial_use": counts.get("commercial_use", {}),
         "left_out": told.get("drops", {}),
-        "leakage": told.get("leakage"),
+        "leakage": data.leakage,
         "shards": len(data.shards),
         "bytes": sum(shard.bytes for shard in data.shards),
         "schema": data.version,
@@ -59,22 +59,13 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         ("licenses", _listed(told["licenses"])),
         ("commercial", _listed(told["commercial_use"])),
         ("left out", _listed(told["left_out"]) or "nothing"),
-        *(("leaks", line) for line in _leaks(told["leakage"])),
+        *(("leaks", line) for line in sentences(told["leakage"])),
         ("schema", f"{told['schema']}{older}, made by medvlm {told['medvlm']}"),
         ("command", told["command"] or "not recorded"),
         ("fingerprint", told["fingerprint"] or "none"),
         ("split hash", told["split_hash"] or "none"),
     ]
     return [plain(f"{told['title']}  [{told['path']}]"), *(plain(f"  {name:<12} {text}") for name, text in rows)]
-
-
-def _leaks(leakage: Any) -> list[str]:
-    """Return what the sides of the split share, as `prepare` measured it, one line for each two sides."""
-    made = leakage.get("made") if isinstance(leakage, dict) else None
-    try:
-        return sentences(made or {})
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return ["the manifest's leakage cannot be read"]
 
 
 def _number(count: Any) -> str:

@@ -92,7 +92,7 @@ class _Texts:
         self._by_value.setdefault(value, Counter())[len(spoken)] += 1
         self.pictures.add(row["sha256"] or "", split)
         plain = " ".join(words(row["target"] or ""))
-        if not _measured(self.data):
+        if not self.data.leakage:
             self._share(row, split)
         self._words.add((word.lower().strip(".,;:!?()[]\"'") for word in spoken), split)
         if row["task"] == "vqa":
@@ -128,7 +128,7 @@ class _Texts:
             told["answers"] = self._told_answers()
         if self.by is not None:
             told["by"] = {"column": self.by, "values": {value: self._value(value) for value in self._values.ranked()}}
-        told["shared"] = _measured(data) or _counted(self.pictures, self._shared)
+        told["shared"] = data.leakage or _counted(self.pictures, self._shared)
         return told
 
     def _told_answers(self) -> dict[str, Any]:
@@ -169,13 +169,6 @@ def _label(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return NOT_STATED if value is None else str(value)
-
-
-def _measured(data: DataSet) -> dict[str, dict[str, int]]:
-    """Return what `prepare` has measured of what the splits share; empty of sets older than that."""
-    leakage = data.manifest.get("leakage")
-    made = leakage.get("made") if isinstance(leakage, dict) else None
-    return made if isinstance(made, dict) else {}
 
 
 def _counted(pictures: Keys, keys: Mapping[str, Keys]) -> dict[str, dict[str, int]]:

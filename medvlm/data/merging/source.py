@@ -68,7 +68,7 @@ class MergedSource:
         for part in self.parts:
             files = part.manifest.get("files")
             listed = files if isinstance(files, dict) else {}
-            beside = {name: listed[name]["sha256"] for name in _BESIDE if name in listed}
+            beside = {name: listed[name] for name in _BESIDE if name in listed}
             told = stable_hash({"fingerprint": part.manifest["fingerprint"], "beside": beside})
             size = sum(shard.bytes for shard in part.shards)
             entries.append({"path": str(part.path), "sha256": told, "bytes": size})
@@ -133,7 +133,7 @@ class MergedSource:
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card: what the parts are, with their citations and known problems."""
         told = [_told(part, label) for part, label in zip(self.parts, self.labels, strict=True)]
-        cards = [part.manifest.get("card") or {} for part in self.parts]
+        cards = [part.manifest["card"] for part in self.parts]
         return {
             "title": "Merged: " + " + ".join(part.title for part in self.parts),
             "description": f"{len(told)} data sets as one:\n\n" + "\n".join(map(_line, told)),
@@ -225,4 +225,4 @@ def _line(told: dict[str, Any]) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    return [] if not value else [value] if isinstance(value, str) else [str(line) for line in value]
+    return [] if not value else [str(line) for line in (value if isinstance(value, list) else [value])]

@@ -88,8 +88,9 @@ def test_a_picture_on_two_sides_breaks_a_split_by_group_and_is_a_note_of_the_off
     found = check(open_set(folder), True, lambda done, total: None)
     assert found.broken == []
     assert found.notes == ["splits are not disjoint: 1 picture is in several, as --split official allows"]
-    edit_manifest(folder, lambda manifest: manifest["settings"].update(split="by-image"))
-    assert broken(folder) == ["splits are not disjoint: 1 picture is in several"]
+    for way in ("by-image", "by-group", "parts", "parts-move"):
+        edit_manifest(folder, lambda manifest, way=way: manifest["settings"].update(split=way))
+        assert broken(folder) == ["splits are not disjoint: 1 picture is in several"]
 
 
 def test_a_license_that_the_policy_does_not_admit(folder: Path) -> None:
@@ -195,6 +196,8 @@ NO_SETS = [
     (lambda folder: edit_manifest(folder, lambda told: told.update(schema=99)), "install a newer one"),
     (lambda folder: edit_manifest(folder, lambda told: told.update(shards=[{"name": "x"}])), "is damaged"),
     (lambda folder: edit_manifest(folder, lambda told: told.update(counts=[])), "is damaged"),
+    (lambda folder: edit_manifest(folder, lambda told: told.update(card=[])), "is damaged"),
+    (lambda folder: edit_manifest(folder, lambda told: told.update(licenses={"x": "y"})), "is damaged"),
     (lambda folder: edit_manifest(folder, lambda told: told["shards"][0].update(name="../x.parquet")), "is damaged"),
     (lambda folder: edit_manifest(folder, lambda told: told["shards"][0].update(split="test")), "is damaged"),
 ]

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_sets import edit_manifest, png, prepared, rewrite, rows_of, sample, scan, to_schema_2
 
+from medvlm.data import credits
 from medvlm.data.inspect.check import check
 from medvlm.data.inspect.folder import open_set
+from medvlm.data.merging import notes
 from medvlm.data.merging.combine import combine, told
 from medvlm.data.output import read_json
 from medvlm.data.sample import Credit, Image, Reject, Sample
@@ -216,13 +220,13 @@ def test_credits_and_rejects_come_along(tmp_path: Path) -> None:
     two = prepared(tmp_path / "two", [sample("other", 99), Reject("listed", "other/1", "too small")])
     combine([one, two], tmp_path / "out", workers=1)
 
-    def credits(folder: Path) -> dict[str, dict[str, str]]:
+    def credited(folder: Path) -> dict[str, dict[str, str]]:
         with open(folder / "attribution.tsv", encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             return {row["group"]: row for row in rows}
 
-    assert credits(tmp_path / "out") == {**credits(one), **credits(two)}
-    assert "=T" in credits(one)["g3"]["title"]
+    assert credited(tmp_path / "out") == {**credited(one), **credited(two)}
+    assert "=T" in credited(one)["g3"]["title"]
     rejects = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text("utf-8").splitlines()]
     assert len(rejects) == 66 + 1
     assert Counter(told["reason"] for told in rejects) == {"no image file": 66, "too small": 1}
@@ -231,8 +235,6 @@ def test_credits_and_rejects_come_along(tmp_path: Path) -> None:
 
 
 def test_slices_of_rejects_join_without_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medvlm.data.merging import notes
-
     lines = [
         {"source": "s", "where": f"w{n}" * (n % 9 + 1), "reason": "r", "detail": "é" * (n % 5)} for n in range(200)
     ]
@@ -244,9 +246,15 @@ def test_slices_of_rejects_join_without_a_gap(tmp_path: Path, monkeypatch: pytes
         assert [one.where for one in found] == [f"p: {line['where']}" for line in lines]
 
 
-def test_a_damaged_line_of_rejects_is_a_reject(tmp_path: Path) -> None:
-    from medvlm.data.merging import notes
+@given(st.text())
+def test_a_cell_is_read_as_it_will_be_written_again(text: str) -> None:
+    once = credits.cell(text)
+    assert credits.cell(notes._plain(once)) == once
+    if text.isprintable() and text == " ".join(text.split()) and not text.startswith("'"):
+        assert notes._plain(once) == text
 
+
+def test_a_damaged_line_of_rejects_is_a_reject(tmp_path: Path) -> None:
     path = tmp_path / "rejects.jsonl"
     path.write_text('{"source": "s"\n[]\n{"source": "s", "where": "w", "reason": "r"}\n')
     found = list(notes.rejects(path, 0, path.stat().st_size, "p"))
