@@ -251,7 +251,7 @@ def _say_of_folder(source: Any, split: str, quiet: bool) -> None:
     _say_of_patients(source, view.columns, quiet)
 
 
-def _say_of_patients(source: OwnSource, columns: Columns, quiet: bool) -> None:
+def _say_of_patients(source: Any, columns: Columns, quiet: bool) -> None:
     """Say how patients are kept apart, and what of them goes into the data set."""
     from medvlm.data.sources.folder.columns import of_patients
 
@@ -262,7 +262,7 @@ def _say_of_patients(source: OwnSource, columns: Columns, quiet: bool) -> None:
             f'the numbers in "{show.plain(columns.group)}" are copied into the data set as they are; to replace them: '
             "--hash-ids --key FILE (a file outside the data set)"
         )
-    if columns.group is None:
+    if columns.group is None and source.given.group is None:
         say(
             "note: nothing tells patients apart, so two images of one patient may be split; --group-column NAME "
             "if something does",

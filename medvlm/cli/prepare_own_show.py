@@ -124,13 +124,18 @@ def check_pictures(pictures: tuple[int, int], root: Path, first: str, images: Pa
         InputError: none of the first ones does.
     """
     names, files = pictures
+    ending = Path(first.lower()).suffix
+    if ending in (".dcm", ".dicom"):
+        raise InputError(f'"{plain(first)}" is a DICOM file; medvlm prepare dicom reads such images')
+    if ending in (".nii", ".gz", ".mha", ".nrrd"):
+        raise InputError(f'"{plain(first)}" is no picture; write slices of volumes as PNG files')
     if not names or files:
         return
     hint = "name the folder that they begin at: --images FOLDER"
+    if first.startswith("/"):
+        hint = "name the folder that holds them: --images FOLDER"
     if images is not None:
         hint = "--images must be the folder that these names begin at"
-    if first.startswith("/") or first[1:2] == ":":
-        hint = "names that begin at the root are not followed: keep what comes after the folder, and name it: --images"
     raise InputError(f'{root}: no file there for any of the first {names} image names ("{plain(first)}"); {hint}')
 
 

@@ -235,3 +235,13 @@ def test_the_same_again_is_up_to_date(own: Path, capsys: pytest.CaptureFixture[s
     assert run(command) == 0
     assert run(command) == 0
     assert told(capsys)[0][-1] == "out: up to date (6 samples)"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.dcm", "medvlm prepare dicom"), ("b.nii.gz", "slices of volumes as PNG")]
+)
+def test_what_is_no_picture(own: Path, capsys: pytest.CaptureFixture[str], name: str, words: str) -> None:
+    (own / "images" / name).write_bytes(b"DICM")
+    layouts.write_table(own / "labels.csv", [{"image": name, "caption": "Text."}])
+    assert run([*PREPARE, "--yes", "--data-license", "CC0-1.0"]) == 3
+    assert words in told(capsys)[1][-1]

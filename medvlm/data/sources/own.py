@@ -113,7 +113,7 @@ class OwnSource(FileSource):
         """
         names = [name for cell in cells for name in names_in(cell)]
         places = [self.images] if self.images else _around(table if table.is_dir() else table.parent, self.base(folder))
-        hits = {place: sum(_leads(place, name) for name in names) for place in places}
+        hits = {place: sum(leads(place, name) for name in names) for place in places}
         root = max(places, key=lambda place: hits[place])
         self.roots[str(table)] = root
         return Root(root, len(names), hits[root])
@@ -137,7 +137,7 @@ class OwnSource(FileSource):
         if name is None:
             key = sha256_bytes(images[0].data)[:16]
         else:
-            whole = self._below(place.folder, there.root, name)
+            whole = self._below(place.folder, there.root, below(there.root, name))
             key = whole.with_suffix("").as_posix() if whole.suffix.lower() in ENDINGS else whole.as_posix()
             folders = whole.parts[:-1]
         if self.key is None:
@@ -317,7 +317,11 @@ def _load_part(cell: Any, name: str | None, there: Pictures, number: int) -> Ima
     if name is not None:
         if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
             return PictureError("image is an address, no file", name[:200])
-        return there.load(name) if text_of(name) else PictureError("unsafe image name", ascii(name[:200]))
+        return (
+            there.load(below(there.root, name))
+            if text_of(name)
+            else PictureError("unsafe image name", ascii(name[:200]))
+        )
     if isinstance(cell, str):
         return pictures.from_base64(cell, f"image-{number}")
     if isinstance(cell, dict | bytes):
@@ -336,21 +340,23 @@ def _around(*folders: Path) -> list[Path]:
     return list(dict.fromkeys([*folders, *within[:_MAX_SUBFOLDERS]]))
 
 
-def _leads(root: Path, name: str) -> bool:
-    return file_of(root, name) is not None
+def below(root: Path, name: str) -> str:
+    """Return a name as it leads from `root`: what stands behind the folder where a whole path names a file in it."""
+    if not name.startswith("/"):
+        return name
+    starts = (f"{folder.as_posix()}/" for folder in (root, root.resolve()))
+    return next((name[len(start) :] for start in starts if name.startswith(start)), name)
 
 
-def file_of(root: Path, name: str) -> str | None:
-    """Return the name of the file below `root` that a name leads to, with its ending; None where there is none."""
+def leads(root: Path, name: str) -> bool:
+    """Whether a name leads to a file below `root`, with its ending or without."""
+    name = below(root, name)
     if not pictures.safe(name) or not text_of(name):
-        return None
-    for one in (name, *(name + ending for ending in ENDINGS)):
-        try:
-            if pictures.within(root, one) is not None:
-                return one
-        except PictureError:
-            return None
-    return None
+        return False
+    try:
+        return any(pictures.within(root, one) is not None for one in (name, *(name + ending for ending in ENDINGS)))
+    except PictureError:
+        return False
 
 
 @lru_cache(maxsize=1024)

@@ -398,3 +398,17 @@ def test_whatever_a_table_holds_it_is_read_or_refused(four: Path, pieces: list[b
         records = sum(1 for _ in everything(path))
     assert view.columns.image is not None
     assert len(samples) + len(rejects) - len(left) == records
+
+
+def test_whole_paths_lead_into_the_folder_of_pictures_only(tmp_path: Path) -> None:
+    own = captions(tmp_path / "own", 2)
+    (tmp_path / "secret.png").write_bytes(png(50))
+    inside = [str(own / "images/000.png"), "images\\001.png", str(tmp_path / "secret.png")]
+    inside.append(str(own / "images/../../secret.png"))
+    write_table(own / "labels.csv", [{"image": name, "caption": "Text."} for name in inside])
+    samples, rejects = read(FolderSource([own], data_license="CC0-1.0"))
+    assert [sample.image.data for sample in samples] == [png(0), png(1)]
+    assert reasons(rejects) == {"unsafe image name": 2}
+    samples, rejects = read(FolderSource([own / "labels.csv"], images=own / "images", data_license="CC0-1.0"))
+    assert [sample.image.data for sample in samples] == [png(0)]
+    assert reasons(rejects) == {"unsafe image name": 2, "no image file": 1, "image without a row": 1}

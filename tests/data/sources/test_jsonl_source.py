@@ -186,6 +186,8 @@ def test_pictures_come_with_the_turns_that_show_them(tmp_path: Path) -> None:
         ("cap de\n", "", "caption", "de"),
         ("answer en What organ is it?", "What organ is it?", "vqa", "en"),
         ("<image>answer en What?", "What?", "vqa", "en"),
+        ("answer my question", "answer my question", "vqa", None),
+        ("describe it", "describe it", "vqa", None),
         ("answer this: where?", "answer this: where?", "vqa", None),
         ("caption en detail", "caption en detail", "vqa", None),
         ("Where is the nodule?", "Where is the nodule?", "vqa", None),
@@ -195,6 +197,7 @@ def test_pictures_come_with_the_turns_that_show_them(tmp_path: Path) -> None:
 def test_prefixes_of_paligemma(tmp_path: Path, prefix: str, prompt: str, task: str, language: str | None) -> None:
     (sample,), rejects = one(tmp_path, {"image": "000.png", "prefix": prefix, "suffix": "Lung."})
     assert (sample.prompt, sample.task, sample.target, rejects) == (prompt, task, "Lung.", [])
+    assert sample.language == language
 
 
 def test_a_picture_alone_asks_for_its_caption(tmp_path: Path) -> None:

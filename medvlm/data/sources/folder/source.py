@@ -25,6 +25,7 @@ from medvlm.data.sources.own import (
     ENDINGS,
     OwnSource,
     Shown,
+    below,
     names_in,
     split_of_path,
     split_word,
@@ -233,7 +234,9 @@ class FolderSource(OwnSource):
             for cell in tables.values(table, column):
                 # A name may hold what parts names elsewhere.
                 for name in (*names_in(cell), *([cell] if isinstance(cell, str) and len(cell) < NAME_CHARS else [])):
-                    found = next((one for one in _spelled(posixpath.normpath(name)) if one in there[root]), None)
+                    found = next(
+                        (one for one in _spelled(posixpath.normpath(below(root, name))) if one in there[root]), None
+                    )
                     taken.update([root / found] if found else [])
         every = sorted({root / name for root, names in there.items() for name in names})
         for number, path in enumerate(every):

@@ -7,7 +7,7 @@
     m3it       {"instruction": ..., "inputs": ..., "outputs": ..., "image_base64_str": [...]}
 
 The first two are those of LLaVA (github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md) and LLaMA-Factory (its
-data/README.md); the third is the body of a chat completion (platform.openai.com) or of a Transformers chat template;
+data/README.md; there also "conversations" beside "images"); the third is the body of a chat completion (platform.openai.com) or of a Transformers chat template;
 the fourth is what big_vision's PaliGemma examples read; the fifth is M3IT's (arXiv:2306.04387).
 """
 
@@ -25,7 +25,11 @@ MARK = "<image>"
 """Where a picture stands in a text."""
 
 _ASKS, _ANSWERS, _FRAMES = ("human", "user"), ("gpt", "assistant", "model", "chatgpt", "bot"), ("system", "developer")
-_PALIGEMMA = re.compile(r"(?P<task>cap|caption|describe|answer)(?:\s+(?P<language>[a-z]{2}))(?:\s+(?P<rest>.*))?", re.S)
+_LANGUAGES = "ar|bn|cs|da|de|el|en|es|fa|fi|fr|hi|hr|hu|ja|ko|nl|pl|pt|ro|ru|sv|sw|te|th|tr|uk|vi|zh"
+"""Those of Crossmodal-3600 (arXiv:2205.12522), which PaliGemma's prefixes name, but for English words: it, no, id."""
+_PALIGEMMA = re.compile(
+    rf"(?P<task>cap|caption|describe|answer)\s+(?P<language>{_LANGUAGES})(?:\s+(?P<rest>.*))?", re.DOTALL
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -207,11 +207,12 @@ class JsonlSource(OwnSource):
         shown = self.load(talk.pictures[: turn.pictures], place)
         if isinstance(shown, PictureError):
             return self.without_picture(place, shown)
-        return self._sample(record, place, shown, turn, (number, _above(before) if self.context == "before" else ""))
+        return self._sample(record, place, talk, shown, (number, _above(before) if self.context == "before" else ""))
 
-    def _sample(self, record: Record, place: Place, shown: Shown, turn: Turn, at: tuple[int, str]) -> Sample:
+    def _sample(self, record: Record, place: Place, talk: Talk, shown: Shown, at: tuple[int, str]) -> Sample:
         columns = self.look().columns
         number, above = at
+        turn = talk.turns[number]
 
         def cell(column: str | None) -> str:
             return (words(record.get(column)) or "") if column else ""
@@ -234,6 +235,7 @@ class JsonlSource(OwnSource):
             task=task,
             prompt=prompt if task == "vqa" else "",
             target=turn.answer,
+            language=talk.language,
             modality=cell(columns.modality).lower() or None,
             official_split=self._split(cell(columns.split), place, shown),
             **self.rights(record.get(str(columns.license)), str(columns.license)),
