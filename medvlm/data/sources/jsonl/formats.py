@@ -7,8 +7,9 @@
     m3it       {"instruction": ..., "inputs": ..., "outputs": ..., "image_base64_str": [...]}
 
 The first two are those of LLaVA (github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md) and LLaMA-Factory (its
-data/README.md; there also "conversations" beside "images"); the third is the body of a chat completion (platform.openai.com) or of a Transformers chat template;
-the fourth is what big_vision's PaliGemma examples read; the fifth is M3IT's (arXiv:2306.04387).
+data/README.md; there also "conversations" beside "images"). The third is the body of a chat completion
+(platform.openai.com) or of a Transformers chat template, the fourth what big_vision's PaliGemma examples read, the
+fifth M3IT's (arXiv:2306.04387).
 """
 
 from __future__ import annotations
