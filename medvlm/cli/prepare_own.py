@@ -198,7 +198,7 @@ def _check_apart(out: Path, input: Path) -> None:
         UsageError: it does.
     """
     if input.is_dir() and out.resolve().is_relative_to(input.resolve()):
-        raise UsageError(f"--out {out} lies within --input {input}, and would be read as input next time; name another")
+        raise UsageError(f"--out {out} lies within {input}, and would be read as input next time; name another folder")
 
 
 def _check_apart_of_pictures(out: Path, source: OwnSource) -> None:

@@ -131,7 +131,7 @@ def test_numbers_of_patients_are_warned_of_or_replaced(own: Path, capsys: pytest
         (["--input", "own", "--hash-ids"], "add --key FILE"),
         (["--input", "own", "--key", "k"], "add --hash-ids"),
         (["--input", "own", "--hash-ids", "--key", "data/folder/key"], "a file outside"),
-        (["--input", "own", "--out", "own/out"], "lies within --input own"),
+        (["--input", "own", "--out", "own/out"], "lies within own"),
         (["--input", "own/labels.csv", "--out", "own/images/out"], "lies within"),
         (["--input", "own", "--phi", "starict"], "--phi"),
         (["--input", "own", "--only", "langauge=en"], 'did you mean "language"?'),

@@ -27,7 +27,7 @@ MARK = "<image>"
 
 _ASKS, _ANSWERS, _FRAMES = ("human", "user"), ("gpt", "assistant", "model", "chatgpt", "bot"), ("system", "developer")
 _LANGUAGES = "ar|bn|cs|da|de|el|en|es|fa|fi|fr|hi|hr|hu|ja|ko|nl|pl|pt|ro|ru|sv|sw|te|th|tr|uk|vi|zh"
-"""Those of Crossmodal-3600 (arXiv:2205.12522), which PaliGemma's prefixes name, but for English words: it, no, id."""
+"""Codes of Crossmodal-3600 (arXiv:2205.12522) that PaliGemma's prefixes take, but for English words: it, no, id."""
 _PALIGEMMA = re.compile(
     rf"(?P<task>cap|caption|describe|answer)\s+(?P<language>{_LANGUAGES})(?:\s+(?P<rest>.*))?", re.DOTALL
 )
