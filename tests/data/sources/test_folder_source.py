@@ -23,6 +23,7 @@ from medvlm.data.sources.folder import FolderSource
 from medvlm.data.sources.folder.columns import Columns, guess, plain
 from medvlm.data.sources.folder.tables import everything
 from medvlm.data.sources.own import OWN_DATA, check_license, parts_of, read_license, split_of_path
+from medvlm.data.sources.vqa_rad import VqaRadSource
 from medvlm.errors import InputError, UsageError
 
 
@@ -412,3 +413,20 @@ def test_whole_paths_lead_into_the_folder_of_pictures_only(tmp_path: Path) -> No
     samples, rejects = read(FolderSource([own / "labels.csv"], images=own / "images", data_license="CC0-1.0"))
     assert [sample.image.data for sample in samples] == [png(0)]
     assert reasons(rejects) == {"unsafe image name": 2, "no image file": 1, "image without a row": 1}
+
+
+@pytest.mark.realdata
+def test_a_published_set_read_as_if_it_were_ones_own(realdata: Path) -> None:
+    """Find out by itself what VQA-RAD's columns mean, and come to the samples of the source that knows them."""
+    source = FolderSource([realdata / "vqa_rad" / "testset.json"], data_license="CC0-1.0")
+    assert source.look().columns.meanings().items() >= {
+        ("image", "image_name"),
+        ("question", "question"),
+        ("answer", "answer"),
+    }
+    samples, rejects = read(source)
+    known = VqaRadSource([realdata / "vqa_rad"])
+    theirs = [item for unit in known.units() for item in known.read(unit) if isinstance(item, Sample)]
+    own = sorted((s.file_name, " ".join(s.prompt.split()), " ".join(s.target.split())) for s in samples)
+    assert own == sorted((s.file_name, s.prompt, s.target) for s in theirs if s.official_split == "test")
+    assert set(reasons(rejects)) == {"image without a row"}
