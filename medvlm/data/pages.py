@@ -18,6 +18,8 @@ _DATA_PAGE, _DATA_PAGE_V2 = 0, 3
 _PLAIN, _RLE = 0, 3
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _NUMBERS = (4, 5, 6)
+_HEADER = 1 << 16
+"""Bytes that no page's header exceeds: it holds a few numbers, and statistics that are not written for pictures."""
 
 
 class _Unknown(ValueError):
@@ -38,7 +40,8 @@ def places(data: Any, start: int, stop: int, count: int, level: int) -> np.ndarr
     """
     try:
         found = [place for page in _pages(data, start, stop) for place in _values(data, page, level)]
-    except (_Unknown, IndexError, struct.error):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error):
+        # Whatever damaged bytes lead to.
         return None
     return np.array(found, dtype=np.int64).reshape(-1, 2) if len(found) == count else None
 
@@ -47,7 +50,8 @@ def _pages(data: Any, start: int, stop: int) -> Iterator[tuple[dict[int, Any], i
     """Yield each page's header, where its content begins, and where it ends."""
     at = start
     while at < stop:
-        header, begin = _struct(data, at)
+        header, size = _struct(data[at : min(stop, at + _HEADER)], 0)
+        begin = at + size
         at = begin + int(header.get(3, -1))
         if not begin <= at <= stop:
             raise _Unknown
@@ -91,7 +95,7 @@ def _after_levels(data: Any, at: int, told: dict[int, Any], level: int) -> int:
         run, at = _varint(data, at)
         if run & 1:
             # Groups of eight levels, their bits one after the other.
-            packed = np.frombuffer(data[at : at + (run >> 1) * width], np.uint8)
+            packed = np.frombuffer(data[at : min(end, at + (run >> 1) * width)], np.uint8)
             bits = np.unpackbits(packed, bitorder="little").reshape(-1, width)
             levels = bits @ (1 << np.arange(width))
             if not levels.size or (levels[:left] != level).any():

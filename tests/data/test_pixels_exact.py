@@ -165,11 +165,11 @@ def test_a_device_finishes_to_the_same_values(gray: bool, device: str) -> None:
 
 @pytest.mark.realdata
 def test_radiology_pictures_at_448_pixels(realdata: Path) -> None:
-    """A sixth of VQA-RAD's pictures; the benchmark of loading compares all."""
+    """A twelfth of VQA-RAD's pictures; the benchmark of loading compares all."""
     processor = SiglipImageProcessorPil(size={"height": 448, "width": 448}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    files = sorted((realdata / "vqa_rad" / "images").iterdir())[::6]
+    files = sorted((realdata / "vqa_rad" / "images").iterdir())[::12]
     known = {entry["image_name"] for entry in json.loads((realdata / "vqa_rad" / "trainset.json").read_text("utf-8"))}
-    assert len(files) > 50
+    assert len(files) > 25
     assert any(path.name in known for path in files)
     for path in files:
         with Image.open(path) as image:

@@ -227,20 +227,29 @@ def test_places_of_any_values(listed: list[bytes], writer: str) -> None:
     assert [data[at : at + length] for at, length in found.tolist()] == listed
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.data())
-def test_damaged_pages_give_no_places_or_some_within_the_column(given: st.DataObject) -> None:
-    data, column = _file([b"picture %d" % number for number in range(12)], **WRITERS["small pages"])
+@settings(deadline=None, max_examples=400)
+@given(st.data(), st.sampled_from(PLACED))
+def test_damaged_pages_give_no_places_or_some_within_the_column(given: st.DataObject, writer: str) -> None:
+    data, column = _file([b"%d" % number for number in range(12)], **WRITERS[writer])
     start, stop = column.data_page_offset, column.data_page_offset + column.total_compressed_size
     damaged = bytearray(data)
     for _ in range(given.draw(st.integers(1, 4))):
-        damaged[given.draw(st.integers(start, stop - 1))] = given.draw(st.integers(0, 255))
+        # Most in the first page's header and levels.
+        last = given.draw(st.sampled_from([start + 40, stop - 1]))
+        damaged[given.draw(st.integers(start, last))] = given.draw(st.integers(0, 255))
     found = pages.places(bytes(damaged), start, stop, 12, 2)
     if found is not None:
         assert found.shape == (12, 2)
         assert found.min() >= 0
         assert (found.sum(axis=1) <= stop).all()
     assert pages.places(bytes(damaged[: (start + stop) // 2]), start, stop, 12, 2) is None
+
+
+@pytest.mark.parametrize("byte", [0x1C, 0x19, 0xFF, 0x15, 0x00, 0x18])
+def test_pages_of_one_byte_again_and_again(byte: int) -> None:
+    """Structs within structs, lists of lists, numbers without an end."""
+    data = bytes([byte]) * 300_000
+    assert pages.places(data, 4, len(data), 12, 2) is None
 
 
 @pytest.mark.parametrize("writer", ["as prepare", "compressed"])
