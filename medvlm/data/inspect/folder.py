@@ -196,6 +196,8 @@ def read(path: Path, columns: Sequence[str], rows: int = ROWS) -> Iterator[pa.Re
                 batch = next(batches, None)
                 if batch is None:
                     return
+                # Damage that decompresses can still be no text.
+                batch.validate(full=True)
                 whole = _filled(batch, columns)
             yield whole
 
@@ -226,6 +228,7 @@ def rows_at(path: Path, places: Sequence[int], columns: Sequence[str]) -> Iterat
             if inside:
                 with readable(path):
                     table = file.read_row_group(number, columns=names)
+                    table.validate(full=True)
                 for place in inside:
                     yield place, dict.fromkeys(columns) | table.slice(place - start, 1).to_pylist()[0]
             start = stop

@@ -177,8 +177,9 @@ def _rows(part: DataSet, shard: Shard, first: int) -> Iterator[tuple[int, dict[s
         while True:
             with readable(path):
                 batch = next(batches, None)
-            if batch is None:
-                return
+                if batch is None:
+                    return
+                batch.validate(full=True)
             for record in batch.to_pylist():
                 yield row, {**empty, **record}
                 row += 1
