@@ -25,7 +25,9 @@ def test_nothing_heavy_is_loaded_for_help() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "prepare pmc", "prepare vqa-rad", "prepare phantom", "licenses show", "data show", "data merge"])
+@pytest.mark.parametrize(
+    "verb", [*VERBS, "prepare pmc", "prepare vqa-rad", "prepare phantom", "licenses show", "data show", "data merge"]
+)
 def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*verb.split(), "--help"]) == 0
     said = capsys.readouterr().out
@@ -46,7 +48,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.Ca
         (["eval", "x", "--predictions", "y.jsonl"], 2, "not both"),
         (["eval", "--limit", "0"], 2, "--limit"),
         (["prepare", "pcm"], 2, 'did you mean "pmc"?'),
-        (["prepare", "vqa-rad"], 2, "--input"),
+        (["prepare", "mimic-cxr"], 2, "--input"),
         (["prepare", "pmc", "--license", "free beer"], 2, "free beer"),
         (["finetune"], 2, "Missing argument 'recipe'"),
         (["finetune", "tiny", "seed"], 2, "key=value"),
