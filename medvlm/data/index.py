@@ -202,7 +202,7 @@ class Index:
         side = official
         if way in OF_PARTS:
             side = _on_one_side(official, group, clusters.roots(), drop, way)
-            originals = {row: first for row, first in originals.items() if not drop[row] and not drop[first]}
+            originals = _of_kept(originals, group, drop)
             near &= originals.keys()
             studies &= originals.keys()
         if drop_duplicates:
@@ -404,6 +404,23 @@ class _Pictures:
     """int64 [pictures]: the first that is the same byte for byte, -1 for rows that are left out."""
     near: list[tuple[int, int]]
     """Pairs of first pictures that nearly look the same, ordered by the second."""
+
+
+def _of_kept(originals: dict[int, int], group: Array, drop: Array) -> dict[int, int]:
+    """Return row -> original for rows that are kept; of those whose original is not, the first is the others'."""
+    heads: dict[int, int] = {}
+    found = {}
+    for row in sorted(originals):
+        if drop[row]:
+            continue
+        first = originals[row]
+        if drop[first]:
+            first = heads.setdefault(first, row)
+            # Several questions about one picture are no duplicates.
+            if group[first] == group[row]:
+                continue
+        found[row] = first
+    return found
 
 
 def _on_one_side(official: Array, group: Array, roots: Array, drop: Array, way: str) -> Array:

@@ -79,6 +79,8 @@ def test_nothing_is_on_two_sides_and_every_test_set_stays_whole(tmp_path: Path, 
     drops = outcome.manifest["drops"]
     assert apart(rows)
     assert len({row["id"] for row in rows}) == len(rows)
+    copies = {row["duplicate_of"] for row in rows if row["duplicate_of"]}
+    assert copies <= {row["id"] for row in rows}
     assert len(rows) + sum(drops.values()) == len(before)
     assert set(drops) <= {"shared with a held-out split", "same sample in another part"}
     assert Counter(map(json.dumps, sorted({content(row) for row in rows if row["in"] == "test"}))) == Counter(
@@ -86,6 +88,17 @@ def test_nothing_is_on_two_sides_and_every_test_set_stays_whole(tmp_path: Path, 
     )
     assert all(row["official_split"] == row["in"] for row in rows)
     assert is_whole(tmp_path / "out")
+
+
+def test_copies_name_a_sample_that_is_there(tmp_path: Path) -> None:
+    one = prepared(tmp_path / "one", [sample("a", 1, shade=7)])
+    tested = [sample("b", 2, shade=7), sample("b", 3, shade=7), sample("c", 4, shade=7), sample("d", 5, shade=8)]
+    for each in tested:
+        each.official_split = "test"
+    two = prepared(tmp_path / "two", tested)
+    combine([one, two], tmp_path / "out", workers=1)
+    copies = {row["id"]: row["duplicate_of"] for row in rows_of(tmp_path / "out")}
+    assert copies == {"b/2": None, "b/3": None, "c/4": "b/2", "d/5": None}
 
 
 @pytest.mark.parametrize("seed", [10, 20])
