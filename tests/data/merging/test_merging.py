@@ -339,6 +339,22 @@ def test_a_stopped_merge_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert outcome.manifest["fingerprint"] == whole.manifest["fingerprint"]
 
 
+def test_row_groups_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medvlm.data.write.BATCH_ROWS", 3)
+    one = prepared(tmp_path / "one", [sample(f"g{n}", n) for n in range(20)])
+    twice = [sample(f"g{n}", n, shade=n if n % 5 == 0 else 100 + n) for n in range(0, 20, 2)]
+    two = prepared(tmp_path / "two", [*twice, *(sample(f"h{n}", n, shade=200 + n) for n in range(10))])
+    monkeypatch.undo()
+    whole = combine([one, two], tmp_path / "whole", workers=1).manifest
+    monkeypatch.setattr("medvlm.data.merging.source.ROW_GROUPS", 2)
+    cut = combine([one, two], tmp_path / "cut", workers=1).manifest
+    assert cut["counts"]["units"] > whole["counts"]["units"]
+    assert cut["fingerprint"] == whole["fingerprint"]
+    ids = {row["id"] for row in rows_of(tmp_path / "cut")}
+    assert {name for name in ids if name.startswith("two/")} == {f"two/g{n}/{n}" for n in range(2, 20, 2) if n % 5}
+    assert cut["drops"] == {"same sample in another part": 2}
+
+
 def test_order_of_the_parts_is_part_of_the_request(tmp_path: Path) -> None:
     parts = [part(tmp_path, 60 + number) for number in range(2)]
     one = combine(parts, tmp_path / "a", workers=1).manifest
