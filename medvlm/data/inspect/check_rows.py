@@ -118,7 +118,7 @@ class RowCheck:
 
     def _whole(self) -> Iterator[str]:
         """Yield what only all rows together show."""
-        again, _ = self._ids.repeated()
+        again = self._ids.repeated()
         if again:
             yield f"ids are not unique: {again} samples repeat one"
         counts = self.data.manifest["counts"]

@@ -51,17 +51,10 @@ class Keys:
         numbers[order] = np.cumsum(fresh)
         return numbers, sides
 
-    def repeated(self) -> tuple[int, int]:
-        """Return how many entries have a key that was there before, and the place of the first of them (-1: none)."""
+    def repeated(self) -> int:
+        """Return how many entries have a key that was there before."""
         numbers, _ = self.numbered()
-        _, first = np.unique(numbers, return_index=True)
-        again = np.setdiff1d(np.arange(len(numbers)), first, assume_unique=True)
-        return len(again), int(again[0]) if len(again) else -1
-
-    def distinct(self) -> int:
-        """Return the number of different keys."""
-        numbers, _ = self.numbered()
-        return int(numbers.max()) + 1 if len(numbers) else 0
+        return len(numbers) - len(np.unique(numbers))
 
     def by_split(self) -> dict[str, int]:
         """Return the number of different keys in each split."""

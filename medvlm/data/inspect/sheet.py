@@ -13,7 +13,7 @@ from medvlm.data.sample import COLUMNS
 from medvlm.errors import InputError, UsageError
 from medvlm.registry import nearest
 
-_UNKNOWN = ("image", "more_images")
+_PICTURES = ("image", "more_images")
 
 
 def conditions(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -25,7 +25,7 @@ def conditions(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     found = []
     for text in texts:
         name, equals, value = text.partition("=")
-        known = [column for column in COLUMNS if column not in _UNKNOWN]
+        known = [column for column in COLUMNS if column not in _PICTURES]
         if not equals or name.strip() not in known:
             hint = nearest(name.strip(), known)
             raise UsageError(f'--where "{text}"{hint}: is not COLUMN=VALUE; columns: {", ".join(known)}')

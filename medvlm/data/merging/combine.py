@@ -110,6 +110,11 @@ def told(manifest: Mapping[str, Any], out: Path) -> Iterator[str]:
         if drops.get(reason):
             parts = ", ".join(f"{name} {count:,}" for name, count in sorted(where[reason].items()))
             yield f"{drops[reason]:,} samples {words} ({parts})"
+    if manifest["card"]["renamed"]:
+        yield (
+            f"{manifest['card']['renamed']:,} samples have their part's name before their id, since another sample of "
+            "an earlier part has that id"
+        )
     before = sentences(manifest["leakage"].get("official", {}))
     for line in before if way in ("parts", "parts-move") else ():
         yield f"the parts' splits taken together share: {line}; those {'moved' if way == 'parts-move' else 'left out'}"

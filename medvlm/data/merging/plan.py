@@ -31,13 +31,6 @@ class Plan:
     renamed: dict[tuple[int, str], Array]
     """Another sample of an earlier part has the id."""
 
-    def counts(self) -> dict[str, int]:
-        """Return how many samples are "repeated" and "renamed"."""
-        return {
-            "repeated": sum(map(len, self.repeated.values())),
-            "renamed": sum(map(len, self.renamed.values())),
-        }
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Rows:

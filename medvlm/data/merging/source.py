@@ -145,11 +145,8 @@ class MergedSource:
             ],
             "synthetic": all(one["synthetic"] for one in told),
             "parts": told,
+            "renamed": sum(map(len, self.plan.renamed.values())),
         }
-
-    def told_counts(self) -> dict[str, int]:
-        """Return how many samples are "repeated" (taken once) and "renamed" (got the part's name before their id)."""
-        return self.plan.counts()
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

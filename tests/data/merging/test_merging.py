@@ -190,7 +190,8 @@ def test_other_samples_with_the_same_id_get_the_name_of_their_part(tmp_path: Pat
     one = prepared(tmp_path / "x" / "set", [sample("a", 1), sample("b", 2)])
     two = prepared(tmp_path / "y" / "set", [sample("a", 1, shade=77), sample("c", 3)])
     three = prepared(tmp_path / "z" / "set", [sample("a", 1, shade=78)])
-    combine([one, two, three], tmp_path / "out", workers=1)
+    outcome = combine([one, two, three], tmp_path / "out", workers=1)
+    assert any(line.startswith("2 samples have their part's name") for line in told(outcome.manifest, tmp_path / "out"))
     rows = {row["id"]: row["image"]["bytes"] for row in rows_of(tmp_path / "out")}
     assert set(rows) == {"a/1", "b/2", "set-2/a/1", "c/3", "set-3/a/1"}
     assert rows["a/1"] == png(1)
