@@ -5,13 +5,10 @@ It decodes what no other decoder does: lossless JPEG, and JPEG with 12 bits. The
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
-import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from medvlm.data.sources.dicom import jpeg12
 SECONDS = 120.0
 """A frame that takes longer is given up."""
 
-_pool: ProcessPoolExecutor | None = None
+_child: tuple[BaseProcess, Connection] | None = None
 
 
 def decode(frame: bytes, options: dict[str, Any]) -> np.ndarray:
@@ -35,47 +32,62 @@ def decode(frame: bytes, options: dict[str, Any]) -> np.ndarray:
         options: as pydicom's decoders take them, `transfer_syntax_uid` among them.
 
     Raises:
-        PictureError: the process ended, or took too long.
-        Exception: whatever the decoder answers.
+        PictureError: the decoder refused the frame, crashed or took too long.
     """
-    global _pool
-    if _pool is None:
-        _pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
-        atexit.register(_end)
+    global _child
+    if _child is None:
+        _child = _start()
+    connection = _child[1]
     try:
-        return _pool.submit(_decode, frame, options).result(timeout=SECONDS)
-    except BrokenProcessPool:
+        connection.send((frame, options))
+        if not connection.poll(SECONDS):
+            _end()
+            raise PictureError("pixel data cannot be read", f"the decoder took more than {SECONDS:g} s")
+        answer: np.ndarray | str = connection.recv()
+    except (EOFError, OSError):
         _end()
         raise PictureError("pixel data cannot be read", "the decoder crashed") from None
-    except TimeoutError:
-        _end()
-        raise PictureError("pixel data cannot be read", f"the decoder took more than {SECONDS:g} s") from None
+    if isinstance(answer, str):
+        raise PictureError("pixel data cannot be read", answer)
+    return answer
+
+
+def _start() -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    # With one end here only, either side learns that the other is gone.
+    theirs.close()
+    return process, ours
 
 
 def _end() -> None:
     """Stop the process, whatever it does."""
-    global _pool
-    pool, _pool = _pool, None
-    if pool is not None:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        pool.shutdown(cancel_futures=True)
+    global _child
+    if _child is not None:
+        process, connection = _child
+        _child = None
+        process.kill()
+        process.join()
+        connection.close()
 
 
-def _begin() -> None:
-    """Ready the process: end when the parent does, and keep GDCM's remarks from the terminal."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-
-        def follow() -> None:
-            connection.wait([sentinel])
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
+def _serve(connection: Connection) -> None:
+    """Decode what is sent until nobody is there any more; GDCM's remarks are kept from the terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+    while True:
+        try:
+            frame, options = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            connection.send(_decode(frame, options))
+        except Exception as error:
+            # The text of another error may quote a header.
+            connection.send(type(error).__name__)
 
 
 def _decode(frame: bytes, options: dict[str, Any]) -> np.ndarray:

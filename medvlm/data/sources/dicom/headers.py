@@ -108,7 +108,7 @@ VIEWS: dict[str, str] = {
 """View Position (PS3.3, C.8.1.2 and C.8.11.7) -> the word used throughout data sets."""
 
 _PHOTOMETRIC = re.compile(r"MONOCHROME[12]|PALETTE COLOR|RGB|YBR_(?:FULL|FULL_422|PARTIAL_4\d\d|RCT|ICT)")
-_SPELLED = {"ct": "CT", "mri": "MRI", "pet": "PET", "oct": "OCT"}
+_SPELLED = {"ct": "CT", "mri": "MRI", "nuclear": "nuclear medicine", "oct": "OCT", "pet": "PET"}
 
 QUESTIONS = {
     "modality": "Which modality made this image?",

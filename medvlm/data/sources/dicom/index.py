@@ -189,7 +189,7 @@ class _Builder:
             yield (
                 f"{counts['unsaid']:,} of {counts['pictures']:,} pictures do not say whether text is burned into them "
                 f"(no BurnedInAnnotation); {counts['unsaid, written into']:,} of them are of a modality that usually "
-                "writes names into pictures (ultrasound, endoscopy, other). Look at the contact sheet."
+                "writes names into pictures (ultrasound, endoscopy, other). Look at them: medvlm data sample --private"
             )
         if counts["without PatientID"]:
             yield (
