@@ -101,6 +101,7 @@ class M3itSource(FileSource):
             images[0],
             id=(group, f"{kind}-{name}-{split}-{place.number}", "-", task, "0"),
             group=group,
+            figure_id=group,
             task=task,
             prompt=prompt,
             target=target,

@@ -191,7 +191,8 @@ class OwnSource(FileSource):
         """
         group = part(self.stand_in("patient", patient)) if patient else part(shown.key)
         more = {"more_images": shown.images[1:]} if shown.images[1:] else {}
-        return self.sample(shown.images[0], id=(group, *map(part, id)), group=group, **more, **fields)
+        known = {"figure_id": part(shown.key), **more, **fields}
+        return self.sample(shown.images[0], id=(group, *map(part, id)), group=group, **known)
 
     def stand_in(self, kind: str, value: str) -> str:
         """Return a value as it goes into the data set."""

@@ -141,13 +141,18 @@ def from_cell(cell: Any, name: str) -> Image | PictureError:
         name: of the picture where the cell gives none.
     """
     data = cell.get("bytes") if isinstance(cell, dict) else cell
-    path = cell.get("path") if isinstance(cell, dict) else None
     if not isinstance(data, bytes) or not data:
         return PictureError("empty image" if isinstance(data, bytes) else NO_FILE, name)
     try:
-        return _picture(data, PurePosixPath(path).name if isinstance(path, str) and path else name)
+        return _picture(data, cell_name(cell) or name)
     except PictureError as error:
         return PictureError(error.reason, f"{name}: {error.detail}")
+
+
+def cell_name(cell: Any) -> str:
+    """Return the file name that a parquet cell gives its picture, "" where it gives none."""
+    path = cell.get("path") if isinstance(cell, dict) else None
+    return PurePosixPath(path).name if isinstance(path, str) else ""
 
 
 def _picture(data: bytes, name: str) -> Image:

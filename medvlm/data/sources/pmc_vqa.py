@@ -125,6 +125,7 @@ class PmcVqaSource(QuestionSource):
             place,
             image,
             group=pmcid or PurePosixPath(image.name).stem,
+            figure_id=PurePosixPath(image.name).stem,
             key=(row_key(place), "0"),
             prompt=text_of(record["Question"]) or "",
             target=choices[label],

@@ -7,6 +7,7 @@ picture in each row (the form of the Hugging Face Hub). The classic form is read
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 import re
 from collections import Counter, OrderedDict
@@ -18,7 +19,7 @@ from medvlm.data.look import PictureError
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources import records
 from medvlm.data.sources.files import FileSource, Place, one_of, relative
-from medvlm.data.sources.pictures import NO_FILE, Pictures, from_cell
+from medvlm.data.sources.pictures import NO_FILE, Pictures, cell_name, from_cell
 from medvlm.data.sources.records import Record, field, need, text_of
 from medvlm.errors import InputError
 from medvlm.io import sha256_bytes
@@ -114,7 +115,7 @@ class QuestionSource(FileSource):
             record: with question and answer.
             place: where it stands.
             image: with its name.
-            group: the picture, article or patient.
+            group: the picture, article or patient; it is the figure's id as well, where `fields` give none.
             key: what tells the question apart in its group: by split or table, and the ordinal of a repeated one.
             fields: of `Sample`; they come before what is said here.
         """
@@ -123,6 +124,7 @@ class QuestionSource(FileSource):
             "target": text_of(field(record, "answer")) or "",
             "language": "en",
             "official_split": split_named(place.folder, place.table),
+            "figure_id": group,
         }
         return self.sample(image, id=(group, key[0], "-", "vqa", key[1]), group=group, task="vqa", **{**said, **fields})
 
@@ -145,15 +147,21 @@ class QuestionSource(FileSource):
         return found
 
     def _cell(self, cell: Any, place: Place) -> Image | PictureError:
-        """Return the picture of a parquet cell; rows that share one follow each other, so it is decoded but once."""
+        """Return the picture of a parquet cell, under the name that its own row gives it, else one by its bytes.
+
+        Rows that share a picture follow each other, so it is decoded but once.
+        """
         data = cell.get("bytes") if isinstance(cell, dict) else cell
-        key = sha256_bytes(data) if isinstance(data, bytes) else ""
-        if not key or key not in self._cells:
-            self._cells[key] = from_cell(cell, f"row-{place.number}")
+        if not isinstance(data, bytes):
+            return from_cell(cell, f"row-{place.number}")
+        key = sha256_bytes(data)
+        if key not in self._cells:
+            self._cells[key] = from_cell(data, f"image-{key[:16]}")
         self._cells.move_to_end(key)
         while len(self._cells) > _CELLS:
             self._cells.popitem(last=False)
-        return self._cells[key]
+        found, name = self._cells[key], cell_name(cell)
+        return dataclasses.replace(found, name=name) if name and isinstance(found, Image) else found
 
 
 def split_named(folder: Path, table: Path) -> str | None:

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from layouts_captions import LAYOUTS, jpeg
+import layouts_captions
+import layouts_own
+import layouts_vqa
+from layouts_captions import jpeg
 from plain_source import PlainSource, plain, rows
 
 from medvlm.data.engine import local
@@ -23,6 +26,7 @@ from medvlm.errors import InputError
 from medvlm.io import sha256_bytes, sha256_file
 
 ANY = Settings(license="any")
+LAYOUTS = {**layouts_captions.LAYOUTS, **layouts_vqa.LAYOUTS, **layouts_own.LAYOUTS}
 KINDS = ("csv", "json", "jsonl")
 
 
@@ -192,7 +196,7 @@ def test_a_file_that_goes_away_is_a_reason(tmp_path: Path) -> None:
     assert (bad.where, bad.reason) == ("a/notes.csv", "file of records cannot be read")
 
 
-@pytest.mark.parametrize("name", ["roco", "rocov2/hub", "m3it"])
+@pytest.mark.parametrize("name", ["roco", "rocov2/hub", "m3it", "vqa-rad/hub", "path-vqa/hub"])
 def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(records, "ROWS", 4)
     monkeypatch.setattr(records, "LINES_BYTES", 2000)
@@ -204,6 +208,22 @@ def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, monkeypatch: p
     assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
     assert manifest["counts"]["samples"] == 24
+
+
+@pytest.mark.parametrize("name", ["m3it", "vqa-rad", "vqa-rad/hub", "slake", "path-vqa/hub", "jsonl"])
+def test_questions_about_one_picture_are_no_duplicates(tmp_path: Path, name: str) -> None:
+    """Without --drop-duplicates and with it the same samples, where only the questions share pictures."""
+    folder = LAYOUTS[name](tmp_path / "in", 24)
+    if name == "m3it":
+        for table in folder.rglob("train.jsonl"):
+            rows = [json.loads(line) for line in table.read_text().splitlines()]
+            key = next(key for key in rows[0] if key.startswith("image"))
+            table.write_text("".join(json.dumps({**row, key: rows[0][key]}) + "\n" for row in rows))
+    source = SOURCES.get(name.partition("/")[0])
+    options = {"data_license": "CC0-1.0"} if name == "jsonl" else {}
+    settings = Settings(license="any", drop_duplicates=True)
+    manifest = prepare(source([folder], **options), tmp_path / "out", settings, workers=1).manifest  # type: ignore[call-arg]
+    assert "duplicate image" not in manifest["drops"]
 
 
 SCRIPT = """
