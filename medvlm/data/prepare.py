@@ -399,6 +399,8 @@ def _nothing(chunks: Sequence[Chunk], asked: Request) -> str:
     top = ", ".join(f"{reason} ({count})" for reason, count in _ranked(reasons)[:3])
     license = asked.settings["license"]
     hint = f"; the policy is --license {license}" if any("license" in reason for reason in reasons) else ""
+    if hint and license == "commercial":
+        hint += " (check the terms yourself and give --license any, or the licenses that you accept)"
     if reasons.get(NO_FILE) and asked.card.get("pictures_from"):
         hint += f"; download {asked.card['pictures_from']}"
     words = " ".join(f"{first['where']}: {first['detail'] or first['reason']}".split())

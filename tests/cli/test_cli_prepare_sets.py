@@ -76,8 +76,8 @@ def test_sections_and_views_are_checked(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_only_some_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = LAYOUTS["slake"](tmp_path / "in", 12)
-    command = ["prepare", "slake", "--input", str(folder), "--out", str(tmp_path / "out"), "--workers", "1"]
-    assert run([*command, "--only", "official_split=test"]) == 0
+    command = ["prepare", "slake", "--input", str(folder), "--out", str(tmp_path / "out"), "--license", "any"]
+    assert run([*command, "--workers", "1", "--only", "official_split=test"]) == 0
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["settings"]["only"] == {"official_split": ["test"]}
     assert list(manifest["leakage"]["official"]) == []

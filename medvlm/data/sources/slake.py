@@ -8,6 +8,7 @@ picture in each row and some of the fields: mdwiratathya/SLAKE-vqa-english (imag
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path, PurePosixPath
 
 from medvlm.data.sample import Image, Sample
@@ -24,6 +25,7 @@ from medvlm.data.sources.questions import (
     word,
 )
 from medvlm.data.sources.records import Record, text_of
+from medvlm.errors import InputError
 
 _MODALITIES = {"ct": "ct", "mri": "mri", "x-ray": "radiograph"}
 _LANGUAGES = ("en", "zh")
@@ -52,6 +54,7 @@ class SlakeSource(QuestionSource):
             "Validation shares 26 images with test.",
             "One question has no answer (qid 1622 of train); it is left out.",
             "The images come from other sets (MSD, CHAOS, ChestX-ray8), whose own terms SLAKE does not repeat.",
+            "So samples are third_party, commercial use unknown; prepare needs --license CC-BY-4.0 or any.",
         ),
         split="by-group",
     )
@@ -60,10 +63,19 @@ class SlakeSource(QuestionSource):
     named = "img_name"
 
     def tables(self, folder: Path) -> list[Path]:
-        """Return the files of records; of a validation split that lies there under both its names the first."""
+        """Return the files of records; of a validation split that lies there under both its names the first.
+
+        Raises:
+            InputError: it has none, or the two differ.
+        """
         found = super().tables(folder)
-        twice = {"validate.json", "validation.json"} <= {path.name for path in found}
-        return [path for path in found if not (twice and path.name == "validation.json")]
+        named = {path.name: path for path in found}
+        first, second = named.get("validate.json"), named.get("validation.json")
+        if first is None or second is None:
+            return found
+        if not filecmp.cmp(first, second, shallow=False):
+            raise InputError(f"{folder}: validate.json and validation.json, two names of one split, differ; remove one")
+        return [path for path in found if path != second]
 
     def pictures(self, place: Place) -> list[Pictures]:
         """Return imgs/, and imgs.zip as it was fetched."""
@@ -92,6 +104,9 @@ class SlakeSource(QuestionSource):
             question_type=text_of(record.get("content_type")) or None,
             answer_type=answer_type(record),
             file_name=name or image.name,
+            # What the card licenses cannot cover images of other sets, whose terms it does not tell.
+            third_party=True,
+            commercial_use="unknown",
         )
 
 

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import layouts_captions
 import layouts_own
 import layouts_vqa
+import pytest
 from layouts_captions import jpeg
 from plain_source import PlainSource, plain, rows
 

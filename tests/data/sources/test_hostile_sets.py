@@ -35,6 +35,7 @@ from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources import SOURCES, pictures, records
 from medvlm.data.sources.files import FileSource
 from medvlm.errors import MedvlmError
+from medvlm.licenses import registry
 
 MODULES = [
     importlib.import_module(name) for name in ("layouts_vqa", "layouts_captions", "layouts_reports", "layouts_own")
@@ -253,6 +254,16 @@ def test_every_source_of_files_has_a_layout() -> None:
     kinds: dict[str, Any] = {name: SOURCES.get(name) for name in SOURCES.names()}
     of_files = {name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, FileSource)}
     assert of_files == {name.partition("/")[0] for name in LAYOUTS}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_sample_claims_more_than_the_registry(tmp_path: Path, name: str) -> None:
+    """Where one license holds for a whole set, no sample may be used more freely than the registry says."""
+    use = registry.get(name.partition("/")[0]).commercial_use
+    found = tell(name, LAYOUTS[name](tmp_path / "in", COUNT)).samples
+    assert found
+    uses = {sample.commercial_use for sample in found if sample.license_scope == "dataset"}
+    assert use == "yes" or "yes" not in uses
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

@@ -17,7 +17,9 @@ from medvlm.data.prepare import Settings, prepare
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.slake import SlakeSource
 from medvlm.errors import InputError
+from medvlm.licenses.policy import of_sample
 
+ANY = Settings(license="any")
 ZH: dict[str, Any] = {**SLAKE, "qid": 1, "q_lang": "zh", "question": "图片中包含肝脏吗？", "answer": "是"}
 
 
@@ -30,7 +32,18 @@ def test_one_question(tmp_path: Path, images: str) -> None:
     assert (sample.id, sample.group) == ("xmlab1/train-0/-/vqa/0", "xmlab1")
     assert (sample.file_name, sample.image.name) == ("xmlab1/source.jpg", "source.jpg")
     assert sample.image.data == picture(0, "JPEG")
-    assert (sample.license, sample.commercial_use, sample.official_split) == ("CC-BY-4.0", "yes", "train")
+    assert (sample.license, sample.official_split) == ("CC-BY-4.0", "train")
+
+
+def test_rights(tmp_path: Path) -> None:
+    """The set's own license cannot cover the images of other sets: whoever uses them must have asked for it."""
+    (sample,) = samples(SlakeSource([slake(tmp_path / "s", train=[SLAKE])]))
+    assert (sample.third_party, sample.commercial_use) == (True, "unknown")
+    assert of_sample(sample.license, sample.license_scope, sample.third_party).endswith("AND unknown")
+    with pytest.raises(InputError, match=r"license unknown \(1\); the policy .* --license any"):
+        prepare(SlakeSource([tmp_path / "s"]), tmp_path / "out", Settings(), workers=1)
+    stated = prepare(SlakeSource([tmp_path / "s"]), tmp_path / "out", Settings(license="CC-BY-4.0"), workers=1)
+    assert stated.manifest["counts"]["samples"] == 1
 
 
 def test_a_folder_comes_before_the_archive(tmp_path: Path) -> None:
@@ -59,6 +72,9 @@ def test_a_split_under_both_names_is_read_once(tmp_path: Path) -> None:
     folder = slake(tmp_path / "s", train=[SLAKE], validate=[ZH], validation=[ZH], test=[SLAKE])
     found = samples(SlakeSource([folder]))
     assert sorted(s.official_split or "" for s in found) == ["test", "train", "validation"]
+    (folder / "validation.json").write_text(json.dumps([ZH, SLAKE]))
+    with pytest.raises(InputError, match=r"validate\.json and validation\.json, .* differ; remove one"):
+        SlakeSource([folder]).units()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +159,7 @@ def test_other_images_are_another_input(tmp_path: Path) -> None:
 
 def test_end_to_end(tmp_path: Path) -> None:
     folder = slake(tmp_path / "s", "zip", train=[SLAKE, ZH], validation=[{**SLAKE, "img_name": "xmlab2/source.jpg"}])
-    prepare(SlakeSource([folder]), tmp_path / "out", Settings(), workers=1)
+    prepare(SlakeSource([folder]), tmp_path / "out", ANY, workers=1)
     rows = loaded(tmp_path / "out", tmp_path / "cache")
     assert [(row["language"], row["prompt"], row["target"]) for row in rows[:2]] == [
         ("en", SLAKE["question"], "MRI"),
@@ -168,7 +184,7 @@ def real(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.realdata
 def test_real_questions(real: Path, tmp_path: Path) -> None:
-    done = prepare(SlakeSource([real]), tmp_path / "out", Settings(), workers=1)
+    done = prepare(SlakeSource([real]), tmp_path / "out", ANY, workers=1)
     # One question of train, qid 1622, has no answer.
     assert done.manifest["drops"] == {"malformed question": 1}
     assert done.manifest["counts"]["samples"] == 9835 + 2099 + 2094 - 1
