@@ -33,12 +33,13 @@ class Job:
     shard: str | None = None
     overwrite: bool = False
     quiet: bool = False
-    split: str = "by-group"
+    split: str = ""
+    """"" where the source has no --split: by-group then."""
 
     def command(self, source_words: list[str]) -> str:
         """Return the command line with all that decides the result, and nothing else: the same set, the same card."""
         line = [*source_words, *words("--license", self.license), *words("--split-ratio", self.split_ratio)]
-        line += words("--split", self.split) if self.split != "by-group" else []
+        line += words("--split", *filter(None, [self.split]))
         line += words("--seed", self.seed) + (["--drop-duplicates"] if self.drop_duplicates else [])
         return shlex.join(["medvlm", "prepare", *line])
 
@@ -69,7 +70,7 @@ def build(
     from medvlm.data.prepare import Settings, prepare
     from medvlm.data.splits import check_way, parse_ratios
 
-    ratios, way = parse_ratios(job.split_ratio), check_way(job.split)
+    ratios, way = parse_ratios(job.split_ratio), check_way(job.split or "by-group")
     settings = Settings(job.license, ratios, job.seed, options, job.drop_duplicates, way)
     with progress("prepare", job.quiet) as bar:
         outcome = prepare(

@@ -37,7 +37,7 @@ Hub = Annotated[
     typer.Option(
         "--hub",
         metavar="REPO[@REVISION]",
-        help="Read this dataset repository of the Hugging Face Hub; without --input the usual one is read.",
+        help="Read this dataset repository of the Hugging Face Hub, another one whole; without --input the usual one.",
         show_default=False,
         rich_help_panel=READ,
     ),
@@ -52,13 +52,22 @@ Licenses = Annotated[
         rich_help_panel=READ,
     ),
 ]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        "--version",
+        help="1 (whole figures) or 2 (single panels); without it the one that --input holds, from the Hub 2.",
+        show_default=False,
+        rich_help_panel=READ,
+    ),
+]
 
 
 _READING: dict[str, tuple[Any, Any]] = {"input": (given.Input, None), "hub": (Hub, None)}
 _OWN: dict[str, dict[str, tuple[Any, Any]]] = {
     "iu-xray": {"sections": (given.Sections, "both"), "views": (given.Views, "study")},
     "mimic-cxr": {"sections": (given.Sections, "both"), "views": (given.Views, "study")},
-    "pmc-vqa": {"licenses": (Licenses, None)},
+    "pmc-vqa": {"version": (Version, None), "licenses": (Licenses, None)},
 }
 """Source -> its own options."""
 _SHARED: dict[str, tuple[Any, Any]] = {
@@ -110,11 +119,11 @@ def _command(name: str) -> Callable[..., None]:
     return command
 
 
-_WORDS = {"sections": ("findings", "impression", "both"), "views": ("study", "each", "frontal")}
+_WORDS = {"sections": ("findings", "impression", "both"), "views": ("study", "each", "frontal"), "version": ("1", "2")}
 
 
 def _checked(option: str, value: Any) -> Any:
-    return one_of(f"--{option}", value, _WORDS[option]) if option in _WORDS else value
+    return one_of(f"--{option}", value, _WORDS[option]) if option in _WORDS and value is not None else value
 
 
 def _prepare(
@@ -131,19 +140,23 @@ def _prepare(
     job = dataclasses.replace(job, split=job.split or facts.split)
     only, phi = parse_only(shared["only"]), shared["phi"]
     own = {key: value for key, value in own.items() if value is not None}
-    words = [name, *(given.words("--input", *input) if input else given.words("--hub", *([hub] if hub else [])))]
+    if input:
+        inputs, words = list(input), [name, *given.words("--input", *input)]
+    else:
+        folder, read = _fetched(facts, hub, job, kind.hub_files_1 if own.get("version") == "1" else None)
+        inputs, words = [folder], [name, *given.words("--hub", read)]
     words += [word for key, value in own.items() for word in given.words(f"--{key}", value)]
     words += [*given.words("--only", *(shared["only"] or ())), *(given.words("--phi", phi) if phi != "off" else [])]
     options: dict[str, Any] = {"phi": phi} if phi != "off" else {}
     options |= {"only": {column: sorted(values) for column, values in only.items()}} if only else {}
-    source = kind(list(input) if input else [_fetched(facts, hub, job)], scanner=Scanner(phi), only=only, **own)
+    source = kind(inputs, scanner=Scanner(phi), only=only, **own)
     outcome = build(source, job, words, options | source.options())
     if outcome.left is None:
         upload(job.out, shared["push"], shared["public"], shared["push_third_party"])
 
 
-def _fetched(facts: Facts, hub: str | None, job: Job) -> Path:
-    """Return the folder with the files of the Hub's repository.
+def _fetched(facts: Facts, hub: str | None, job: Job, patterns: Sequence[str] | None) -> tuple[Path, str]:
+    """Return the folder with the files of the Hub's repository, and its name with the commit.
 
     Raises:
         UsageError: the set is not on the Hub, so that --input is needed.
@@ -154,7 +167,9 @@ def _fetched(facts: Facts, hub: str | None, job: Job) -> Path:
     if repo is None:
         raise UsageError(f"prepare {facts.name} needs --input PATH: {facts.download}; --input takes {facts.layout}")
     say(f"no --input: reading {repo} from the Hub", job.quiet)
-    return fetch(repo, facts)
+    folder, read = fetch(repo, facts, patterns=patterns)
+    say(f"read {read} into {folder}", job.quiet)
+    return folder, read
 
 
 def parse_only(only: Sequence[str] | None) -> dict[str, set[str]]:

@@ -44,6 +44,51 @@ def test_a_set_in_its_published_layout(
     assert json.loads((tmp_path / "again/manifest.json").read_text())["fingerprint"] == manifest["fingerprint"]
 
 
+@pytest.mark.parametrize("way", ["by-group", "official"])
+@pytest.mark.parametrize("name", ["path-vqa", "vqa-rad"])
+def test_the_command_tells_the_split_whatever_the_set_is_split_by(
+    name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = next(make for layout, make in LAYOUTS.items() if layout.startswith(name))(tmp_path / "in", 6)
+    monkeypatch.chdir(tmp_path)
+    command = ["prepare", name, "--input", str(folder), "--license", "any", "--workers", "1"]
+    assert run([*command, "--split", way, "--out", "out"]) == 0
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert run([*manifest["command"].split()[1:], "--out", "again", "--workers", "1"]) == 0
+    again = json.loads(Path("again/manifest.json").read_text())
+    assert (again["settings"]["split"], again["split_hash"]) == (way, manifest["split_hash"])
+
+
+@pytest.mark.parametrize(
+    ("version", "archive"), [([], "images_2.zip"), (["--version", "1"], "images.zip"), (["--version", "3"], "")]
+)
+def test_from_the_hub(
+    version: list[str],
+    archive: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from medvlm.data.sources import hub_files
+
+    asked: list[Any] = []
+
+    def fetch(repo: str, facts: Any, patterns: Any) -> tuple[Path, str]:
+        asked.extend(patterns or facts.hub_files)
+        return LAYOUTS["pmc-vqa"](tmp_path / "in", 6), f"{repo}@{'a' * 40}"
+
+    monkeypatch.setattr(hub_files, "fetch", fetch)
+    command = ["prepare", "pmc-vqa", "--out", str(tmp_path / "out"), "--license", "any", "--workers", "1", *version]
+    code = run(command)
+    if not archive:
+        assert 'unknown --version "3"' in capsys.readouterr().err
+    elif not version:
+        assert code == 0
+        told = json.loads((tmp_path / "out/manifest.json").read_text())["command"]
+        assert told.startswith(f"medvlm prepare pmc-vqa --hub xmcmic/PMC-VQA@{'a' * 40} ")
+    assert [name for name in asked if name.endswith(".zip")] == ([archive] if archive else [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

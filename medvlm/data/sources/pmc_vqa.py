@@ -41,6 +41,7 @@ class PmcVqaSource(QuestionSource):
 
     Args:
         inputs: the folders.
+        version: "1" or "2"; None takes the one that a folder holds.
         licenses: a file list of PMC (`oa_file_list.csv`, `oa_comm_use_file_list.csv`, `oa_file_list.txt`) that gives
             the licenses of articles; those of `LISTS` that lie in a folder are asked after it.
         options: as `FileSource` takes them.
@@ -61,7 +62,7 @@ class PmcVqaSource(QuestionSource):
         "articles' licenses, from the Hub's xmcmic/PMC-VQA",
         layout="a folder with train.csv, test.csv, images.zip (version 1) or train_2.csv, test_2.csv, images_2.zip",
         hub="xmcmic/PMC-VQA",
-        hub_files=("*.csv", "images.zip", "images_2.zip"),
+        hub_files=("train_2.csv", "test_2.csv", "images_2.zip", "oa_comm_use_file_list.csv"),
         homepage="https://xiaoman-zhang.github.io/PMC-VQA/",
         citation="Zhang X, Wu C, Zhao Z, Lin W, Zhang Y, Wang Y, Xie W. PMC-VQA: visual instruction tuning for medical "
         "visual question answering. arXiv:2305.10415 (2023)",
@@ -69,24 +70,51 @@ class PmcVqaSource(QuestionSource):
             "A language model wrote questions and answers from captions; only test_clean.csv was checked by hand.",
             "An image is under the license of its article; without a file list of PMC that is unknown.",
             "test_clean.csv is a part of test.csv; a question of both is taken once.",
+            "Version 1 has compound figures, version 2 panels of figures of the same collection: one is read.",
             "Choices begin with their letter (' A:Diffuse pattern'); the letter is taken off.",
         ),
         split="by-group",
     )
+    hub_files_1 = ("train.csv", "test.csv", "test_clean.csv", "images.zip", "oa_comm_use_file_list.csv")
+    """Of version 1 on the Hub; without a choice version 2 is fetched, a ninth of its bytes."""
     classic = ("train.csv", "test_clean.csv", "test.csv", "train_2.csv", "test_2.csv")
     named = "Figure_path"
     texts = ("Question",)
 
-    def __init__(self, inputs: Sequence[Path | str], licenses: Path | str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Path | str],
+        licenses: Path | str | None = None,
+        version: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(inputs, **options)
+        self.version = version
         self.licenses = Path(licenses) if licenses else None
         if self.licenses and not self.licenses.is_file():
             raise InputError(f"{self.licenses}: no such file; --licenses takes a file list of PMC (oa_file_list.csv)")
 
+    def tables(self, folder: Path) -> list[Path]:
+        """Return the tables of one version, whose figures are the other's too.
+
+        Raises:
+            InputError: there are none, or those of both and no version is chosen.
+        """
+        found = super().tables(folder)
+        there = sorted({_version(table) for table in found})
+        if self.version is None and len(there) > 1:
+            raise InputError(
+                f"{folder}: holds both versions, which show the same figures; --version 2 takes single panels, "
+                "--version 1 whole figures"
+            )
+        if self.version not in (None, *there):
+            raise InputError(f"{folder}: holds no version {self.version}; --version {there[0]} is there")
+        return [table for table in found if self.version in (None, _version(table))]
+
     def pictures(self, place: Place) -> list[Pictures]:
         """Return where the images of a version lie: unpacked or in its archive, then those of the other version."""
         table = place.table
-        first, second = _PLACES if not table.stem.endswith("_2") else reversed(_PLACES)
+        first, second = _PLACES if _version(table) == "1" else reversed(_PLACES)
         return [
             Pictures(table.parent / (inside or archive.removesuffix(".zip")), [table.parent / archive], inside)
             for archive in (first, second)
@@ -137,6 +165,10 @@ class PmcVqaSource(QuestionSource):
 
     def _lists(self, folder: Path) -> list[Path]:
         return [*([self.licenses] if self.licenses else []), *one_of(folder, *LISTS)]
+
+
+def _version(table: Path) -> str:
+    return "2" if table.stem.endswith("_2") else "1"
 
 
 def _choice(record: Record, letter: str) -> str:

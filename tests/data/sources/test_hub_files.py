@@ -29,6 +29,8 @@ class Handler(BaseHTTPRequestHandler):
     status = 200
     code = ""
     asked: list[str]
+    files = FILES
+    commit = COMMIT
 
     def _answer(self) -> None:
         type(self).asked.append(f"{self.command} {self.path}")
@@ -39,13 +41,18 @@ class Handler(BaseHTTPRequestHandler):
             status = type(self).status if type(self).status != 200 else 404
             return self._send(status, b"{}", {"X-Error-Code": type(self).code} if type(self).code else {})
         if name[1] == "revision":
-            told = {"id": "me/x", "sha": COMMIT, "siblings": [{"rfilename": file} for file in FILES], "tags": []}
+            told = {
+                "id": "me/x",
+                "sha": self.commit,
+                "siblings": [{"rfilename": file} for file in self.files],
+                "tags": [],
+            }
             return self._send(200, json.dumps(told).encode(), {})
         if name[1] == "tree":
-            tree = [{"type": "file", "path": f, "size": len(d), "oid": f"{len(d):040}"} for f, d in FILES.items()]
+            tree = [{"type": "file", "path": f, "size": len(d), "oid": f"{len(d):040}"} for f, d in self.files.items()]
             return self._send(200, json.dumps(tree).encode(), {})
-        data = FILES[name[2]]
-        return self._send(200, data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT})
+        data = self.files[name[2]]
+        return self._send(200, data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": self.commit})
 
     do_GET = do_HEAD = _answer
 
@@ -75,15 +82,59 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.join()
 
 
+def names(folder: Path) -> list[str]:
+    files = (path.relative_to(folder) for path in folder.rglob("*.*") if path.is_file())
+    return sorted(file.as_posix() for file in files if ".cache" not in file.parts)
+
+
 def test_only_the_files_of_the_source_come_and_only_once(hub: str) -> None:
-    folder = fetch("me/x@main", FACTS, hub)
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if ".cache" not in path.parts}
-    assert files == {"data/train-0.parquet", "data/test-0.parquet"}
+    folder, told = fetch("me/x@main", FACTS, hub)
+    assert told == f"me/x@{COMMIT}"
+    assert names(folder) == ["data/test-0.parquet", "data/train-0.parquet"]
     assert (folder / "data/test-0.parquet").read_bytes() == b"test"
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     before = sum(line.startswith("GET /datasets") for line in Handler.asked)
-    assert fetch("me/x@main", FACTS, hub) == folder
+    assert fetch("me/x@main", FACTS, hub) == (folder, told)
     assert sum(line.startswith("GET /datasets") for line in Handler.asked) == before
+    asked = len(Handler.asked)
+    assert fetch(told, FACTS, hub) == (folder, told)
+    assert len(Handler.asked) == asked, "a commit does not change"
+
+
+def test_a_cache_below_a_folder_named_cache(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / ".cache" / "huggingface"))
+    assert fetch("me/x", FACTS, hub)[0].is_dir()
+
+
+def test_files_that_the_repository_took_away_are_not_read(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = fetch("me/x", FACTS, hub)
+    monkeypatch.setattr(Handler, "commit", "2" * 40)
+    monkeypatch.setattr(Handler, "files", {"data/train-0-of-2.parquet": b"tr", "data/train-1-of-2.parquet": b"ain"})
+    second, told = fetch("me/x", FACTS, hub)
+    assert told == f"me/x@{'2' * 40}"
+    assert names(second) == ["data/train-0-of-2.parquet", "data/train-1-of-2.parquet"]
+    assert names(first) == ["data/test-0.parquet", "data/train-0.parquet"]
+
+
+def test_offline_a_whole_copy_is_taken_and_half_a_one_is_not(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, told = fetch("me/x", FACTS, hub)
+    gone = "http://127.0.0.1:9"
+    assert fetch("me/x", FACTS, gone) == fetch(told, FACTS, gone) == (folder, told)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch("me/x", FACTS) == (folder, told)
+    (folder / "data/test-0.parquet").unlink()
+    with pytest.raises(AccessError, match="did not get through"):
+        fetch("me/x", FACTS)
+
+
+def test_other_repositories_come_whole(hub: str) -> None:
+    import dataclasses
+
+    other = dataclasses.replace(FACTS, hub="them/x", hub_files=("train.json",))
+    assert names(fetch("me/x", other, hub)[0]) == sorted(FILES)
+    own = dataclasses.replace(FACTS, hub_files=("train.json",))
+    assert names(fetch("me/x@converted", own, hub)[0]) == sorted(FILES)
+    assert names(fetch("me/x", own, hub, ["*.zip"])[0]) == ["huge.zip"]
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,17 @@ def test_version_2(tmp_path: Path, images: str) -> None:
 
 def test_both_versions_and_splits_have_ids_of_their_own(tmp_path: Path) -> None:
     folder = pmc_vqa(tmp_path / "p", train=[PMC], train_2=[SECOND], test_2=[SECOND], test=[PMC])
-    found = samples(PmcVqaSource([folder]))
+    found = [sample for version in "12" for sample in samples(PmcVqaSource([folder], version=version))]
     assert len({s.id for s in found}) == 4
-    assert sorted(s.official_split or "" for s in found) == ["test", "test", "train", "train"]
+    assert [s.official_split for s in found] == ["test", "train", "test", "train"]
+
+
+def test_one_version_is_read_and_which_must_be_told_where_both_lie(tmp_path: Path) -> None:
+    both = pmc_vqa(tmp_path / "both", train=[PMC], train_2=[SECOND])
+    with pytest.raises(InputError, match="holds both versions"):
+        PmcVqaSource([both]).describe()
+    with pytest.raises(InputError, match="no version 2; --version 1 is there"):
+        PmcVqaSource([pmc_vqa(tmp_path / "one", train=[PMC])], version="2").units()
 
 
 def test_a_question_of_the_clean_test_is_taken_once(tmp_path: Path) -> None:
@@ -211,7 +219,8 @@ def test_figures_without_an_article(tmp_path: Path) -> None:
 
 
 def test_end_to_end(tmp_path: Path) -> None:
-    folder = pmc_vqa(tmp_path / "p", train=[PMC], train_2=[SECOND], test=[{**PMC, "Question": "And now?"}])
+    other = {**PMC, "Figure_path": "PMC8253797_F1.jpg"}
+    folder = pmc_vqa(tmp_path / "p", train=[PMC, other], test=[{**PMC, "Question": "And now?"}])
     (folder / "oa_comm_use_file_list.csv").write_text(LIST)
     done = prepare(PmcVqaSource([folder]), tmp_path / "out", Settings(), workers=1)
     assert done.manifest["drops"] == {"license forbids commercial use": 1}
