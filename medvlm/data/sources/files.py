@@ -20,7 +20,7 @@ from medvlm.data.sources import records
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts, card_of
 from medvlm.data.sources.records import Bad, Record
-from medvlm.errors import InputError
+from medvlm.errors import InputError, MedvlmError
 from medvlm.io import sha256_file
 from medvlm.licenses.expressions import commercial_use
 
@@ -141,7 +141,7 @@ class FileSource(abc.ABC):
                 if isinstance(record, Bad):
                     yield Reject(self.name, place.where, record.reason, record.detail)
                 else:
-                    yield from self._scanned(self.samples(record, place))
+                    yield from self._guarded(self.samples(record, place), place)
         except InputError as error:
             yield Reject(self.name, unit.name, "file of records cannot be read", str(error))
 
@@ -179,6 +179,16 @@ class FileSource(abc.ABC):
         name = "/".join("_".join(part.split()) or "-" for part in id)
         known = {"source": self.name, "file_name": image.name, "kind": "figure", **rights, **fields}
         return Sample(id=name, image=image, group="_".join(group.split()), **known)
+
+    def _guarded(self, found: Iterator[Sample | Reject], place: Place) -> Iterator[Sample | Reject]:
+        """Yield what one record gives; whatever it makes a library raise costs that record alone."""
+        try:
+            yield from self._scanned(found)
+        except MedvlmError:
+            raise
+        except Exception as error:
+            # What it says may quote the record.
+            yield self.reject(place, "record cannot be read", type(error).__name__)
 
     def _tables(self, folder: Path) -> list[Path]:
         if not folder.exists():

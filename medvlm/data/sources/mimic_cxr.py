@@ -131,7 +131,7 @@ class MimicCxrSource(StudySource):
         for patient in patients:
             for study in _numbered(Path(path) / patient, _STUDY):
                 place = _StudyPlace(Path(folder), study, 0)
-                yield from self._scanned(self._study(study, rows, pictures, place))
+                yield from self._guarded(self._study(study, rows, pictures, place), place)
 
     def samples(self, record: Record, place: Place) -> Iterator[Sample | Reject]:
         """Yield nothing: studies are folders, and `read` goes through them."""

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import layouts_captions
@@ -178,6 +179,23 @@ def test_the_rights_of_the_whole_unless_the_record_has_its_own(tmp_path: Path) -
     for license, use in (("CC-BY-NC-4.0", "no"), (None, "unknown")):
         own = source.sample(sample.image, id=("a",), group="a", task="caption", prompt="", target="x", license=license)
         assert (own.license, own.commercial_use) == (license, use)
+
+
+def test_what_one_record_raises_costs_that_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = PlainSource([plain(tmp_path / "a", 5)])
+    samples = source.samples
+
+    def raising(record: records.Record, place: files.Place) -> Iterator[Sample | Reject]:
+        if place.number == 2:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid\nstart byte")
+        yield from samples(record, place)
+
+    monkeypatch.setattr(source, "samples", raising)
+    found = read(source)
+    assert [item.where for item in found if isinstance(item, Reject)] == ["notes.csv row 2"]
+    assert [type(item).__name__ for item in found].count("Sample") == 4
+    (bad,) = [item for item in found if isinstance(item, Reject)]
+    assert (bad.reason, bad.detail) == ("record cannot be read", "UnicodeDecodeError")
 
 
 def test_ids_have_no_blanks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import pickle
 import stat
@@ -188,6 +189,22 @@ def test_archives_of_all_kinds(tmp_path: Path) -> None:
         (tmp_path / f"{name}.zip").write_bytes(data)
         assert reason(Pictures(none, [tmp_path / f"{name}.zip"]).load("x.png")) == "archive cannot be read"
     assert reason(Pictures(none, [tmp_path / "absent.zip"]).load("x.png")) == NO_FILE
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_any_damaged_byte_of_an_archive_is_a_reason(tmp_path: Path, method: int) -> None:
+    small, none = picture(3, "PNG", 3), tmp_path / "none"
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w", method) as archive:
+        archive.writestr("é.png", small)
+    whole = (tmp_path / "whole.zip").read_bytes()
+    reasons = set()
+    for at, value in itertools.product(range(len(whole)), (0xFF, 0x09, None)):
+        path = tmp_path / f"{at}-{value}.zip"
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x08 if value is None else value]) + whole[at + 1 :])
+        found = Pictures(none, [path]).load("é.png")
+        reasons.add(found.reason if isinstance(found, PictureError) else found.data)
+        path.unlink()
+    assert reasons == {small, NO_FILE, "image cannot be read", "archive cannot be read"}
 
 
 def test_archives_are_asked_in_order_and_after_the_folder(tmp_path: Path) -> None:
