@@ -69,9 +69,9 @@ class PmcVqaSource(QuestionSource):
         known_problems=(
             "A language model wrote questions and answers from captions; only test_clean.csv was checked by hand.",
             "An image is under the license of its article; without a file list of PMC that is unknown.",
-            "test_clean.csv is a part of test.csv; a question of both is taken once.",
+            "test_clean.csv is a part of test.csv; a question of both, with the same answer, is taken once.",
             "Version 1 has compound figures, version 2 panels of figures of the same collection: one is read.",
-            "Choices begin with their letter (' A:Diffuse pattern'); the letter is taken off.",
+            "Choices begin with their letter (' A:Diffuse pattern'); it is taken off where all of a question do.",
         ),
         split="by-group",
     )
@@ -135,14 +135,10 @@ class PmcVqaSource(QuestionSource):
 
     def sample_of(self, record: Record, place: Place, image: Image) -> Sample | Reject:
         """Return the sample of a question, under its article's license and that of the questions."""
-        choices = {letter: _choice(record, letter) for letter in _LETTERS}
-        label, answer = _answer(record)
-        if label is None:
-            label = next((letter for letter, choice in choices.items() if choice and _same(choice, answer)), None)
-        if label is None or not choices[label]:
-            return self.reject(place, "no right choice", f"{label or answer[:80] or 'no answer'}")
-        if answer and not _same(answer, choices[label]):
-            return self.reject(place, "answer and label differ", f"{label}: {answer[:80]}")
+        choices = _choices(record)
+        label, problem, detail = _right(record, choices)
+        if problem:
+            return self.reject(place, problem, detail)
         article = _ARTICLE.match(PurePosixPath(image.name).name)
         pmcid = article[0].upper() if article else None
         lists = _listed(tuple(self._lists(place.folder)))
@@ -171,22 +167,39 @@ def _version(table: Path) -> str:
     return "2" if table.stem.endswith("_2") else "1"
 
 
-def _choice(record: Record, letter: str) -> str:
-    """Return a choice without its own letter: " A:Diffuse" is "Diffuse"; "A. baumannii" stays."""
-    text = text_of(record.get(f"Choice {letter}")) or ""
+def _choices(record: Record) -> dict[str, str]:
+    """Return the choices by letter, "" where there is none.
+
+    " A:Diffuse" is "Diffuse" where each choice begins with its own letter; else "C:N ratio" stays what it is.
+    """
+    written = {letter: text_of(record.get(f"Choice {letter}")) or "" for letter in _LETTERS}
+    bare = {letter: _without(letter, choice) for letter, choice in written.items()}
+    return bare if all(bare[letter] != choice for letter, choice in written.items() if choice) else written
+
+
+def _without(letter: str, text: str) -> str:
+    """Return a text without that letter before it: of A, "A:Diffuse" is "Diffuse"; "A. baumannii" stays."""
     labeled = _LABELED.fullmatch(text)
     return labeled[2] if labeled and labeled[1] == letter else text
 
 
-def _answer(record: Record) -> tuple[str | None, str]:
-    """Return the letter of the right choice, None where none is told, and its text, "" where only the letter is."""
+def _right(record: Record, choices: dict[str, str]) -> tuple[str, str, str]:
+    """Return the letter of the right choice, "", ""; or "", the reason why none can be told, and what was stated."""
+    answer = text_of(field(record, "Answer|Anwser")) or ""
     stated = (text_of(record.get("Answer_label")) or "").rstrip(":. ").upper()
-    text = text_of(field(record, "Answer|Anwser")) or ""
-    labeled = _LABELED.fullmatch(text)
-    label = stated if len(stated) == 1 and stated in _LETTERS else labeled[1] if labeled else None
-    if len(text) == 1 and text.upper() in _LETTERS and label in (None, text.upper()):
-        return text.upper(), ""
-    return label, labeled[2] if labeled and labeled[1] == label else text
+    alone = answer.upper() if len(answer) == 1 and answer.upper() in _LETTERS else ""
+    named = _LABELED.fullmatch(answer)
+    label = stated if len(stated) == 1 and stated in _LETTERS else alone
+    if not label:
+        same = (letter for letter, choice in choices.items() if choice and _same(answer, choice))
+        label = next(same, named[1] if named else "")
+    if not label or not choices[label]:
+        return "", "no right choice", label or answer[:80] or "no answer"
+    # Either may have its letter before it: the answer, or a choice among others that have none.
+    texts, right = {answer, _without(label, answer)}, {choices[label], _without(label, choices[label])}
+    if answer and alone != label and not any(_same(one, other) for one in texts for other in right):
+        return "", "answer and label differ", f"{label}: {answer[:80]}"
+    return label, "", ""
 
 
 def _rights(lists: Lists, pmcid: str | None) -> dict[str, Any]:
@@ -204,18 +217,26 @@ def _same(one: str, other: str) -> bool:
     return one.casefold().rstrip(".") == other.casefold().rstrip(".")
 
 
-def _asked(record: Record) -> tuple[str, str]:
-    return text_of(record.get("Figure_path")) or "", text_of(record.get("Question")) or ""
+def _asked(record: Record) -> tuple[str, ...] | None:
+    """Return image, question, choices and the right one's letter; None for a row that gives no sample."""
+    choices = _choices(record)
+    label, problem, _ = _right(record, choices)
+    question = text_of(record.get("Question"))
+    return (
+        None
+        if problem or not question
+        else (text_of(record.get("Figure_path")) or "", question, *choices.values(), label)
+    )
 
 
-def _clean(path: Path) -> frozenset[tuple[str, str]]:
-    """Return image and question of each row of test_clean.csv, nothing where it does not lie there."""
+def _clean(path: Path) -> frozenset[tuple[str, ...] | None]:
+    """Return what each good row of test_clean.csv asks, nothing where it does not lie there."""
     return _read_clean(str(path), path.stat().st_mtime_ns) if path.is_file() else frozenset()
 
 
 @functools.lru_cache(maxsize=4)
-def _read_clean(path: str, changed: int) -> frozenset[tuple[str, str]]:
-    return frozenset(_asked(record) for record in records.everything(Path(path)))
+def _read_clean(path: str, changed: int) -> frozenset[tuple[str, ...] | None]:
+    return frozenset(map(_asked, records.everything(Path(path)))) - {None}
 
 
 @functools.lru_cache(maxsize=4)

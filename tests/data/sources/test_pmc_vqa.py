@@ -23,7 +23,7 @@ SECOND = {
     "Question": " What does the image show?",
     "Choice A": " A:A CT image ",
     "Choice B": " B: A. baumannii ",
-    "Choice C": "C cells",
+    "Choice C": "C:C cells",
     "Choice D": " D:An X-ray ",
     "Answer": " B ",
     "split": "train",
@@ -89,6 +89,42 @@ def test_a_question_of_the_clean_test_is_taken_once(tmp_path: Path) -> None:
     ]
     (bad,) = [item for item in found if isinstance(item, Reject)]
     assert (bad.where, bad.reason) == ("test.csv row 1", "question of test_clean.csv")
+
+
+def test_only_the_same_question_of_the_clean_test_is_left_out(tmp_path: Path) -> None:
+    """What differs in its answer or choices stays, and what the clean table asks in vain."""
+    differs = {**PMC, "Answer": "Diffuse uptake pattern", "Answer_label": "A"}
+    others = {**PMC, "Choice D": "D:Other"}
+    wrong = {**PMC, "Question": "And?", "Answer": "Something else"}
+    good = {**PMC, "Question": "And?"}
+    folder = pmc_vqa(tmp_path / "p", test=[differs, others, good, PMC], test_clean=[PMC, wrong])
+    found = read(PmcVqaSource([folder]))
+    assert [(item.where, item.reason) for item in found if isinstance(item, Reject)] == [
+        ("test.csv row 3", "question of test_clean.csv"),
+        ("test_clean.csv row 1", "answer and label differ"),
+    ]
+    assert len([item for item in found if isinstance(item, Sample)]) == 4
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "label", "target"),
+    [
+        (("N:P ratio", "x", "C:N ratio", "D:y"), "C:N ratio", "C", "C:N ratio"),
+        (("N:P ratio", "x", "C:N ratio", "D:y"), "C:N ratio", "", "C:N ratio"),
+        (("N:P ratio", "x", "C:N ratio", "y"), "C:N ratio", "nan", "C:N ratio"),
+        ((" A:N:P ratio", " B:x", " C:C:N ratio", " D:y"), "C:N ratio", "C", "C:N ratio"),
+        ((" A:N:P ratio", " B:x", " C:C:N ratio", " D:y"), "C:C:N ratio", "", "C:N ratio"),
+        (("A:one", "B:two", "", ""), "two", "", "two"),
+        (("A:one", "B:two", "three", ""), "two", "B", "B:two"),
+    ],
+)
+def test_choices_that_begin_like_a_letter(
+    tmp_path: Path, choices: tuple[str, ...], answer: str, label: str, target: str
+) -> None:
+    named = {f"Choice {letter}": choice for letter, choice in zip("ABCD", choices, strict=True)}
+    (sample,) = samples(source(tmp_path / "p", {**PMC, **named, "Answer": answer, "Answer_label": label}))
+    assert sample.target == target
+    assert sample.target in (sample.choices or [])
 
 
 @pytest.mark.parametrize(
