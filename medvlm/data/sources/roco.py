@@ -26,7 +26,7 @@ from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import FileSource, Place
 from medvlm.data.sources.pictures import NO_FILE, Pictures
-from medvlm.data.sources.pmc.prose import code_license
+from medvlm.data.sources.pmc.prose import code_license, combined
 from medvlm.data.sources.records import Bad, Record
 from medvlm.errors import InputError
 from medvlm.licenses.expressions import commercial_use
@@ -132,12 +132,12 @@ class RocoSource(FileSource):
         if problem:
             yield self.reject(place, "malformed record", problem)
             return
-        article, name, code = _origin(here, roco)
+        article, name, codes = _origin(here, roco)
         image = self._image(here, roco, article, name)
         if isinstance(image, PictureError):
             yield self.without_picture(place, image)
             return
-        license = code_license(code) if code else None
+        license = _allowed_by_all(codes)
         text = records.text_of(record["caption"]) or ""
         yield self.sample(
             image,
@@ -149,13 +149,13 @@ class RocoSource(FileSource):
             original_text=record["caption"] if text != record["caption"].strip() else None,
             modality=here.name,
             modality_evidence=f"the folder {here.name}",
-            concepts=_concepts(here).get(roco, []),
+            concepts=_concepts(here, roco),
             official_split=here.parent.name,
             pmcid=article,
             figure_id=roco,
             license=license,
             license_scope="article" if license else None,
-            license_evidence=f"licences.txt: {code}" if code else "no license in licences.txt",
+            license_evidence=f"licences.txt: {' and '.join(codes)}" if codes else "no license in licences.txt",
             commercial_use=commercial_use(license),
         )
 
@@ -181,18 +181,25 @@ def _record(line: bytes) -> Record | Bad:
     return {"id": name.strip(), "caption": caption}
 
 
-def _origin(here: Path, roco: str) -> tuple[str | None, str, str]:
-    """Return (PMC id, name of the image in the article's package, license code) as far as the tables tell them."""
-    stated, code = _table(here / "licences.txt", _of_licence).get(roco, ("", ""))
-    found = _PACKAGE_IMAGE.fullmatch(stated)
+def _origin(here: Path, roco: str) -> tuple[str | None, str, list[str]]:
+    """Return (PMC id, name of the image in the article's package, license codes) as far as the tables tell them."""
+    rows = _table(here / "licences.txt", _of_licence).get(roco, [])
+    codes = list(dict.fromkeys(code for _, code in rows if code))
+    found = next((match for stated, _ in rows if (match := _PACKAGE_IMAGE.fullmatch(stated))), None)
     if found:
-        return found[1], found[2], code
-    article, name = _table(here / "dlinks.txt", _of_link).get(roco, (None, ""))
-    return article, name or "", code
+        return found[1], found[2], codes
+    article, name = _table(here / "dlinks.txt", _of_link).get(roco, [(None, "")])[0]
+    return article, name or "", codes
 
 
-def _concepts(here: Path) -> dict[str, list[str]]:
-    return _table(here / "cuis.txt", _of_concepts)
+def _allowed_by_all(codes: Sequence[str]) -> str | None:
+    """Return the license that allows only what all codes allow; None where there is none, or one names none."""
+    licenses = [license for code in codes if (license := code_license(code))]
+    return functools.reduce(combined, licenses) if licenses and len(licenses) == len(codes) else None
+
+
+def _concepts(here: Path, roco: str) -> list[str]:
+    return _table(here / "cuis.txt", _of_concepts).get(roco, [[]])[0]
 
 
 def _of_licence(line: str) -> tuple[str, tuple[str, str]] | None:
@@ -212,11 +219,11 @@ def _of_concepts(line: str) -> tuple[str, list[str]] | None:
     return name.strip(), list(dict.fromkeys(_CUI.findall(" ".join(found))))
 
 
-def _table(path: Path, parse: Callable[[str], tuple[str, T] | None]) -> dict[str, T]:
-    """Return what a table tells of each id, the first line's where an id is there twice; {} where there is no table."""
+def _table(path: Path, parse: Callable[[str], tuple[str, T] | None]) -> dict[str, list[T]]:
+    """Return what the lines of a table tell of each id; {} where there is no table."""
     if not path.exists():
         return {}
-    return cast(dict[str, T], _parsed(str(path), parse, *records.state(path)))
+    return cast(dict[str, list[T]], _parsed(str(path), parse, *records.state(path)))
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -242,10 +249,10 @@ def _split(path: str, size: int, changed: int) -> list[bytes]:
 
 
 @functools.lru_cache(maxsize=8)
-def _parsed(path: str, parse: Callable[[str], tuple[str, Any] | None], size: int, changed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _parsed(path: str, parse: Callable[[str], tuple[str, Any] | None], size: int, changed: int) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
     for line in _split(path, size, changed):
         told = parse(line.decode("utf-8", "replace").rstrip("\r"))
         if told is not None and told[0]:
-            found.setdefault(*told)
+            found.setdefault(told[0], []).append(told[1])
     return found

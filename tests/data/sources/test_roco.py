@@ -62,6 +62,27 @@ def test_the_license_of_every_figure(tmp_path: Path) -> None:
         assert sample.license_scope == ("article" if sample.license else None)
 
 
+@pytest.mark.parametrize(
+    ("codes", "license", "use"),
+    [
+        (("CC BY", "CC BY-NC-ND"), "LicenseRef-CC-BY-NC-ND-unversioned", "no"),
+        (("CC BY-NC", "CC BY-ND"), "LicenseRef-CC-BY-NC-ND-unversioned", "no"),
+        (("CC BY", "CC BY"), "LicenseRef-CC-BY-unversioned", "yes"),
+        (("CC0", "NO-CC CODE"), None, "unknown"),
+    ],
+)
+def test_two_rows_for_one_figure_allow_what_both_allow(
+    tmp_path: Path, codes: tuple[str, str], license: str | None, use: str
+) -> None:
+    here = roco_part(tmp_path / "train" / "radiology", [0])
+    for one, other in (codes, codes[::-1]):
+        rows = "".join(f"ROCO_00000,PMC300_jkms-26-0-g001.jpg,{code}\n" for code in (one, other))
+        (here / "licences.txt").write_text(f"ROCO_ID,PMC_ID,CC\n{rows}")
+        (sample,) = samples(RocoSource([tmp_path])).values()
+        assert (sample.license, sample.commercial_use) == (license, use)
+        assert all(code in (sample.license_evidence or "") for code in codes)
+
+
 def test_against_a_slow_reading_of_the_same_files(tmp_path: Path) -> None:
     here = roco_part(tmp_path / "validation" / "radiology", list(range(40)))
     with open(here / "licences.txt", encoding="utf-8", newline="") as file:
