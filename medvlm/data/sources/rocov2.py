@@ -24,7 +24,7 @@ from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import FileSource, Place, one_of
 from medvlm.data.sources.pictures import NO_FILE, Pictures, from_cell
 from medvlm.data.sources.pmc.prose import address_license, combined, prose_license
-from medvlm.data.sources.records import Record
+from medvlm.data.sources.records import Bad, Record
 from medvlm.errors import InputError
 from medvlm.licenses.expressions import commercial_use
 
@@ -112,12 +112,13 @@ class Rocov2Source(FileSource):
         """Return one unit for each slice of a table.
 
         Raises:
-            InputError: as `FileSource.units`; a table beside the captions cannot be read, or lacks its columns.
+            InputError: as `FileSource.units`; a table beside the captions or a row of it cannot be read, or it lacks
+                its columns.
         """
         for folder in self.inputs:
             for path in self.picture_places(folder):
                 if path.suffix == ".csv":
-                    _row(path, "", RIGHTS_COLUMNS if path.name == RIGHTS else CONCEPTS)
+                    _rows_of(path, "", RIGHTS_COLUMNS if path.name == RIGHTS else CONCEPTS)
         return super().units()
 
     def samples(self, record: Record, place: Place) -> Iterator[Sample | Reject]:
@@ -170,17 +171,22 @@ class Rocov2Source(FileSource):
         return PictureError(NO_FILE, f"{name}.jpg of {split}_images.zip")
 
     def _rights(self, place: Place, name: str) -> tuple[str | None, dict[str, Any]]:
-        """Return (PMC id, license fields): the set's license, or what both it and the figure's own allow."""
+        """Return (PMC id, license fields): what the set's license and those of all rows of the figure allow.
+
+        Without the table, as on the Hub, the set's license stands alone; a figure that the table leaves out has none.
+        """
         table = place.folder / RIGHTS
-        row = _row(table, name, RIGHTS_COLUMNS)
-        if row is None:
-            said = f"{self.evidence}; figure: no row in {RIGHTS}" if table.exists() else self.evidence
-            return None, {"license_evidence": said}
-        pmcid, attribution, link = row
-        found = _PMCID.search(pmcid)
-        own = address_license(link) or prose_license(attribution)
-        license = combined(LICENSE, own) if own else LICENSE
-        said = f"{self.evidence}; figure: {attribution or link} ({RIGHTS})"
+        if not table.exists():
+            return None, {}
+        rows = _rows_of(table, name, RIGHTS_COLUMNS)
+        if not rows:
+            said = f"{self.evidence}; figure: no row in {RIGHTS}"
+            return None, {"license": None, "license_scope": None, "license_evidence": said}
+        found = next((match for pmcid, _, _ in rows if (match := _PMCID.search(pmcid))), None)
+        own = (address_license(link) or prose_license(attribution) for _, attribution, link in rows)
+        license = functools.reduce(combined, (one for one in own if one), LICENSE)
+        quoted = " and ".join(dict.fromkeys(attribution or link for _, attribution, link in rows))
+        said = f"{self.evidence}; figure: {quoted} ({RIGHTS})"
         rights = {"license": license, "license_evidence": said, "commercial_use": commercial_use(license)}
         return found[0] if found else None, rights
 
@@ -199,28 +205,32 @@ def _cuis(value: Any) -> list[str]:
 
 def _concepts_of(place: Place, split: str, name: str) -> list[str]:
     """Return the concepts of both tables, the automatic ones first."""
-    rows = (_row(place.folder / f"{split}_concepts{kind}.csv", name, CONCEPTS) for kind in ("", "_manual"))
-    return _cuis([cui for row in rows if row for cui in row[0].split(";")])
+    tables = (place.folder / f"{split}_concepts{kind}.csv" for kind in ("", "_manual"))
+    rows = (_rows_of(table, name, CONCEPTS)[:1] for table in tables)
+    return _cuis([cui for found in rows for row in found for cui in row[0].split(";")])
 
 
-def _row(table: Path, name: str, columns: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return what a table beside the captions says of a figure, None where it or its row is not there.
+def _rows_of(table: Path, name: str, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the rows of a table beside the captions that tell of a figure; none where the table is not there.
 
     Raises:
-        InputError: it cannot be read, or lacks a column.
+        InputError: it or a row of it cannot be read, or it lacks a column.
     """
-    if not table.exists():
-        return None
-    return _rows(str(table), columns, *records.state(table)).get(name)
+    return _rows(str(table), columns, *records.state(table)).get(name, []) if table.exists() else []
 
 
 @functools.lru_cache(maxsize=4)
-def _rows(path: str, columns: tuple[str, ...], size: int, changed: int) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for record in records.everything(Path(path)):
+def _rows(path: str, columns: tuple[str, ...], size: int, changed: int) -> dict[str, list[tuple[str, ...]]]:
+    found: dict[str, list[tuple[str, ...]]] = {}
+    cuts = records.slices(Path(path))
+    for number, record in (row for cut in cuts for row in records.read(cut)):
+        if isinstance(record, Bad):
+            why = record.detail or record.reason
+            raise InputError(f"{path} row {number}: {why}; mend the row, or fetch the file again")
         missing = [name for name in ("ID", *columns) if name not in record]
         if missing:
             raise InputError(f"{path}: no column {', '.join(missing)}; fetch the file again")
         name = (records.text_of(record["ID"]) or "").removesuffix(".jpg")
-        found.setdefault(name, tuple(records.text_of(record[column]) or "" for column in columns))
+        values = tuple(records.text_of(record[column]) or "" for column in columns)
+        found.setdefault(name, []).append(values)
     return found

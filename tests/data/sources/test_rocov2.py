@@ -67,6 +67,26 @@ def test_a_stricter_license_of_the_figure_holds(tmp_path: Path, attribution: str
     assert (sample.license, sample.commercial_use) == (license, "no")
 
 
+def test_two_rows_for_one_figure_allow_what_both_allow(tmp_path: Path) -> None:
+    folder = rocov2(tmp_path / "r", 1)
+    rows = [["ROCOv2_2023_train_000001", "PMC1", f"{code} [X et al.]", ""] for code in ("CC BY", "CC BY-NC-ND")]
+    for order in (rows, rows[::-1]):
+        table(folder / "license_information.csv", ["ID", "PMCID", "Attribution", "Link"], order)
+        (sample,) = samples(folder).values()
+        assert (sample.license, sample.group) == ("LicenseRef-CC-BY-NC-ND-unversioned", "PMC1")
+        assert all(row[2] in (sample.license_evidence or "") for row in rows)
+
+
+@pytest.mark.parametrize("name", ["license_information.csv", "train_concepts.csv"])
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    """A comma without quotes gives a field too many; without its row the figure would be under a freer license."""
+    folder = rocov2(tmp_path / "r", 4)
+    with open(folder / name, "a", encoding="utf-8") as file:
+        file.write("ROCOv2_2023_train_000001,PMC1,CC BY-NC-ND [X, et al.],link\n")
+    with pytest.raises(InputError, match=rf"{name} row \d+: .*fields in .* columns; mend the row"):
+        Rocov2Source([folder]).units()
+
+
 def test_the_hub_tells_no_article(tmp_path: Path) -> None:
     for figure, sample in samples(rocov2_hub(tmp_path / "r", 6)).items():
         assert (sample.group, sample.pmcid, sample.license) == (figure, None, "CC-BY-NC-SA-4.0")
@@ -80,7 +100,7 @@ def test_zenodos_table_is_used_beside_the_hubs_files(tmp_path: Path) -> None:
     found = samples(folder)
     assert found["ROCOv2_2023_train_000001"].group == "PMC77"
     other = found["ROCOv2_2023_valid_000002"]
-    assert other.pmcid is None
+    assert (other.pmcid, other.license, other.license_scope, other.commercial_use) == (None, None, None, "unknown")
     assert (other.license_evidence or "").endswith("figure: no row in license_information.csv")
 
 
