@@ -29,6 +29,7 @@ from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import Place, one_of
 from medvlm.data.sources.open_i import read_report, sorted_names
 from medvlm.data.sources.pictures import NO_FILE, Pictures
+from medvlm.data.sources.pmc.prose import address_license, combined
 from medvlm.data.sources.records import Bad, Record, Slice, text_of
 from medvlm.data.sources.studies import Shot, Study, StudySource
 from medvlm.errors import InputError
@@ -127,9 +128,8 @@ class IuXraySource(StudySource):
         if isinstance(shots, str):
             yield self.reject(place, "malformed record", shots)
             return
-        fields = {"finding": findings(record), "official_split": SPLITS.get(str(record.get("split")))}
-        if record.get("license"):
-            fields["license_evidence"] = f"licenseURL of its XML: {record['license']}"
+        split = SPLITS.get(str(record.get("split")))
+        fields = {"finding": findings(record), "official_split": split, **self._rights(record)}
         key = str(text_of(record["id"])) if kind == "annotation" else "study"
         yield from self.of_study(Study(group, key, shots, found, original, fields), place)
 
@@ -138,6 +138,17 @@ class IuXraySource(StudySource):
         card = super().card()
         counted = [_counted(self, folder) for folder in self.inputs]
         return {**card, "known_problems": [*card["known_problems"], *(line for line in counted if line)]}
+
+    def _rights(self, record: Record) -> dict[str, Any]:
+        """Return the license fields of a record that states an address: what that and the set's license allow."""
+        if not (address := record.get("license")):
+            return {}
+        own = address_license(str(address))
+        return {
+            "license": combined(self.facts.license, own) if own else None,
+            "license_scope": "dataset" if own else None,
+            "license_evidence": f"licenseURL of its XML: {address}",
+        }
 
     def _check(self, table: Path) -> None:
         kind = _kind(table)

@@ -95,6 +95,26 @@ def test_the_original_text_is_kept(inputs: dict[str, Path]) -> None:
         assert "by-nc-nd/4.0" in str(sample.license_evidence)
 
 
+@pytest.mark.parametrize(
+    ("address", "license", "use"),
+    [
+        ("http://creativecommons.org/licenses/by-nc-nd/4.0/", "CC-BY-NC-ND-4.0", "no"),
+        ("https://creativecommons.org/licenses/by/4.0/", "CC-BY-NC-ND-4.0", "no"),
+        ("", "CC-BY-NC-ND-4.0", "no"),
+        ("https://example.org/ask-us", None, "unknown"),
+    ],
+)
+def test_the_license_that_a_report_states_counts(tmp_path: Path, address: str, license: str | None, use: str) -> None:
+    folder = layouts_reports.open_i(tmp_path / "in", 2)
+    file = folder / "ecgen-radiology" / "1.xml"
+    file.write_text(file.read_text("utf-8").replace("http://creativecommons.org/licenses/by-nc-nd/4.0/", address))
+    first, other = read(folder)[0]
+    assert (first.license, first.commercial_use) == (license, use)
+    assert first.license_scope == ("dataset" if license else None)
+    assert address in (first.license_evidence or "")
+    assert other.license == "CC-BY-NC-ND-4.0"
+
+
 def test_the_frontal_picture_comes_first(inputs: dict[str, Path]) -> None:
     for sample in read(inputs["kaggle"])[0]:
         n = int(sample.group[3:])
