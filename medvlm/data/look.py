@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
 
 from medvlm.data.images import to_rgb
 
@@ -65,6 +66,9 @@ def examine(data: bytes) -> Look:
                 return _examined(image)
         except PictureError:
             raise
+        except UnidentifiedImageError as error:
+            # Its own words hold an address in memory, another one in each run.
+            raise PictureError("image cannot be read", "not a picture that can be read") from error
         except PILImage.DecompressionBombError as error:
             raise PictureError("image too large", str(error)) from error
         except Exception as error:

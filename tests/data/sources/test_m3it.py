@@ -110,7 +110,7 @@ def test_line_breaks_of_a_dialog_stay(tmp_path: Path) -> None:
         ({"image_base64_str": None}, "no image file", "the record holds no picture"),
         ({"image_base64_str": [7]}, "image cannot be read", "picture 0 is no text of base64"),
         ({"image_base64_str": [PICTURE, "%%"]}, "image cannot be read", "picture 1: not base64"),
-        ({"image_base64_str": "aGVsbG8="}, "image cannot be read", "picture 0: cannot identify"),
+        ({"image_base64_str": "aGVsbG8="}, "image cannot be read", "picture 0: not a picture that can be read"),
         ({"image_base64_str": [PICTURE] * 65}, "too many images", "65 in one record"),
     ],
 )

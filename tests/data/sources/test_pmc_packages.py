@@ -323,6 +323,8 @@ def test_damaged_pictures(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError) as caught:
         examine(data)
     assert caught.value.reason == reason
+    # An address in memory is another one in each run, and what is left out would differ with it.
+    assert " at 0x" not in caught.value.detail
 
 
 def test_pixel_bomb_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
