@@ -104,7 +104,7 @@ class MimicCxrSource(StudySource):
         for folder in self.inputs:
             for table in self._tables(folder):
                 entries.append(_described(table))
-            for path in [*(table for name in TABLES for table in table_of(folder, name)), *one_of(folder, ARCHIVE)]:
+            for path in [*(table for name in TABLES for table in table_of(folder, name)), *_archive(folder)]:
                 entries.append({"path": str(path), "sha256": sha256_file(path), "bytes": path.stat().st_size})
             for texts in _text_folders(folder):
                 entries.append(_described(texts))
@@ -172,13 +172,12 @@ class MimicCxrSource(StudySource):
         named = ", ".join(map(str, self.inputs))
         if not any(_numbered(folder / "files", _GROUP) for folder in self.inputs):
             raise InputError(f"{named}: no folders files/p10 to files/p19; --input takes {self.facts.layout}")
-        if not any(one_of(folder, ARCHIVE) or _has_texts(folder) for folder in self.inputs):
+        # The archive first: to find that no patient has a report beside the pictures takes a look at each of them.
+        if not any(told(folder) for told in (_archive, _text_folders, _has_texts) for folder in self.inputs):
             raise InputError(
                 f"{named}: no reports; {ARCHIVE} of MIMIC-CXR must lie beside files/, or in another --input"
             )
-        broken = next(
-            (path for folder in self.inputs for path in one_of(folder, ARCHIVE) if not is_zipfile(path)), None
-        )
+        broken = next((path for folder in self.inputs for path in _archive(folder) if not is_zipfile(path)), None)
         if broken is not None:
             raise InputError(f"{broken}: not a zip archive that can be read; fetch it again")
         if self.views == "frontal" and not any(table_of(folder, "metadata") for folder in self.inputs):
@@ -208,15 +207,18 @@ def _patients(folder: str, changed: int) -> list[str]:
     return [path.name for path in _numbered(Path(folder), _PATIENT)]
 
 
+def _archive(folder: Path) -> list[Path]:
+    """Return the archive of reports where an input has it."""
+    return one_of(folder, ARCHIVE)
+
+
 def _text_folders(folder: Path) -> list[Path]:
     """Return where reports lie as files apart from the pictures."""
     return [folder / name for name in TEXT_FOLDERS if name != "files" and (folder / name).is_dir()][:1]
 
 
 def _has_texts(folder: Path) -> bool:
-    """Whether reports lie as files in an input: the first patients tell."""
-    if _text_folders(folder):
-        return True
+    """Whether reports lie as files beside the pictures: the first patients tell, unless there are none."""
     groups = _numbered(folder / "files", _GROUP)
     patients = (patient for group in groups for patient in _numbered(group, _PATIENT))
     return any(next(patient.glob("s*.txt"), None) is not None for patient in patients)

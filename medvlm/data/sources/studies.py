@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from medvlm.data.phi import Scanner
 
 VIEWS = ("study", "each", "frontal")
-_FRONTAL = re.compile(r"\s*(?:PA|AP|FRONTAL|POSTERO|ANTERO)\b", re.I)
-_PA = re.compile(r"\s*(?:PA|POSTERO)\b", re.I)
+_FRONTAL = re.compile(r"\s*(?:PA|AP|FRONTAL|POSTERO\w*|ANTERO\w*)\b", re.I)
+_PA = re.compile(r"\s*(?:PA|POSTERO\w*)\b", re.I)
+# Lying on a side, or the beam tilted: MIMIC-CXR has PA LLD, PA RLD, AP LLD, AP RLD and AP AXIAL.
+_ODD = re.compile(r"\b(?:LLD|RLD|AXIAL|DECUBITUS|LORDOTIC)\b", re.I)
 _SIDE = re.compile(r"\s*(?:LATERAL|LL|RL|XTABLE)\b", re.I)
 
 
@@ -44,10 +46,10 @@ class Shot:
 
     @property
     def rank(self) -> int:
-        """The order in a study: PA, which shows the heart at its size, other frontal ones, not told, lateral."""
+        """The order in a study: PA, which shows the heart at its size, AP, odd frontal ones, not told, lateral."""
         if self.frontal:
-            return 0 if _PA.match(self.view) else 1
-        return 3 if _SIDE.match(self.view) else 2
+            return 2 if _ODD.search(self.view) else 0 if _PA.match(self.view) else 1
+        return 4 if _SIDE.match(self.view) else 3
 
 
 @dataclasses.dataclass(slots=True)

@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medvlm.data.look import PictureError
 from medvlm.data.prepare import Settings, prepare
 from medvlm.data.push import check_licenses
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources import mimic_cxr, mimic_tables, records
 from medvlm.data.sources.mimic_cxr import MimicCxrSource
 from medvlm.data.sources.mimic_tables import finding, lookup
+from medvlm.data.sources.studies import Shot
 from medvlm.errors import InputError, LicenseError
 
 COUNT = 24
@@ -114,6 +116,28 @@ def test_the_frontal_view_comes_first(folder: Path) -> None:
     assert len(each) == len({sample.id for sample in each}) == len(table(folder, "split"))
 
 
+@pytest.mark.parametrize("odd", ["PA LLD", "PA RLD", "AP LLD", "AP RLD", "AP AXIAL"])
+def test_lying_on_a_side_ranks_behind_plain_views(tmp_path: Path, odd: str) -> None:
+    folder = layouts_reports.mimic(tmp_path / "in", 6)
+    rows = table(folder, "metadata")
+    for row in rows:
+        row["ViewPosition"] = {"LATERAL": odd, "PA": "AP"}.get(row["ViewPosition"], row["ViewPosition"])
+    path = folder / "mimic-cxr-2.0.0-metadata.csv.gz"
+    layouts_reports.gzipped(path, list(rows[0]), [list(row.values()) for row in rows])
+    assert {tuple(sample.views or ()) for sample in read(folder)[0]} == {("AP",), ("AP", odd)}
+    lookup.cache_clear()
+    assert {tuple(sample.views or ()) for sample in read(folder, views="frontal")[0]} == {("AP",)}
+
+
+def test_the_order_of_views() -> None:
+    order = ["PA", "postero-anterior", "POSTEROANTERIOR", "AP", "Frontal", "PA LLD", "AP AXIAL", "", "LAO", "LATERAL"]
+    for views in (order, order[::-1]):
+        ranks = [Shot("x", PictureError("-"), view).rank for view in views]
+        assert ranks == sorted(ranks, reverse=views is not order)
+    assert Shot("x", PictureError("-"), "PA").rank < Shot("x", PictureError("-"), "AP").rank
+    assert Shot("x", PictureError("-"), "AP").rank < Shot("x", PictureError("-"), "PA LLD").rank
+
+
 @pytest.mark.parametrize("texts", [".", "mimic-cxr-reports"])
 def test_reports_as_files(folder: Path, tmp_path: Path, texts: str) -> None:
     other = layouts_reports.mimic(tmp_path / "in", COUNT, texts=texts)
@@ -131,6 +155,19 @@ def test_pictures_and_reports_in_two_inputs(folder: Path, tmp_path: Path) -> Non
         read(pictures)
     with pytest.raises(InputError, match="no folders files/p10 to files/p19"):
         read(texts)
+
+
+@pytest.mark.parametrize("name", ["mimic-cxr-reports.zip", "mimic-cxr-reports"])
+def test_reports_in_another_input_are_found_without_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No look at the 65,379 patients' folders for reports that lie elsewhere."""
+    folder = layouts_reports.mimic(tmp_path / "jpg", 4, texts="zip" if name.endswith(".zip") else name)
+    (tmp_path / "reports").mkdir()
+    (folder / name).rename(tmp_path / "reports" / name)
+    monkeypatch.setattr(mimic_cxr, "_has_texts", lambda folder: pytest.fail(f"searched {folder}"))
+    source = MimicCxrSource([folder, tmp_path / "reports"])
+    assert source.tables(folder)
 
 
 def test_only_what_is_on_disk_is_asked_for(tmp_path: Path) -> None:
