@@ -70,7 +70,10 @@ def begun(folder: Path) -> float:
 
 
 def fingerprint(source: str, settings: Mapping[str, Any], inputs: list[dict[str, Any]]) -> str:
-    """Return the hash of what decides the result: not where the inputs lie, nor how the request is spelled."""
+    """Return the hash of what decides the result: not where the inputs lie, nor how the request is spelled.
+
+    An input's "name" below the folder that was given is of the result; its "path" is not.
+    """
     content = [{key: value for key, value in item.items() if key != "path"} for item in inputs]
     return stable_hash(
         {

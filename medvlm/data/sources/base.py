@@ -40,6 +40,8 @@ class Source(Protocol):
     def describe(self) -> list[dict[str, Any]]:
         """Return the inputs with their hashes ({"path", "sha256", "bytes"}), for the manifest and for "up to date".
 
+        A further "name" tells what of an input's name decides the result; where an input lies does not.
+
         Raises:
             InputError: an input is missing or of an unknown kind.
         """

@@ -98,15 +98,18 @@ class FileSource(abc.ABC):
         return {}
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return path, hash and size of each file of records, and of each folder or archive of pictures as a whole.
+        """Return name, path, hash and size of each file of records, and of each folder or archive of pictures at once.
+
+        The name, below its input, counts as the contents do: splits and ids are made of it.
 
         Raises:
             InputError: an input is not in the published layout.
         """
         entries = []
-        for folder in self.inputs:
+        for number, folder in enumerate(self.inputs):
+            of = f"{number}/" if len(self.inputs) > 1 else ""
             for path in [*self._tables(folder), *self.picture_places(folder)]:
-                entries.append(_described(path))
+                entries.append({"name": of + relative(folder, path), **_described(path)})
         return entries
 
     def units(self) -> list[Unit]:

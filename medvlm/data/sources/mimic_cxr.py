@@ -26,7 +26,7 @@ from medvlm.data.reports import sections
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts
-from medvlm.data.sources.files import Place, one_of
+from medvlm.data.sources.files import Place, one_of, relative
 from medvlm.data.sources.mimic_tables import TABLES, Rows, lookup, table_of
 from medvlm.data.sources.mimic_texts import ARCHIVE, TEXT_FOLDERS, report
 from medvlm.data.sources.pictures import Pictures
@@ -93,7 +93,7 @@ class MimicCxrSource(StudySource):
         return _numbered(folder / "files", _GROUP)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return path, hash and size of the tables, the archive of reports, and each folder files/pNN.
+        """Return path, name, hash and size of the tables, the archive of reports, and each folder files/pNN.
 
         A folder is told apart by the names and sizes of its files: reading 570 GB takes hours.
 
@@ -103,11 +103,12 @@ class MimicCxrSource(StudySource):
         entries = []
         for folder in self.inputs:
             for table in self._tables(folder):
-                entries.append(_described(table))
+                entries.append({"name": relative(folder, table), **_described(table)})
             for path in [*(table for name in TABLES for table in table_of(folder, name)), *_archive(folder)]:
-                entries.append({"path": str(path), "sha256": sha256_file(path), "bytes": path.stat().st_size})
+                told = {"path": str(path), "sha256": sha256_file(path), "bytes": path.stat().st_size}
+                entries.append({"name": relative(folder, path), **told})
             for texts in _text_folders(folder):
-                entries.append(_described(texts))
+                entries.append({"name": relative(folder, texts), **_described(texts)})
         return entries
 
     def slices(self, table: Path) -> list[Slice]:

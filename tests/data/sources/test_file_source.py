@@ -20,6 +20,7 @@ from plain_source import PlainSource, plain, rows
 
 from medvlm.data.engine import local
 from medvlm.data.prepare import Settings, prepare
+from medvlm.data.request import fingerprint
 from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources import SOURCES, files, records
 from medvlm.data.sources.files import FileSource
@@ -85,7 +86,8 @@ def test_describe_tells_every_file_by_its_own_hash(tmp_path: Path) -> None:
     folder = plain(tmp_path / "a", 3)
     table, pictures = PlainSource([folder]).describe()
     data = (folder / "notes.csv").read_bytes()
-    assert table == {"path": str(folder / "notes.csv"), "sha256": sha256_bytes(data), "bytes": len(data)}
+    told = {"name": "notes.csv", "path": str(folder / "notes.csv"), "sha256": sha256_bytes(data), "bytes": len(data)}
+    assert table == told
     assert pictures["path"] == str(folder / "pictures")
     assert pictures["bytes"] == sum(len(jpeg(n)) for n in range(3))
 
@@ -101,6 +103,22 @@ def test_describe_changes_with_what_is_read(tmp_path: Path, monkeypatch: pytest.
     assert [one["sha256"] == other["sha256"] for one, other in zip(before, after, strict=True)] == [True, False]
     (folder / "pictures" / "p1.jpg").rename(folder / "pictures" / "q.jpg")
     assert PlainSource([folder]).describe()[1]["sha256"] != after[1]["sha256"]
+
+
+def test_names_are_of_the_data_set_and_the_place_is_not(tmp_path: Path) -> None:
+    folder = plain(tmp_path / "a", 3)
+
+    def now(*folders: Path) -> str:
+        return fingerprint("plain", {"license": "any"}, PlainSource(folders).describe())
+
+    plain(tmp_path / "b", 4)
+    (tmp_path / "b/notes.csv").rename(folder / "notes_2.csv")
+    before = now(folder)
+    assert now(folder.rename(tmp_path / "elsewhere")) == before
+    folder = tmp_path / "elsewhere"
+    for name, other in (("notes.csv", "x"), ("notes_2.csv", "notes.csv"), ("x", "notes_2.csv")):
+        (folder / name).rename(folder / other)
+    assert now(folder) != before
 
 
 def test_large_inputs_are_told_apart_by_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +268,7 @@ from pathlib import Path
 from plain_source import PlainSource
 from medvlm.data import chunks
 from medvlm.data.prepare import Settings, prepare
+from medvlm.data.request import fingerprint
 from medvlm.data.sources import records
 
 records.ROWS = 4

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
+from medvlm.data.request import fingerprint
 from medvlm.data.sample import Credit, Reject, Sample
 from medvlm.data.sources.pmc import MemoryPackage, PmcOptions, PmcSource, read_package
 from medvlm.data.sources.pmc.options import KINDS
@@ -192,6 +193,22 @@ def test_limit_leaves_the_older_version_of_a_damaged_article(tmp_path: Path) -> 
     (tmp_path / "PMC7.2.xml").write_bytes(b"<article><front>")
     items = [i for s in [PmcSource([tmp_path], PmcOptions(limit=1))] for unit in s.units() for i in s.read(unit)]
     assert "PMC7" in [item.group for item in items if isinstance(item, Credit)]
+
+
+def test_exchanged_folders_are_another_input(tmp_path: Path) -> None:
+    for version, figure in (("1", "f1"), ("2", "f2")):
+        (tmp_path / f"in/PMC7.{version}").mkdir(parents=True)
+        (tmp_path / f"in/PMC7.{version}/a.xml").write_bytes(article(captioned("fig", figure)))
+
+    def now(folder: Path) -> str:
+        return fingerprint("pmc", {"license": "any"}, PmcSource([folder]).describe())
+
+    before = now(tmp_path / "in")
+    folder = (tmp_path / "in").rename(tmp_path / "moved")
+    assert now(folder) == before
+    for name, other in (("PMC7.1", "x"), ("PMC7.2", "PMC7.1"), ("x", "PMC7.2")):
+        (folder / name).rename(folder / other)
+    assert now(folder) != before
 
 
 def test_limit_counts_the_articles_of_small_archives(tmp_path: Path) -> None:

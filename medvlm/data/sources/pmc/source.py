@@ -72,7 +72,9 @@ class PmcSource:
             with _input_errors(path):
                 _check_kind(path)
                 for folder, names in _used_files(path).items():
-                    entries.append(_description(str(folder if path.is_dir() else path), folder, names))
+                    name = folder.relative_to(path).as_posix() if folder.is_relative_to(path) else ""
+                    shown = str(folder if path.is_dir() else path)
+                    entries.append({"name": packages.printable(name), **_description(shown, folder, names)})
         return entries
 
     def units(self) -> list[Unit]:
