@@ -53,15 +53,16 @@ CC_ID = re.compile(
 )
 """An id of the CC BY family, SPDX's or medvlm's own, in any case."""
 _CC_ADDRESS = re.compile(
-    r"(?:www\.)?creativecommons\.org/+(?:licen[sc]es/+(?P<code>by(?:-(?:nc|sa|nd)){0,2})(?:/+(?P<tail>.*))?"
-    r"|(?:licen[sc]es|publicdomain)/+(?P<public>cc0|zero|cc-zero|mark|pdm|publicdomain)(?:/.*)?)"
+    r"(?:www\.)?creativecommons\.org/+(?:licen[sc]es/+(?P<code>by(?:-(?:nc|sa|nd)){0,2})"
+    r"|(?:licen[sc]es|publicdomain)/+(?P<public>cc0|zero|cc-zero|mark|pdm|publicdomain))(?:/+(?P<tail>.*))?"
+)
+_CC_LANGUAGE = r"(?!nc\b|nd\b|sa\b)[a-z]{2}(?:[-_][a-z0-9]{2,4})?"
+# Anything else behind the code may be a term ("for research only"): nobody knows what such an address means.
+_CC_TAIL = re.compile(
+    rf"(?:(?P<version>\d(?:\.\d)?)(?:/+|$))?(?:(?P<port>{_PORT})(?:/+|$))?"
+    rf"(?:(?:deed|legalcode)(?:[._]{_CC_LANGUAGE})?(?:\.(?:html?|txt|php))?(?:/+|$))?(?:{_CC_LANGUAGE})?"
 )
 _CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
-_CC_PORT = re.compile(_PORT)
-# Terms behind the code: nobody knows what such an address means.
-_CC_STRAY = re.compile(
-    r"(?<![a-z])(?:by)?(?:nc|nd|sa)+(?![a-z])|non(?:[\W_]|%20)*comm|no(?:[\W_]|%20)*deriv|share(?:[\W_]|%20)*alike"
-)
 _CC_ORDER = ("nc", "nd", "sa")
 _CC_PUBLIC = {"mark": "CC-PDM-1.0", "pdm": "CC-PDM-1.0", "publicdomain": "CC-PDDC"}
 
@@ -140,15 +141,16 @@ def is_license_id(name: str) -> bool:
 def from_url(url: str | None) -> str | None:
     """Return the SPDX id or LicenseRef that a license's address stands for, or None where it is not known.
 
-    With or without scheme and `www.`, any case, with deed, legal code or jurisdiction behind the version. White space
-    inside is dropped, as articles break addresses over lines.
+    With or without scheme and `www.`, any case, with jurisdiction, deed or legal code behind the version, and nothing
+    else: more may be a restriction. White space inside is dropped, as articles break addresses over lines.
     """
     address = re.sub(r"\s+", "", url or "").lower()
     address = re.sub(r"^[(<\[\"']*(?:https?:)?/*(?:www\.)?", "", address)
     address = re.split(r"[?#]", address)[0].rstrip(".,;:)>]\"'/")
     found = _CC_ADDRESS.fullmatch(address)
     if found:
-        return None if _CC_STRAY.search(found["tail"] or "") else _from_creative_commons(found)
+        tail = _CC_TAIL.fullmatch(found["tail"] or "")
+        return _from_creative_commons(found, tail) if tail else None
     address = re.sub(r"\.(?:html?|txt|php|json)$", "", address)
     return _ADDRESSES.get(address) or _from_license_list(address)
 
@@ -189,17 +191,16 @@ def _of_symbol(key: str) -> str:
     return "no" if "nc" in terms else "conditional" if "nd" in terms else "yes"
 
 
-def _from_creative_commons(found: re.Match[str]) -> str:
+def _from_creative_commons(found: re.Match[str], tail: re.Match[str]) -> str:
     if found["public"]:
         return _CC_PUBLIC.get(found["public"], "CC0-1.0")
     terms = sorted(set(found["code"].split("-")[1:]), key=_CC_ORDER.index)
     name = "-".join(["CC-BY", *(term.upper() for term in terms)])
-    version, port, *_ = [*re.split(r"/+", found["tail"] or ""), "", ""]
-    if version not in _CC_VERSIONS:
+    if tail["version"] not in _CC_VERSIONS:
         return f"LicenseRef-{name}-unversioned"
-    if not _CC_PORT.fullmatch(port):
-        return f"{name}-{version}"
-    ported = f"{name}-{version}-{port.upper()}"
+    if not tail["port"]:
+        return f"{name}-{tail['version']}"
+    ported = f"{name}-{tail['version']}-{tail['port'].upper()}"
     return ported if _spdx_id(ported) else f"LicenseRef-{ported}"
 
 
