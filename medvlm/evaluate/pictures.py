@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 DICOM = (".dcm", ".dicom")
-_LATER = "DICOM is not read here; save it as PNG for now (`medvlm prepare dicom` will read it)"
+_LATER = "DICOM is not read here; save it as PNG, or make a data set of it with `medvlm prepare dicom`"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
