@@ -132,7 +132,7 @@ def _report_new(outcome: Outcome, out: Path, quiet: bool) -> None:
         say(line)
     for problem in known_problems(outcome.manifest["card"]):
         say(f"note: {problem}", quiet)
-    _warn_of_leakage(outcome.manifest)
+    _warn_of_leakage(outcome.manifest, quiet)
     _tell_what_lacks(outcome.manifest)
     _warn_of_empty_splits(outcome.manifest)
     recipe, usual = _recipe_for(outcome.manifest)
@@ -150,17 +150,21 @@ def _recipe_for(manifest: Mapping[str, Any]) -> tuple[str, str]:
     return "tiny" if manifest["synthetic"] else "paligemma448", "data/pmc"
 
 
-def _warn_of_leakage(manifest: Mapping[str, Any]) -> None:
+def _warn_of_leakage(manifest: Mapping[str, Any], quiet: bool) -> None:
     """Say what the sides of the split share, and what those of the published one do where it was not taken."""
-    from medvlm.data.split_leakage import sentences
+    from medvlm.data.split_leakage import sentences, verdicts
 
     leakage, way = manifest["leakage"], manifest["settings"]["split"]
-    for line in sentences(leakage["made"]):
-        better = "; --split by-group keeps them apart" if way == "official" else ""
-        warn(f"the {'official ' if way == 'official' else ''}split leaks: {line}{better}")
+    which = "official split" if way == "official" else "split"
+    for line, grave in verdicts(leakage["made"]):
+        if grave:
+            better = "; --split by-group keeps images and groups apart" if way == "official" else ""
+            warn(f"the {which} leaks: {line}{better}")
+        else:
+            say(f"note: sides of the {which} share texts alone: {line}", quiet)
     if way != "official":
         for line in sentences(leakage.get("official", {})):
-            say(f"note: the official split would leak: {line}; this one goes {way.replace('-', ' ')}")
+            say(f"note: sides of the official split share: {line}; this one goes {way.replace('-', ' ')}", quiet)
 
 
 def _tell_what_lacks(manifest: Mapping[str, Any]) -> None:

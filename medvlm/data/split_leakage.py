@@ -88,8 +88,13 @@ def _of(first: Array, second: Array) -> int:
     return int(np.isin(number[len(first) :], number[: len(first)]).sum())
 
 
-def sentences(leakage: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return one sentence for each pair of sides that share a picture, a group or a whole sample."""
+def sentences(leakage: Mapping[str, Mapping[str, int]], texts: bool = True) -> list[str]:
+    """Return one sentence for each pair of sides that share something.
+
+    Args:
+        leakage: as `shared` returns it.
+        texts: whether a text that both have counts too; no way of splitting keeps equal texts on one side.
+    """
     told = []
     for pair, counts in leakage.items():
         one, other = pair.split("/")
@@ -98,6 +103,8 @@ def sentences(leakage: Mapping[str, Mapping[str, int]]) -> list[str]:
             parts.append(f"{counts['images']:,} of {counts['of_images']:,} {other} images are also in {one}")
         if counts["near_images"]:
             parts.append(f"{counts['near_images']:,} more look nearly like one there")
+        if counts["texts"] and texts:
+            parts.append(f"{counts['texts']:,} of {counts['of_samples']:,} {other} samples have a text of {one}")
         if counts["repeats"]:
             parts.append(f"{counts['repeats']:,} of {counts['of_samples']:,} {other} samples repeat there whole")
         if counts["groups"]:
@@ -105,3 +112,9 @@ def sentences(leakage: Mapping[str, Mapping[str, int]]) -> list[str]:
         if parts:
             told.append(f"{one} and {other}: " + ", ".join(parts))
     return told
+
+
+def verdicts(leakage: Mapping[str, Mapping[str, int]]) -> list[tuple[str, bool]]:
+    """Return each sentence, and whether it tells of more than texts."""
+    pairs = ({pair: counts} for pair, counts in leakage.items())
+    return [(line, bool(sentences(pair, texts=False))) for pair in pairs for line in sentences(pair)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from medvlm.data.prepare import Settings, prepare
 from medvlm.data.sample import Image, Sample
-from medvlm.data.split_leakage import sentences
+from medvlm.data.split_leakage import sentences, verdicts
 from medvlm.data.splits import SPLITS, WAYS
 from medvlm.errors import InputError
 
@@ -96,6 +96,12 @@ def test_counts_equal_a_slow_reading(
         assert all(counts["groups"] == 0 for counts in manifest["leakage"]["made"].values())
 
 
+def test_texts_that_both_sides_have_are_told_though_nothing_else_is_shared(tmp_path: Path) -> None:
+    counts = build(tmp_path / "out", [(0, 0, 0, "train", None), (1, 1, 0, "test", None)], "official")["leakage"]["made"]
+    assert verdicts(counts) == [("train and test: 1 of 1 test samples have a text of train", False)]
+    assert sentences(counts, texts=False) == []
+
+
 def test_by_image_lets_a_group_be_on_two_sides(tmp_path: Path) -> None:
     rows = [(0, picture, picture, "train", None) for picture in range(40)]
     grouped = build(tmp_path / "a", rows, "by-group")
@@ -130,8 +136,9 @@ def test_a_set_without_an_official_split(tmp_path: Path) -> None:
 def test_the_card_tells_what_official_splits_share(tmp_path: Path) -> None:
     rows = [(0, 0, 0, "train", None), (0, 0, 0, "test", None), (1, 1, 1, "train", None), (2, 2, 2, "test", None)]
     manifest = build(tmp_path / "out", rows, "official")
-    shared = "1 of 2 test images are also in train, 1 of 2 test samples repeat there whole, 1 groups are in both"
-    assert sentences(manifest["leakage"]["official"]) == [f"train and test: {shared}"]
+    first, texts = "1 of 2 test images are also in train", "1 of 2 test samples have a text of train"
+    shared = f"{first}, {texts}, 1 of 2 test samples repeat there whole, 1 groups are in both"
+    assert verdicts(manifest["leakage"]["official"]) == [(f"train and test: {shared}", True)]
     card = (tmp_path / "out/README.md").read_text()
     assert "| train and test | 1 | 2 | 0 | 1 | 1 | 2 | 1 |" in card
     assert "As published (`--split official`" in card
