@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,17 @@ def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     found = every(path)
     assert [number for number, record in found if not isinstance(record, Bad)] == [0, 1, 4, 5]
-    assert [number for number, record in found if isinstance(record, Bad)] == [2]
+    assert [number for number, record in found if isinstance(record, Bad)] == [2, 3]
+
+
+def test_a_damaged_cell_costs_its_row_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    texts = pa.array([b"row %d" % n if n != 41 else b"\xff" for n in range(100)], pa.binary())
+    pq.write_table(pa.table({"text": texts.view(pa.string())}), path)
+    found = every(path)
+    assert [number for number, _ in found] == list(range(100))
+    assert [number for number, record in found if isinstance(record, Bad)] == [41]
+    assert found[99] == (99, {"text": "row 99"})
 
 
 @pytest.mark.parametrize(
@@ -215,7 +226,60 @@ def test_short_long_and_empty_rows(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1\n1,2,,\n,\n\n1,2,3\n")
     found = [record for _, record in every(tmp_path / "x.csv")]
     assert found[:2] == [{"a": "1", "b": None}, {"a": "1", "b": "2"}]
-    assert found[2:] == [Bad("malformed record", "3 fields in 2 columns")]
+    assert found[2:] == [Bad("malformed record", "line 6: 3 fields in 2 columns")]
+
+
+def _questions(**changed: str) -> list[str]:
+    """A table of 20 questions, some of which have other lines."""
+    rows = [f"PMC{n}_a.jpg,question {n},yes" for n in range(20)]
+    return ["Figure_path,Question,Answer", *(changed.get(f"n{n}", row) for n, row in enumerate(rows))]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("changed", "bad"),
+    [
+        # The next mark ends the field amid a line: an error there, a row too long, a row of the right length.
+        ({"n3": 'PMC3_a.jpg,"open,yes', "n9": 'PMC9_a.jpg,question" 9,yes'}, [3]),
+        ({"n3": 'PMC3_a.jpg,"open,yes', "n9": 'PMC9_a.jpg,question 9,yes"'}, [3]),
+        ({"n3": 'PMC3_a.jpg,"open,yes', "n9": 'PMC9_a.jpg,"question 9, long",yes'}, [3]),
+        ({"n3": 'PMC3_a.jpg,"open,yes', "n9": 'PMC9_a.jpg",yes'}, [3, 9]),
+        ({"n3": 'PMC3_a.jpg,"open,yes', "n4": 'PMC4_a.jpg",question 4,yes'}, [3]),
+        ({"n0": 'PMC0_a.jpg,"open,yes', "n2": 'PMC2_a.jpg",yes'}, [0, 2]),
+        ({"n3": 'PMC3_a.jpg,"open,yes', "n7": 'PMC7_a.jpg,"x",yes'}, [3]),
+        # What was opened is closed where it should be.
+        ({"n3": 'PMC3_a.jpg,"one,\ntwo, three, four\n5, six, seven 7,",yes'}, []),
+        ({"n3": 'PMC3_a.jpg,"one, two\nthree"'}, []),
+    ],
+)
+def test_a_stray_quotation_mark_costs_no_other_row(
+    tmp_path: Path, changed: dict[str, str], bad: list[int], end: str
+) -> None:
+    lines = _questions(**changed)
+    path = tmp_path / "x.csv"
+    path.write_bytes(end.join([*lines, ""]).encode())
+    found = [record for _, record in every(path)]
+    assert [n for n, record in enumerate(found) if isinstance(record, Bad)] == bad
+    assert len(found) == 20
+    for n, record in enumerate(found):
+        if isinstance(record, dict):
+            assert record["Figure_path"].rstrip('"') == f"PMC{n}_a.jpg"
+
+
+def test_a_table_takes_little_more_memory_than_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    with open(path, "w") as file:
+        file.write("a,b,c,d,e,f,g,h\n")
+        file.writelines(f"PMC{n}.jpg,{'what is it ' * 20},A:one,B:two,C:three,D:four,A,x\n" for n in range(20_000))
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        assert len(records.columns(path)) == 8
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        assert len(records.slices(path)) == 40
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
