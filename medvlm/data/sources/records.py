@@ -2,7 +2,8 @@
 
 A slice is named by a locator: (path, kind, start, stop). JSON and tables of text are cut by rows, JSON lines by bytes,
 parquet by row groups; so every worker reads its own part, and a file of any size is never in memory but for JSON and
-CSV, which are read whole once in each process. That takes 1.2 times the size of a CSV, and 3 times that of JSON (measured).
+CSV, which are read whole once in each process. Measured: that takes 1.2 times the size of a
+CSV, and 3 times that of JSON.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import layouts_captions
 import layouts_own
@@ -169,6 +170,25 @@ def test_only_by_several_values_and_columns(tmp_path: Path) -> None:
     folder = plain(tmp_path / "a", 10)
     both = {"organ": ["chest", "head"], "group": ["patient_1", "patient_2"]}
     assert sum(isinstance(item, Sample) for item in read(PlainSource([folder], only=both))) == 4
+
+
+def test_own_questions_about_one_picture_are_no_duplicates(tmp_path: Path) -> None:
+    """A picture that stands in each row is the same whatever the rows call it; of a patient, too."""
+    rows = [
+        {
+            "image": {"bytes": layouts_own.png(n % 2), "path": f"r{n}.png"},
+            "question": f"Is it {n}?",
+            "answer": "yes",
+            **({"patient_id": "P1"} if n < 3 else {"patient_id": None}),
+        }
+        for n in range(6)
+    ]
+    layouts_own.write_table(tmp_path / "in" / "table.parquet", rows)
+    source: Any = SOURCES.get("folder")
+    settings = Settings(license="any", drop_duplicates=True)
+    done = prepare(source([tmp_path / "in"], data_license="CC0-1.0"), tmp_path / "out", settings, workers=1)
+    # Another patient's picture is a duplicate, a question of the same patient is none.
+    assert done.manifest["drops"] == {"duplicate image": 3}
 
 
 class FakeScanner:
