@@ -199,6 +199,8 @@ def _way(settings: Mapping[str, Any], near: bool) -> str:
         return _OF_PARTS[settings["split"]]
     shares = " / ".join(f"{share:g}" for share in settings["split_ratio"])
     way = settings.get("split", "by-group")
+    if way == "official" and "parts" in settings:
+        return "Every sample is in the split that it had in its part, with all that the sides share."
     if way == "official":
         return "As published (`--split official`; `official_split` in each sample), with all that the sides share."
     if way == "by-image":
@@ -228,14 +230,13 @@ def _shared(what: str, leakage: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 _KEPT_APART = (
-    "Every sample is in the split that it had in its part (`official_split`), and no group, article or picture, also "
-    "nearly, is in two: "
+    "Every sample is in the split that it had in its part, and no group, article or picture, also nearly, is in two: "
 )
 _OF_PARTS = {
     "parts": _KEPT_APART + "samples of groups that share one with a later split (train, validation, test) were left "
     "out, so that every test set is whole.",
-    "parts-move": "Every sample is in the split that it had in its part (`official_split`), but for groups that share "
-    "a picture, also nearly, or an article with a later split (train, validation, test): they were moved there.",
+    "parts-move": "Every sample is in the split that it had in its part, but for groups that share a picture, also "
+    "nearly, or an article with a later split (train, validation, test): they were moved there.",
     "parts-refuse": _KEPT_APART + "none of the parts shares one with another.",
 }
 

@@ -34,13 +34,14 @@ WORK_SCHEMA: pa.Schema = pa.schema(
     [
         *schema.SCHEMA,
         pa.field("_unit", pa.string()),
+        pa.field("_side", pa.string()),
         pa.field("_views", pa.list_(pa.string())),
         pa.field("_marks", pa.list_(pa.binary())),
         pa.field("_payload", pa.int64()),
     ]
 )
-"""`Sample`'s columns, then: the unit's name, the hashes of further views, the marks (`dedup.mark`) of the image and of
-the views, about how many bytes the row weighs."""
+"""`Sample`'s columns, then: the unit's name, the split as the unit or else the record states it, the hashes of further
+views, the marks (`dedup.mark`) of the image and of the views, about how many bytes the row weighs."""
 
 UNIT, REJECT, CREDIT = "unit", "reject", "credit"
 """What a line of a note after the first tells: `[kind, record]`."""
@@ -205,12 +206,12 @@ class _ChunkWriter:
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
-        self._rows: list[tuple[Sample, str, bool]] = []
+        self._rows: list[tuple[Sample, str, str | None, bool]] = []
         self._bytes = 0
 
-    def add(self, sample: Sample, unit: str, distinct: bool) -> None:
-        """Append a sample; the pictures of `distinct` ones get no mark."""
-        self._rows.append((sample, unit, distinct))
+    def add(self, sample: Sample, unit: str, side: str | None, distinct: bool) -> None:
+        """Append a sample of a unit with its split as stated; the pictures of `distinct` ones get no mark."""
+        self._rows.append((sample, unit, side, distinct))
         self._bytes += schema.payload(sample)
         if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self.flush()
@@ -218,11 +219,12 @@ class _ChunkWriter:
     def flush(self) -> None:
         if not self._rows:
             return
-        samples = [sample for sample, _, _ in self._rows]
+        samples = [sample for sample, *_ in self._rows]
         views = [[sha256_bytes(view.data) for view in sample.more_images] for sample in samples]
         columns = [
             *schema.arrays(samples),
-            pa.array([unit for _, unit, _ in self._rows], pa.string()),
+            pa.array([unit for _, unit, _, _ in self._rows], pa.string()),
+            pa.array([side for _, _, side, _ in self._rows], pa.string()),
             pa.array(views, pa.list_(pa.string())),
             pa.array(self._marks(samples, views), pa.list_(pa.binary())),
             pa.array([schema.payload(sample) for sample in samples], pa.int64()),
@@ -246,7 +248,7 @@ class _ChunkWriter:
                 mark(*picture, distinct)
                 for picture in zip([sample.image, *sample.more_images], [sample.sha256, *more], strict=True)
             ]
-            for sample, more, (_, _, distinct) in zip(samples, views, self._rows, strict=True)
+            for sample, more, (*_, distinct) in zip(samples, views, self._rows, strict=True)
         ]
 
 
@@ -305,6 +307,8 @@ def _read_unit(source: Source, unit: Unit, license: str, writer: _ChunkWriter, n
     distinct = getattr(source, "distinct", False)
     if callable(distinct):
         distinct = distinct(unit)
+    side_of = getattr(source, "side_of", None)
+    side = side_of(unit) if side_of else None
     for item in _whole(source, unit):
         if isinstance(item, Credit):
             note.lines.append((CREDIT, _printable(item)))
@@ -312,7 +316,7 @@ def _read_unit(source: Source, unit: Unit, license: str, writer: _ChunkWriter, n
         judged = _judge(item, unit, license)
         if isinstance(judged, Sample):
             samples += 1
-            writer.add(judged, unit.name, distinct)
+            writer.add(judged, unit.name, side or judged.official_split, distinct)
         else:
             record = _printable(judged)
             rejects[record["reason"]] += 1

@@ -34,7 +34,7 @@ REASONS = (
 )
 
 _FIGURE = ("task", "figure_id", "file_name")
-_READ = ["id", "group", "doi", "sha256", "official_split", "prompt", "target", "_views", "_marks", *_FIGURE]
+_READ = ["id", "group", "doi", "sha256", "_side", "prompt", "target", "_views", "_marks", *_FIGURE]
 _KEY = 16
 _NO_KEY = bytes(_KEY)
 
@@ -144,7 +144,7 @@ class Index:
             self._files["figures"].add(b"".join(map(_figure_key, *(values[name] for name in _FIGURE))))
             self._files["groups"].add(b"".join(map(_key, values["group"])))
             self._files["texts"].add(b"".join(map(_text_key, values["prompt"], values["target"])))
-            self._files["official"].add(bytes(map(_side, values["official_split"])))
+            self._files["official"].add(bytes(map(_side, values["_side"])))
             # An article can be there twice: as PMC's copy, grouped by PMCID, and as its publisher's, grouped by DOI.
             self._files["dois"].add(b"".join(_key(doi.lower()) if doi else _NO_KEY for doi in values["doi"]))
             for own, views, marks in zip(values["sha256"], values["_views"], values["_marks"], strict=True):

@@ -61,17 +61,12 @@ def _hash(name: bytes) -> int:
 
 
 def _credit(group: str, line: str) -> Credit:
-    """Return a line of the file as the record it was made from."""
-    told: dict[str, Any] = dict(zip(_FIELDS, map(_plain, line.rstrip("\n").split("\t")), strict=False))
+    """Return a line of the file as a record; the apostrophes that `credits.cell` sets are set but once."""
+    told: dict[str, Any] = dict(zip(_FIELDS, line.rstrip("\n").split("\t"), strict=False))
     year = told.get("year") or ""
     known: dict[str, Any] = {name: told.get(name) or "" for name in ("title", "authors", "copyright")}
     known |= {name: told.get(name) or None for name in ("journal", "doi", "pmcid", "license", "license_url")}
     return Credit(**known, group=group, year=int(year) if year.isdecimal() else None)
-
-
-def _plain(cell: str) -> str:
-    """Return a cell without the apostrophe that keeps spreadsheets from running it."""
-    return cell[1:] if cell.startswith("'") and credits.cell(cell[1:]) == cell else cell
 
 
 def slices(path: Path) -> list[tuple[int, int]]:

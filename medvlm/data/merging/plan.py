@@ -1,25 +1,27 @@
-"""What becomes of samples whose id is in several parts, decided before any picture is read.
+"""What becomes of samples whose id is in several parts, decided before the samples are read.
 
-The same sample in two parts (picture, task, question and text are the same) is taken once: from the part that holds it
-out, if one does, else from the first. Different samples with one id keep apart: those of later parts get the part's
-name before their id.
+The same sample in two parts (pictures, task, question, text and rights are the same) is taken once: from the part that
+holds it out, if one does, else from the first. Different samples with one id keep apart: those of later parts get the
+part's name before their id.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from medvlm.data.inspect.folder import DataSet
+from medvlm.data.inspect.folder import DataSet, rows_at
 from medvlm.data.inspect.keys import key
 from medvlm.data.splits import SPLITS
+from medvlm.io import sha256_bytes
 
 Array = np.ndarray[Any, Any]
 
-_CONTENT = ("sha256", "task", "prompt", "target")
+_CONTENT = ("sha256", "task", "prompt", "target", "license", "license_scope", "third_party", "commercial_use")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Plan:
     """The same sample is taken from another part."""
     renamed: dict[tuple[int, str], Array]
     """Another sample of an earlier part has the id."""
+    prefixes: list[str]
+    """For each part what goes before such ids, with a slash; no id of any part begins so."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,20 +43,27 @@ class _Rows:
     ids: Array
     """V16 [n]."""
     contents: Array
-    """V16 [n]: hash of `_CONTENT`."""
+    """V16 [n]: hash of `_CONTENT`, and of further views where the id is there again."""
     sides: Array
     """uint8 [n]: position in `SPLITS`."""
     starts: list[tuple[int, tuple[int, str]]]
     """(number of the first row, (part, shard)) in order."""
+    heads: set[str]
+    """What stands before the first slash of ids, where it begins with a part's name."""
 
 
-def make(parts: Sequence[DataSet]) -> Plan:
+def make(parts: Sequence[DataSet], labels: Sequence[str]) -> Plan:
     """Compare the ids of all parts; 33 bytes a row.
+
+    Args:
+        parts: in their order.
+        labels: their names, all different.
 
     Raises:
         InputError: a shard cannot be read.
     """
-    rows = _read(parts)
+    rows = _read(parts, labels)
+    _add_views(parts, rows)
     repeated: list[int] = []
     renamed: list[int] = []
     for same in _equal(rows.ids):
@@ -64,12 +75,22 @@ def make(parts: Sequence[DataSet]) -> Plan:
                 kept[content] = row
         repeated += [row for row in same if row not in kept.values()]
         renamed += sorted(kept.values())[1:]
-    return Plan(_placed(repeated, rows), _placed(renamed, rows))
+    return Plan(_placed(repeated, rows), _placed(renamed, rows), unused(labels, rows.heads))
 
 
-def _read(parts: Sequence[DataSet]) -> _Rows:
+def unused(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Return the names, numbered from 2 where one is taken or was there before."""
+    found: list[str] = []
+    for name in names:
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        found.append(next(each for each in candidates if each not in taken and each not in found))
+    return found
+
+
+def _read(parts: Sequence[DataSet], labels: Sequence[str]) -> _Rows:
     ids, contents, sides = bytearray(), bytearray(), bytearray()
     starts: list[tuple[int, tuple[int, str]]] = []
+    heads, names = set(), tuple(labels)
     for number, part in enumerate(parts):
         seen = set()
         for shard, batch in part.batches(("id", *_CONTENT)):
@@ -77,10 +98,26 @@ def _read(parts: Sequence[DataSet]) -> _Rows:
                 seen.add(shard.name)
                 starts.append((len(sides), (number, shard.name)))
             for row in batch.to_pylist():
-                ids += key(str(row["id"]))
+                name = str(row["id"])
+                ids += key(name)
+                if name.startswith(names):
+                    heads.add(name.partition("/")[0])
                 contents += key("\0".join(str(row[name]) for name in _CONTENT))
             sides += bytes([SPLITS.index(shard.split)]) * batch.num_rows
-    return _Rows(np.frombuffer(ids, "V16"), np.frombuffer(contents, "V16"), np.frombuffer(sides, np.uint8), starts)
+    columns = np.frombuffer(ids, "V16"), np.frombuffer(contents, "V16"), np.frombuffer(sides, np.uint8)
+    return _Rows(*columns, starts, heads)
+
+
+def _add_views(parts: Sequence[DataSet], rows: _Rows) -> None:
+    """Take further views into the content of rows whose id is there again; of no other row they are read."""
+    firsts = {place: first for first, place in rows.starts}
+    again = [row for same in _equal(rows.ids) for row in same]
+    for (part, shard), inside in _placed(again, rows).items():
+        for at, row in rows_at(parts[part].path / shard, inside.tolist(), ("more_images",)):
+            views = [sha256_bytes(view["bytes"] or b"") for view in row["more_images"] or () if view]
+            if views:
+                place = firsts[part, shard] + at
+                rows.contents[place] = np.void(key("\0".join([rows.contents[place].tobytes().hex(), *views])))
 
 
 def _equal(keys: Array) -> Iterator[list[int]]:

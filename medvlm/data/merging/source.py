@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ from medvlm.data import credits
 from medvlm.data.inspect.check import sound
 from medvlm.data.inspect.folder import PICTURES, DataSet, open_set, readable
 from medvlm.data.merging import notes, plan
-from medvlm.data.sample import COLUMNS, Credit, Image, Reject, Sample
+from medvlm.data.sample import COLUMNS, COMMERCIAL_USE, Credit, Image, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.write import REJECTS, Shard
 from medvlm.errors import UsageError
 from medvlm.io import stable_hash
+from medvlm.licenses.expressions import commercial_use, most_restrictive
 
 ROW_GROUPS = 5
 """Row groups of a unit: at most 500 rows, or about 160 MB."""
 
 REPEATED = "same sample in another part"
+
+_OWN = ("folder", "jsonl")
+"""Sources that name a group after the picture's file where no patient is known."""
 
 _BESIDE = (credits.NAME, REJECTS)
 
@@ -55,12 +59,17 @@ class MergedSource:
     def plan(self) -> plan.Plan:
         """What becomes of samples whose id is in several parts."""
         if self._plan is None:
-            self._plan = plan.make(self.parts)
+            self._plan = plan.make(self.parts, self.labels)
         return self._plan
 
     def distinct(self, unit: Unit) -> bool:
         """Whether a unit's pictures differ in little on purpose, as phantoms do, and are no near duplicates for it."""
         return bool(self.parts[int(unit.locator[0])].manifest.get("synthetic"))
+
+    def side_of(self, unit: Unit) -> str | None:
+        """Return the split that a unit's samples have in their part; None for what was left out."""
+        number, name, *_ = unit.locator
+        return next((shard.split for shard in self.parts[int(number)].shards if shard.name == name), None)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return path, hash and size of each part: of its samples, its credits and what it left out."""
@@ -113,12 +122,14 @@ class MergedSource:
             yield from notes.rejects(path, int(places[0]), int(places[1]), self.labels[at])
             return
         shard = next(shard for shard in self.parts[at].shards if shard.name == name)
-        groups: dict[str, None] = {}
+        groups: dict[str, str] = {}
         for item in self._samples(at, shard, int(places[0])):
             if isinstance(item, Sample):
-                groups[item.group] = None
+                own, item.group = item.group, _group(item, self.labels[at])
+                groups[own] = item.group
             yield item
-        yield from self._credits[at].of(iter(groups))
+        for credit in self._credits[at].of(iter(groups)):
+            yield dataclasses.replace(credit, group=groups[credit.group])
 
     def _samples(self, part: int, shard: Shard, first: int) -> Iterator[Sample | Reject]:
         repeated = set(self.plan.repeated.get((part, shard.name), ()))
@@ -127,8 +138,8 @@ class MergedSource:
             if row in repeated:
                 yield Reject(self.name, f"{self.labels[part]}: {record['id']}", REPEATED)
                 continue
-            prefix = f"{self.labels[part]}/" if row in renamed else ""
-            yield _sample({**record, "id": f"{prefix}{record['id']}", "official_split": shard.split})
+            prefix = f"{self.plan.prefixes[part]}/" if row in renamed else ""
+            yield _sample({**record, "id": f"{prefix}{record['id']}"})
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card: what the parts are, with their citations and known problems."""
@@ -151,12 +162,7 @@ class MergedSource:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Return a short name for each part: its folder's, numbered where several have the same."""
-    labels: list[str] = []
-    for path in paths:
-        name = "_".join(path.resolve().name.split()) or "part"
-        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        labels.append(next(each for each in candidates if each not in labels))
-    return labels
+    return plan.unused(["_".join(path.resolve().name.split()) or "part" for path in paths], ())
 
 
 def _rows(part: DataSet, shard: Shard, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -190,8 +196,15 @@ def _sample(record: dict[str, Any]) -> Sample:
     texts = ("id", "task", "prompt", "target", "source", "group", "file_name", "sha256")
     row |= {name: row[name] or "" for name in texts}
     row |= {"mentions": row["mentions"] or [], "third_party": bool(row["third_party"]), "duplicate_of": None}
-    row["commercial_use"] = row["commercial_use"] or "unknown"
+    stored = row["commercial_use"] if row["commercial_use"] in COMMERCIAL_USE else "unknown"
+    row["commercial_use"] = most_restrictive([stored, commercial_use(row["license"])])
     return Sample(image=image, more_images=more, **row)
+
+
+def _group(sample: Sample, label: str) -> str:
+    """Return the group of a sample; where it is but the name of one's own file, that of another part is another."""
+    named = sample.source in _OWN and sample.group == sample.figure_id
+    return f"{label}/{sample.group}" if named else sample.group
 
 
 def _image(stored: dict[str, Any] | None) -> Image:

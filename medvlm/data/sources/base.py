@@ -33,6 +33,9 @@ class Source(Protocol):
 
     A source whose pictures are made to differ in little (phantoms) has `distinct = True`: pictures of it that are not
     the same byte for byte are never taken for duplicates. `distinct` may be a function of the unit.
+
+    A source whose units have a split of their own, whatever the published one of their samples, tells it with
+    `side_of(unit)`.
     """
 
     name: str
