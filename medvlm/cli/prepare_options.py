@@ -70,7 +70,8 @@ Views = Annotated[
     str,
     typer.Option(
         "--views",
-        help="study (one sample with all its images), each (one an image) or frontal (one frontal image).",
+        help="study (one sample with all its images; training looks at the first), each (one an image) or "
+        "frontal (one frontal image).",
         rich_help_panel=CHOOSE,
     ),
 ]
