@@ -36,6 +36,10 @@ def folder(
     license_column: own.LicenseColumn = None,
     id_column: own.IdColumn = None,
     modality_column: own.ModalityColumn = None,
+    organ_column: own.OrganColumn = None,
+    question_type_column: own.QuestionTypeColumn = None,
+    answer_type_column: own.AnswerTypeColumn = None,
+    language_column: own.LanguageColumn = None,
     task: own.Task = None,
     sections: own.Sections = None,
     only: given.Only = None,
@@ -67,20 +71,9 @@ def folder(
 
     Example: medvlm prepare folder --input chest/ --data-license LicenseRef-own-data --license LicenseRef-own-data
     """
-    from medvlm.data.sources.folder.columns import Columns
     from medvlm.data.sources.folder.source import FolderSource
 
-    columns = Columns(
-        image_column,
-        text_column,
-        question_column,
-        answer_column,
-        group_column,
-        split_column,
-        license_column,
-        id_column,
-        modality_column,
-    )
+    columns = _columns(ctx)
     source = FolderSource(columns=columns, task=_task(task), sections=sections, **_common(ctx, "folder"))
     view = source.look()
     guessed = _words({name: getattr(view.columns, name) for name in view.guessed}) + (
@@ -110,6 +103,10 @@ def jsonl(
     license_column: own.LicenseColumn = None,
     id_column: own.IdColumn = None,
     modality_column: own.ModalityColumn = None,
+    organ_column: own.OrganColumn = None,
+    question_type_column: own.QuestionTypeColumn = None,
+    answer_type_column: own.AnswerTypeColumn = None,
+    language_column: own.LanguageColumn = None,
     task: own.Task = None,
     context: own.Context = "none",
     only: given.Only = None,
@@ -139,13 +136,10 @@ def jsonl(
 
     Example: medvlm prepare jsonl --input chats.jsonl --data-license CC-BY-4.0
     """
-    from medvlm.data.sources.folder.columns import Columns
     from medvlm.data.sources.jsonl.formats import READERS
     from medvlm.data.sources.jsonl.source import CONTEXTS, JsonlSource
 
-    columns = Columns(
-        group=group_column, split=split_column, license=license_column, id=id_column, modality=modality_column
-    )
+    columns = _columns(ctx)
     source = JsonlSource(
         format=one_of("--format", format, tuple(READERS)) if format else None,
         task=_task(task),
@@ -165,6 +159,13 @@ def jsonl(
     settled += given.words("--task", task) if task else []
     settled += given.words("--context", context) if context != "none" else []
     _build(ctx, source, "jsonl", settled)
+
+
+def _columns(ctx: typer.Context) -> Columns:
+    """Return the columns that were given."""
+    from medvlm.data.sources.folder.columns import NAMES, Columns
+
+    return Columns(**{meaning: ctx.params.get(f"{meaning}_column") for meaning in NAMES})
 
 
 def _common(ctx: typer.Context, name: str) -> dict[str, Any]:
@@ -232,7 +233,9 @@ def _task(task: str | None) -> str | None:
 
 
 def _words(meanings: dict[str, str]) -> list[str]:
-    return [word for name, column in meanings.items() for word in given.words(f"--{name}-column", column)]
+    from medvlm.data.sources.folder.columns import flag
+
+    return [word for meaning, column in meanings.items() for word in given.words(flag(meaning), column)]
 
 
 def _first_name(cells: Sequence[Any]) -> str:
@@ -253,7 +256,7 @@ def _say_of_folder(source: Any, split: str, quiet: bool) -> None:
 
 def _say_of_patients(source: Any, columns: Columns, quiet: bool) -> None:
     """Say how patients are kept apart, and what of them goes into the data set."""
-    from medvlm.data.sources.folder.columns import of_patients
+    from medvlm.data.sources.folder.columns import of_patients, of_studies
 
     if source.key is not None:
         say(f"patients, ids and file names are replaced under the key {source.key.fingerprint}", quiet)
@@ -261,6 +264,12 @@ def _say_of_patients(source: Any, columns: Columns, quiet: bool) -> None:
         warn(
             f'the numbers in "{show.plain(columns.group)}" are copied into the data set as they are; to replace them: '
             "--hash-ids --key FILE (a file outside the data set)"
+        )
+    if columns.group and of_studies(columns.group):
+        say(
+            f'note: "{show.plain(columns.group)}" tells studies, not patients: two studies of one patient may be '
+            "split; --group-column NAME if a column has the patients",
+            quiet,
         )
     if columns.group is None and source.given.group is None:
         say(

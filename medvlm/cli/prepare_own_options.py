@@ -13,9 +13,9 @@ COLUMNS = "What the columns mean (else guessed)"
 
 
 def _column(meaning: str, help: str) -> Any:
+    flag = f"--{meaning.replace('_', '-')}-column"
     return Annotated[
-        str | None,
-        typer.Option(f"--{meaning}-column", metavar="NAME", help=help, show_default=False, rich_help_panel=COLUMNS),
+        str | None, typer.Option(flag, metavar="NAME", help=help, show_default=False, rich_help_panel=COLUMNS)
     ]
 
 
@@ -28,6 +28,10 @@ SplitColumn = _column("split", "The official split: train, validation or test.")
 LicenseColumn = _column("license", "The license of each row.")
 IdColumn = _column("id", "An id that no other row has.")
 ModalityColumn = _column("modality", "What made the picture: ct, mri, radiograph ...")
+OrganColumn = _column("organ", "The organ or part of the body.")
+QuestionTypeColumn = _column("question_type", "What the question is about.")
+AnswerTypeColumn = _column("answer_type", "open, closed or choice.")
+LanguageColumn = _column("language", "The language of the texts: en, de ...")
 
 Task = Annotated[
     str | None,

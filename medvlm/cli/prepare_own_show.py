@@ -19,7 +19,7 @@ from medvlm.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from medvlm.data.sources.folder.columns import Columns
-    from medvlm.data.sources.folder.source import View as FolderView
+    from medvlm.data.sources.folder.looking import View as FolderView
     from medvlm.data.sources.jsonl.source import View as JsonlView
 
 MEANINGS = {
@@ -32,6 +32,10 @@ MEANINGS = {
     "license": "license of the row",
     "id": "id of the row",
     "modality": "modality",
+    "organ": "organ",
+    "question_type": "question type",
+    "answer_type": "answer type",
+    "language": "language",
 }
 WIDTH = 48
 """Letters of a value that are shown."""
@@ -58,8 +62,10 @@ def plain(value: Any) -> str:
         return "(empty)"
     if isinstance(value, bytes) or (isinstance(value, dict) and value.get("bytes")):
         return "(the picture itself)"
+    from medvlm.data.sources.own import is_base64
+
     text = value if isinstance(value, str) else str(value)
-    if text.startswith("data:") or (len(text) > 500 and " " not in text):
+    if is_base64(text):
         return "(the picture itself, in base64)"
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * WIDTH]).split())
     return (text if len(text) <= WIDTH else text[: WIDTH - 3] + "...") or "(empty)"
@@ -132,7 +138,7 @@ def check_pictures(pictures: tuple[int, int], root: Path, first: str, images: Pa
     if not names or files:
         return
     hint = "name the folder that they begin at: --images FOLDER"
-    if first.startswith("/"):
+    if first.startswith("/") or first[1:2] == ":":
         hint = "name the folder that holds them: --images FOLDER"
     if images is not None:
         hint = "--images must be the folder that these names begin at"

@@ -245,3 +245,53 @@ def test_what_is_no_picture(own: Path, capsys: pytest.CaptureFixture[str], name:
     layouts.write_table(own / "labels.csv", [{"image": name, "caption": "Text."}])
     assert run([*PREPARE, "--yes", "--data-license", "CC0-1.0"]) == 3
     assert words in told(capsys)[1][-1]
+
+
+def test_a_table_named_after_a_patient_leaves_no_name(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Search every file of the data set, manifest and rejects with it."""
+    for name in ("Mueller_Hans", "Schmidt_Eva"):
+        layouts.pictures(Path("both") / name, 2)
+        table = [{"file_name": f"{n:03}.png", "caption": f"C{n}", "patient_id": name} for n in range(3)]
+        layouts.write_table(Path("both") / name / "metadata.csv", table)
+    command = ["prepare", "folder", "--input", "both", "--workers", "1", "--yes", *PRIVATE, "--out", "out"]
+    assert run([*command, "--hash-ids", "--key", "secret/key"]) == 0
+    assert len(rows(Path("out"))) >= 2
+    for path in Path("out").rglob("*"):
+        if path.is_file():
+            assert b"Mueller" not in path.read_bytes(), path
+            assert b"Schmidt" not in path.read_bytes(), path
+
+
+def test_studies_are_told_from_patients(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Path("own/labels.csv").read_text()
+    Path("own/labels.csv").write_text(table.replace("patient_id", "study_id"))
+    assert run([*PREPARE, "--yes", *PRIVATE, "--out", "out"]) == 0
+    assert any('"study_id" tells studies, not patients' in line for line in told(capsys)[0])
+    Path("own/labels.csv").write_text(table.replace("patient_id", "Pat.-Nr."))
+    assert run([*PREPARE, "--yes", *PRIVATE, "--out", "out2"]) == 0
+    lines, errors = told(capsys)
+    assert not any("not patients" in line for line in lines)
+    assert '"Pat.-Nr." are copied' in errors[0]
+    assert len({row["group"] for row in rows(Path("out2"))}) == 3
+
+
+def test_columns_of_questions_are_shown_and_their_line_builds(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {
+        "question": "What is it?",
+        "answer": "Lung",
+        "content_type": "Organ",
+        "answer_type": "OPEN",
+        "organ": "Chest",
+    }
+    names = ";".join(f"{n:03}.png" for n in range(6))
+    layouts.write_table(
+        Path("own/labels.csv"), [{"image": names + ";000.png" * 80, **said}, {"image": "000.png", **said}]
+    )
+    assert run([*PREPARE, *PRIVATE, "--out", "out"]) == 2
+    lines, _ = told(capsys)
+    assert not any("the picture itself" in line for line in lines)
+    assert "--question-type-column content_type" in lines[-1]
+    assert run(shlex.split(lines[-1])[1:]) == 0
+    assert [(row["question_type"], row["answer_type"], row["organ"]) for row in rows(Path("out"))] == [
+        ("Organ", "open", "chest")
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from medvlm.data.look import PictureError
-from medvlm.data.sample import Image, Sample
+from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources import pictures
+from medvlm.data.sources.base import Unit
 from medvlm.data.sources.files import FileSource, Place, relative
 from medvlm.data.sources.pictures import Pictures
 from medvlm.data.sources.pmc.prose import code_license
@@ -46,9 +48,24 @@ SPLIT_WORDS = {
 }
 """What a split column, a folder or a file may call a split."""
 
+MISSING = frozenset(("na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "-", "--"))
+"""What tables write, in small letters, where there is nothing."""
+
+MAX_PICTURES = 64
+"""A record of more is refused: all of them are in memory at once."""
+RECORD_BYTES = 256 << 20
+"""So many bytes the pictures of a record of several may have together."""
+ROOT_NAMES = 200
+"""So many names are tried to find out where they lead from."""
+NAME_CHARS = 4096
+"""A longer text names no file."""
+NO_FILE_READ = "file of records cannot be read"
+MISSING_TEXT = "text says that there is none"
+
 _LITERAL_CHARS = 100_000
 _SHOWN_ID = 80
 _MAX_SUBFOLDERS = 200
+_DEEPEST = 32
 _NO_IMAGE = "record without image"
 
 
@@ -111,7 +128,7 @@ class OwnSource(FileSource):
 
         Tried are `images` alone if it is given, else the table's folder, the input's, and the folders within both.
         """
-        names = [name for cell in cells for name in names_in(cell)]
+        names = list(itertools.islice((name for cell in cells for name in names_in(cell)), ROOT_NAMES))
         places = [self.images] if self.images else _around(table if table.is_dir() else table.parent, self.base(folder))
         hits = {place: sum(leads(place, name) for name in names) for place in places}
         root = max(places, key=lambda place: hits[place])
@@ -141,7 +158,7 @@ class OwnSource(FileSource):
             key = whole.with_suffix("").as_posix() if whole.suffix.lower() in ENDINGS else whole.as_posix()
             folders = whole.parts[:-1]
         if self.key is None:
-            return Shown(images, key, folders)
+            return Shown(images, key.replace("/", "_"), folders)
         return Shown([self._renamed(image) for image in images], self.key.pseudonym("file", key), folders)
 
     def _below(self, folder: Path, root: Path, name: str) -> PurePosixPath:
@@ -160,12 +177,19 @@ class OwnSource(FileSource):
     def _load_all(self, cell: Any, there: Pictures) -> tuple[list[Image], str | None] | PictureError:
         images: list[Image] = []
         first: str | None = None
-        for number, part in enumerate(parts_of(cell, there)):
+        size = 0
+        parts = parts_of(cell, there)
+        if len(parts) > MAX_PICTURES:
+            return PictureError("too many images in a record", f"more than {MAX_PICTURES}")
+        for number, part in enumerate(parts):
             name = name_in(part)
             image = _load_part(part, name, there, number)
             if isinstance(image, PictureError):
                 return image
             first = name if number == 0 else first
+            size += len(image.data)
+            if images and size > RECORD_BYTES:
+                return PictureError("images of a record too large", f"more than {RECORD_BYTES >> 20} MiB")
             images.append(image)
         return (images, first) if images else PictureError(_NO_IMAGE)
 
@@ -204,7 +228,40 @@ class OwnSource(FileSource):
         if len(files) == 1:
             return "-"
         name = relative(place.folder, place.table)
-        return f"{self.inputs.index(place.folder)}_{name}" if len(self.inputs) > 1 else name
+        return self.stand_in("table", f"{self.inputs.index(place.folder)}_{name}" if len(self.inputs) > 1 else name)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the files of the input; under a key without their names, which may be those of patients."""
+        entries = super().describe()
+        if self.key is None:
+            return entries
+        hidden = [self.key.pseudonym("table", entry["name"]) for entry in entries]
+        return [{**entry, "name": name, "path": name} for entry, name in zip(entries, hidden, strict=True)]
+
+    def units(self) -> list[Unit]:
+        """Return one unit for each slice of a table; under a key without the names of the tables."""
+        units = super().units()
+        if self.key is None:
+            return units
+        hidden = [Unit(f"{self._hidden(unit)} {int(unit.locator[3]):012}", unit.locator) for unit in units]
+        return sorted(hidden, key=lambda unit: (unit.name, unit.locator))
+
+    def read(self, unit: Unit) -> Iterator[Sample | Reject]:
+        """Yield the samples of a slice, or why there are none; under a key without the name of the table."""
+        shown = relative(Path(unit.locator[0]), Path(unit.locator[1]))
+        for item in super().read(unit):
+            if self.key is None or isinstance(item, Sample):
+                yield item
+            elif item.reason == NO_FILE_READ:
+                yield dataclasses.replace(item, detail="")
+            else:
+                yield dataclasses.replace(item, where=item.where.replace(f"{shown} ", f"{self._hidden(unit)} ", 1))
+
+    def _hidden(self, unit: Unit) -> str:
+        """Return the stand-in of a unit's table."""
+        folder, table = Path(unit.locator[0]), Path(unit.locator[1])
+        number = f"{self.inputs.index(folder)}_" if len(self.inputs) > 1 else ""
+        return self.stand_in("table", number + relative(folder, table))
 
     def options(self) -> dict[str, Any]:
         """Return the settings that decide the result; of the key only what tells it from others."""
@@ -228,6 +285,24 @@ def words(value: Any) -> str | None:
     return "" if text in ("nan", "NaN") else str(value).replace("\0", " ").replace("\r\n", "\n").strip()
 
 
+def number_of(value: Any) -> str:
+    """Return the number of a patient or a record, "" where there is none; 7.0 is 7.
+
+    Where some numbers are missing, tables make the others floats.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = words(value) or ""
+    if text.lower() in MISSING:
+        return ""
+    return text.partition(".")[0] if re.fullmatch(r"[0-9]+\.0+", text) else text
+
+
+def is_missing(text: str, asked: bool = False) -> bool:
+    """Whether a text to learn says that there is none; to a question (`asked`) "none" is an answer."""
+    return text.lower() in MISSING and not (asked and text.lower() == "none")
+
+
 def split_word(value: Any) -> str | None:
     """Return train, validation or test for a split column's value, None for any other."""
     return SPLIT_WORDS.get((words(value) or "").lower())
@@ -243,11 +318,11 @@ def split_of_path(*names: str) -> str | None:
 
 
 def part(text: str) -> str:
-    """Return a text as one part of an id: no slash, and not longer than an id should be."""
-    text = text.replace("/", "_")
-    if len(text) <= _SHOWN_ID:
+    """Return a text as one part of an id: no slash, not longer than an id should be, and no other text's."""
+    plain = text.replace("/", "_")
+    if plain == text and len(text) <= _SHOWN_ID:
         return text
-    return f"{text[: _SHOWN_ID - 17]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return f"{plain[: _SHOWN_ID - 17]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def name_in(cell: Any) -> str | None:
@@ -278,9 +353,13 @@ def parts_of(cell: Any, there: Pictures | None = None) -> list[Any]:
     text = cell.strip()
     if text.startswith("[") and text.endswith("]") and isinstance(listed := _literal(text), list):
         return [one for one in listed if not _empty(one)]
-    if re.search("[;|]", text) and (there is None or isinstance(there.load(text), PictureError)):
+    if re.search("[;|]", text) and not (there is not None and _is_whole(text, there)):
         return [one.strip() for one in re.split("[;|]", text) if one.strip()]
     return [text] if text and text not in ("nan", "NaN") else []
+
+
+def _is_whole(text: str, there: Pictures) -> bool:
+    return len(text) <= NAME_CHARS and not isinstance(there.load(text), PictureError)
 
 
 def listed(names: Iterable[object]) -> str:
@@ -316,7 +395,7 @@ def _literal(text: str) -> Any:
 
 def _load_part(cell: Any, name: str | None, there: Pictures, number: int) -> Image | PictureError:
     if name is not None:
-        if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
+        if re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
             return PictureError("image is an address, no file", name[:200])
         return (
             there.load(below(there.root, name))
@@ -331,18 +410,29 @@ def _load_part(cell: Any, name: str | None, there: Pictures, number: int) -> Ima
 
 
 def _around(*folders: Path) -> list[Path]:
-    """Return folders, then the folders within them, each once."""
+    """Return folders, then the folders within them, each once; no link that leads out of the last."""
+    inside = folders[-1].resolve()
     within: list[Path] = []
     for folder in dict.fromkeys(folders):
         try:
-            within += sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+            within += sorted(path for path in folder.iterdir() if _is_within(path, inside))
         except OSError:
             continue
     return list(dict.fromkeys([*folders, *within[:_MAX_SUBFOLDERS]]))
 
 
+def _is_within(path: Path, inside: Path) -> bool:
+    return not path.name.startswith(".") and path.is_dir() and path.resolve().is_relative_to(inside)
+
+
 def below(root: Path, name: str) -> str:
-    """Return a name as it leads from `root`: what stands behind the folder where a whole path names a file in it."""
+    """Return a name as it leads from `root`: what stands behind the folder where a whole path names a file in it.
+
+    Of a whole path of Windows, which is nowhere here, it is the longest end that leads to a file.
+    """
+    if re.match("[A-Za-z]:/|//", name):
+        parts = [one for one in name.split("/")[1:] if one][-_DEEPEST:]
+        return next((end for at in range(len(parts)) if _is_file(root, end := "/".join(parts[at:]))), name)
     if not name.startswith("/"):
         return name
     starts = (f"{folder.as_posix()}/" for folder in (root, root.resolve()))
@@ -351,7 +441,10 @@ def below(root: Path, name: str) -> str:
 
 def leads(root: Path, name: str) -> bool:
     """Whether a name leads to a file below `root`, with its ending or without."""
-    name = below(root, name)
+    return _is_file(root, below(root, name))
+
+
+def _is_file(root: Path, name: str) -> bool:
     if not pictures.safe(name) or not text_of(name):
         return False
     try:

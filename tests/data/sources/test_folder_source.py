@@ -22,7 +22,18 @@ from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.folder import FolderSource
 from medvlm.data.sources.folder.columns import Columns, guess, plain
 from medvlm.data.sources.folder.tables import everything
-from medvlm.data.sources.own import OWN_DATA, check_license, parts_of, read_license, split_of_path
+from medvlm.data.sources.own import (
+    MAX_PICTURES,
+    MISSING,
+    OWN_DATA,
+    ROOT_NAMES,
+    below,
+    check_license,
+    number_of,
+    parts_of,
+    read_license,
+    split_of_path,
+)
 from medvlm.data.sources.vqa_rad import VqaRadSource
 from medvlm.errors import InputError, UsageError
 
@@ -53,7 +64,9 @@ def test_every_form_of_table_gives_the_same(tmp_path: Path, table: str) -> None:
 
 
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")
-TEXTS = st.text(LETTERS, min_size=1, max_size=40).filter(lambda text: text.strip() not in ("", "nan", "NaN"))
+TEXTS = st.text(LETTERS, min_size=1, max_size=40).filter(
+    lambda text: text.strip() and text.strip().lower() not in MISSING
+)  # fmt: skip
 ROWS = st.lists(st.tuples(st.integers(0, 3), TEXTS, TEXTS, TEXTS), min_size=1, max_size=8)
 
 
@@ -413,6 +426,193 @@ def test_whole_paths_lead_into_the_folder_of_pictures_only(tmp_path: Path) -> No
     samples, rejects = read(FolderSource([own / "labels.csv"], images=own / "images", data_license="CC0-1.0"))
     assert [sample.image.data for sample in samples] == [png(0)]
     assert reasons(rejects) == {"unsafe image name": 2, "no image file": 1, "image without a row": 1}
+
+
+def late(folder: Path, ending: str, late_rows: dict[str, Any], first: int = 150) -> Path:
+    """Write rows without, and after them one with further fields; the guess looks at the first hundred."""
+    pictures(folder, 2)
+    row = {"image": "000.png", "caption": "A chest."}
+    return write_table(folder / f"t{ending}", [*[row] * first, {"image": "001.png", "caption": "B.", **late_rows}])
+
+
+def test_names_that_turn_up_late_are_taken_up(tmp_path: Path) -> None:
+    fields = {"license": "CC BY-NC 4.0", "patient_id": "P1", "split": "test", "organ": "Chest"}
+    source = FolderSource([late(tmp_path, ".jsonl", fields)], data_license="CC-BY-4.0")
+    samples, _ = read(source)
+    assert [(s.license, s.group, s.official_split, s.organ) for s in samples[-2:]] == [
+        ("CC-BY-4.0", "000", None, None),
+        ("CC-BY-NC-4.0", "P1", "test", "chest"),
+    ]
+    assert {"license", "patient_id"} <= set(source.look().names)
+    lines = (tmp_path / "t.jsonl").read_text()
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "000.png", "caption": "C.", "rights": "CC0"}) + "\n" + lines)
+    with pytest.raises(UsageError, match=r"both .* tell the license"):
+        FolderSource([tmp_path]).look()
+
+
+@pytest.mark.parametrize(("column", "value"), [("license", "CC BY-NC 4.0"), ("patient_id", "P1"), ("split", "test")])
+def test_tables_of_which_only_some_tell(tmp_path: Path, column: str, value: str) -> None:
+    pictures(tmp_path, 2)
+    write_table(tmp_path / "a.csv", [{"image": "000.png", "caption": "A."}])
+    write_table(tmp_path / "b.csv", [{"image": "001.png", "caption": "B.", column: value}])
+    with pytest.raises(InputError, match=rf'a.csv: no column "{column}"'):
+        FolderSource([tmp_path]).look()
+    meaning = {"patient_id": "group"}.get(column, column)
+    samples, _ = read(FolderSource([tmp_path], columns=Columns(**{meaning: column}), data_license="CC0-1.0"))
+    told = [{"license": s.license, "group": s.group, "split": s.official_split}[meaning] for s in samples]
+    assert told == {"license": ["CC0-1.0", "CC-BY-NC-4.0"], "group": ["000", "P1"], "split": [None, "test"]}[meaning]
+
+
+def test_stand_ins_leave_nothing_of_names_of_tables(tmp_path: Path) -> None:
+    for number, name in enumerate(("Mueller_Hans", "Schmidt_Eva")):
+        pictures(tmp_path / "own" / name, 2 + number)
+        rows = [{"file_name": "000.png", "caption": "C."}, {"file_name": "gone.png", "caption": "C."}]
+        write_table(tmp_path / "own" / name / "metadata.csv", [*rows, {"file_name": "001.png", "caption": ""}])
+    key = Key.load(tmp_path / "key", tmp_path / "out")
+    for inputs in ([tmp_path / "own"], [tmp_path / "own", tmp_path / "own/Schmidt_Eva"]):
+        source = FolderSource(inputs, data_license=OWN_DATA, key=key)
+        samples, rejects = read(source)
+        assert len(samples) >= 2
+        assert {"no image file", "empty text", "image without a row"} <= set(reasons(rejects))
+        units = [unit.name for unit in source.units()]
+        told = repr([(s.id, s.group, s.figure_id, s.file_name) for s in samples]) + repr([rejects, units])
+        assert len(set(units)) == len(units)
+        assert not any(name in told + repr(source.describe()) for name in ("Mueller", "Schmidt"))
+    units_before = source.units()
+    for path in (tmp_path / "own").rglob("*.csv"):
+        path.write_bytes(b"\xff\xfe\x00")
+    rejects = [item for unit in units_before for item in source.read(unit)]
+    assert {item.reason for item in rejects if isinstance(item, Reject)} == {"file of records cannot be read"}
+    assert not any(name in repr(rejects) for name in ("Mueller", "Schmidt"))
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1.0, "1"), ("1.0", "1"), (1, "1"), ("1.50", "1.50"), ("00123", "00123"), (1e17, "1" + "0" * 17), (None, ""),
+     (float("nan"), ""), (float("inf"), "inf"), ("N/A", ""), ("None", ""), ("-", ""), ("NULL", ""), ("Nano", "Nano")],
+)  # fmt: skip
+def test_numbers_of_patients_as_tables_write_them(value: Any, number: str) -> None:
+    assert number_of(value) == number
+
+
+def test_a_patient_is_one_in_every_table(tmp_path: Path) -> None:
+    pictures(tmp_path, 6)
+    for table, numbers in (("a", [1, 2]), ("b", [1.0, None]), ("c", ["2", "1"])):
+        start = 2 * "abc".index(table)
+        rows = [{"image": f"{start + n:03}.png", "caption": "C.", "patient_id": one} for n, one in enumerate(numbers)]
+        write_table(tmp_path / f"{table}.parquet", rows)
+    samples, _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [sample.group for sample in samples] == ["1", "2", "1", "003", "2", "1"]
+    write_table(tmp_path / "c.parquet", [{"image": "004.png", "caption": "C.", "patient_id": "001"}])
+    with pytest.raises(InputError, match='is "1" the same as "001"'):
+        FolderSource([tmp_path]).look()
+
+
+def test_what_is_missing_is_no_patient_and_nothing_to_learn(tmp_path: Path) -> None:
+    pictures(tmp_path, 5)
+    texts = ["NA", "None", "null", "-", "A nodule."]
+    rows = [{"image": f"{n:03}.png", "caption": one, "patient_id": "N/A"} for n, one in enumerate(texts)]
+    write_table(tmp_path / "t.csv", rows)
+    samples, rejects = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert ([(s.group, s.target) for s in samples], reasons(rejects)) == (
+        [("004", "A nodule.")],
+        {"text says that there is none": 4},
+    )
+    rows = [{"image": "000.png", "question": "Which device?", "answer": one} for one in ("None", "N/A")]
+    write_table(tmp_path / "t.csv", rows)
+    samples, _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [sample.target for sample in samples] == ["None"]
+
+
+@pytest.mark.parametrize("link", ["folder", "table"])
+def test_links_out_of_the_input_are_not_followed(tmp_path: Path, link: str) -> None:
+    own, outside = tmp_path / "own", captions(tmp_path / "secret", 2)
+    pictures(own, 1, "other{}.png")
+    rows = [{"image": "000.png", "caption": "A."}, {"image": "001.png", "caption": "B."}]
+    if link == "folder":
+        write_table(own / "t.csv", rows)
+        (own / "images").symlink_to(outside / "images")
+        samples, rejects = read(FolderSource([own], data_license="CC0-1.0"))
+        assert (samples, reasons(rejects)["no image file"]) == ([], 2)
+        samples, _ = read(FolderSource([own], images=own / "images", data_license="CC0-1.0"))
+        assert len(samples) == 2
+        return
+    (own / "t.csv").symlink_to(outside / "labels.csv")
+    with pytest.raises(InputError, match="a link out of"):
+        FolderSource([own]).look()
+
+
+def test_a_record_of_very_many_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, 1)
+    cells = ["000.png;" * MAX_PICTURES, "000.png;" * (MAX_PICTURES + 1), "000.png"]
+    write_table(tmp_path / "t.csv", [{"image": cell, "caption": "A."} for cell in cells])
+    source = FolderSource([tmp_path], data_license="CC0-1.0")
+    samples, rejects = read(source)
+    assert [1 + len(sample.more_images) for sample in samples] == [MAX_PICTURES, 1]
+    assert reasons(rejects) == {"too many images in a record": 1}
+    assert source.look().pictures[0] == 2 * MAX_PICTURES + 2
+    write_table(
+        tmp_path / "t.csv", [{"image": "000.png;" * 5000, "caption": "A."}, {"image": "000.png", "caption": "A"}]
+    )
+    assert FolderSource([tmp_path]).look().pictures[0] == ROOT_NAMES
+    write_table(tmp_path / "t.csv", [{"image": cell, "caption": "A."} for cell in cells])
+    monkeypatch.setattr("medvlm.data.sources.own.RECORD_BYTES", 10 * len(png(0)))
+    assert reasons(read(source)[1])["images of a record too large"] == 1
+
+
+GROUPS = [
+    (["study_id", "Pat.-Nr."], "Pat.-Nr."),
+    (["StudyID", "PatNr"], "PatNr"),
+    (["case", "Patientennummer"], "Patientennummer"),
+    (["study", "Fallnummer"], "Fallnummer"),
+    (["PIZ", "study"], "PIZ"),
+    (["study_id", "patient_age", "pattern", "path_no", "fall"], "study_id"),
+]
+
+
+@pytest.mark.parametrize(("names", "group"), GROUPS)
+def test_patients_go_before_studies(names: list[str], group: str) -> None:
+    row = {"image": "a.png", "text": "Clear lungs.", **dict.fromkeys(names, "7")}
+    assert guess(list(row), [row], Columns()).group == group
+
+
+def test_ids_that_differ_by_a_slash_stay_two(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    for uids, patients in ((["a/b", "a_b"], ["1", "1"]), (["1", "2"], ["Patient/1", "Patient_1"])):
+        rows = [{"image": f"{n:03}.png", "caption": "A.", "uid": uids[n], "mrn": patients[n]} for n in range(2)]
+        write_table(tmp_path / "t.csv", rows)
+        samples, _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+        assert len({sample.id for sample in samples}) == 2
+        assert len({sample.group for sample in samples}) == len(set(patients))
+
+
+def test_paths_of_windows_lead_to_their_longest_end(tmp_path: Path) -> None:
+    pictures(tmp_path, 2, "bilder/{}.png")
+    (tmp_path / "1.png").write_bytes(png(9))
+    names = ["C:\\daten\\bilder\\0.png", "d:/bilder/1", "\\\\server\\share\\bilder\\1.png", "C:\\x\\gone.png"]
+    write_table(tmp_path / "t.csv", [{"image": name, "caption": "A."} for name in names])
+    samples, rejects = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [sample.image.data for sample in samples] == [png(0), png(1), png(1)]
+    assert reasons(rejects) == {"unsafe image name": 1, "image without a row": 1}
+    assert below(tmp_path, "C:/a/../1.png") == "1.png"
+    assert below(tmp_path / "bilder", "C:/../1.txt") == "C:/../1.txt"
+
+
+def test_what_a_table_says_of_questions(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    said = {"question_type": "Presence", "answer_type": "CLOSED ", "organ": "Chest", "lang": "EN", "modality": "CT"}
+    write_table(tmp_path / "t.csv", [{"image": "000.png", "question": "Q?", "answer": "Yes", **said}])
+    (sample,), _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    told = (sample.question_type, sample.answer_type, sample.organ, sample.language, sample.modality)
+    assert told == ("Presence", "closed", "chest", "en", "ct")
+
+
+def test_the_same_name_in_two_inputs_is_of_two_pictures(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        pictures(tmp_path / name, 1)
+        write_table(tmp_path / name / "t.csv", [{"image": "000.png", "caption": f"C{number}."}])
+    samples, _ = read(FolderSource([tmp_path / "a", tmp_path / "b"], data_license="CC0-1.0"))
+    assert len({sample.group for sample in samples}) == len({sample.id for sample in samples}) == 2
 
 
 @pytest.mark.realdata

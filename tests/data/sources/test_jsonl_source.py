@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from medvlm.data.sources import records
 from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.jsonl import JsonlSource
 from medvlm.data.sources.jsonl.formats import READERS, FormatError, detect
+from medvlm.data.sources.own import MISSING
 from medvlm.errors import InputError
 
 Talk = list[tuple[str, str]]
@@ -86,7 +89,7 @@ WRITERS = {"llava": llava, "sharegpt": sharegpt, "openai": openai, "paligemma": 
 SINGLE = ("paligemma", "m3it")
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")
 TEXTS = st.text(LETTERS, min_size=1, max_size=30).map(str.strip).filter(
-    lambda text: text not in ("", "nan", "NaN") and "<image>" not in text
+    lambda text: text and text.lower() not in MISSING and "<image>" not in text
 )  # fmt: skip
 TALKS = st.lists(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), min_size=1, max_size=4)
 
@@ -268,3 +271,71 @@ def test_the_layout_for_others(tmp_path: Path) -> None:
     samples, rejects = read(JsonlSource([LAYOUTS["jsonl"](tmp_path, 5)], data_license="CC0-1.0"))
     assert (len(samples), rejects) == (10, [])
     assert len({sample.group for sample in samples}) == 5
+
+
+def test_keys_that_turn_up_late_are_taken_up(tmp_path: Path) -> None:
+    """Licenses first of all: records after those that the guess looks at may be under another one."""
+    late = {**llava([("Q?", "A.")], 1), "license": "CC BY-NC 4.0", "subject": 7, "organ": "Lung", "question_type": "Q"}
+    samples, _ = one(tmp_path, *[llava([("Q?", "A.")], 0)] * 60, late)
+    assert [(s.license, s.group, s.organ, s.question_type) for s in samples[-2:]] == [
+        ("CC0-1.0", "000", None, None),
+        ("CC-BY-NC-4.0", "7", "lung", "Q"),
+    ]
+
+
+def test_a_second_file_that_alone_tells_patients(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    write_table(tmp_path / "a.jsonl", [llava([("Q?", "A.")], 0)])
+    write_table(tmp_path / "b.jsonl", [{**llava([("Q?", "A.")], 1), "patient_id": 1.0}])
+    with pytest.raises(InputError, match=r'a\.jsonl: no column "patient_id"'):
+        JsonlSource([tmp_path]).look()
+    samples, _ = read(JsonlSource([tmp_path], columns=Columns(group="patient_id")))
+    assert [sample.group for sample in samples] == ["000", "1"]
+
+
+def test_two_files_that_begin_with_one_picture(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    for name in "ab":
+        write_table(tmp_path / f"{name}.jsonl", [llava([("Q?", f"A {name}.")], 0)])
+    samples, _ = read(JsonlSource([tmp_path]))
+    assert len({sample.id for sample in samples}) == 2
+
+
+def test_a_turn_before_the_marks_sees_all_pictures_where_marks_lack(tmp_path: Path) -> None:
+    """Two pictures and one mark: nobody knows when the other is shown, so every turn has both."""
+    talk = [{"from": "human", "value": "First?"}, {"from": "gpt", "value": "One."},
+            {"from": "human", "value": "<image>Second?"}, {"from": "gpt", "value": "Two."}]  # fmt: skip
+    samples, rejects = one(tmp_path, {"image": ["000.png", "001.png"], "conversations": talk})
+    assert rejects == []
+    assert [1 + len(sample.more_images) for sample in samples] == [2, 2]
+
+
+def test_too_many_pictures_and_what_says_that_there_is_none(tmp_path: Path) -> None:
+    many = {**llava([("Q?", "A.")], 0), "image": ["000.png"] * 70}
+    rows = [many, llava([("Q?", "N/A")], 0), llava([("Q?", "None")], 0), llava([("", "None")], 0)]
+    samples, rejects = one(tmp_path, *rows)
+    assert [sample.target for sample in samples] == ["None"]
+    assert reasons(rejects) == {"too many images in a record": 1, "text says that there is none": 2}
+
+
+@given(st.lists(st.sampled_from(["<image>", " ", "\t", "\n", "a", "b c"]), max_size=20).map("".join))
+def test_marks_are_taken_out_as_the_expression_says(text: str) -> None:
+    record = {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "A."}], "image": "a.png"}
+    try:
+        question = READERS["llava"](record).turns[0].question
+    except FormatError:
+        assert text.count("<image>") > 1
+        return
+    # Which is the reference, as it takes too long for many blanks.
+    assert question == re.sub(r"[ \t]*<image>[ \t]*\n?", " ", text.strip()).strip()
+    prefix = READERS["paligemma"]({"prefix": text, "suffix": "A.", "image": "a.png"}).turns[0].question
+    assert prefix == re.sub(r"\s*<image>\s*", " ", text.strip()).strip()
+
+
+@pytest.mark.parametrize("blank", [" ", "\n"])
+def test_many_blanks_take_no_time(blank: str) -> None:
+    text = "<image>a" + blank * 200_000 + "b"
+    start = time.process_time()
+    READERS["llava"]({"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "A."}]})
+    READERS["paligemma"]({"prefix": text, "suffix": "A."})
+    assert time.process_time() - start < 1

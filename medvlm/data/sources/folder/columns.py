@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from medvlm.data.sources.own import ENDINGS, is_base64, listed, parts_of, words
+from medvlm.data.sources.own import ENDINGS, is_base64, listed, number_of, parts_of, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import UsageError
 from medvlm.registry import nearest
 
 NONE = "none"
 """Given for a column: nothing has this meaning, whatever the guess."""
+
+STUDY_NAMES = ("case_id", "case", "study_id", "study")
+"""Of columns that tell studies apart, several of which may be of one patient."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "image": (
@@ -29,20 +32,33 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "group": (
         *("patient_id", "patient", "patientid", "subject_id", "subject", "mrn", "pid", "participant_id", "participant"),
-        *("patient_number", "patienten_id", "case_id", "case", "study_id", "study", "group"),
+        *("patient_number", "patienten_id", *STUDY_NAMES, "group"),
     ),
     "split": ("split", "subset", "partition", "set", "fold"),
     "license": ("license", "licence", "license_code", "rights"),
     "id": ("id", "uid", "sample_id", "record_id", "row_id", "qid", "question_id", "key"),
     "modality": ("modality", "image_modality", "imaging_modality", "modalitaet"),
+    "organ": ("organ", "image_organ", "body_part", "bodypart", "body_part_examined", "anatomy", "koerperregion"),
+    "question_type": ("question_type", "questiontype", "q_type", "qtype", "content_type", "fragetyp"),
+    "answer_type": ("answer_type", "answertype", "a_type"),
+    "language": ("language", "lang", "q_lang", "sprache"),
 }
 """Meaning -> the names that say so, the surest first."""
+
+NEEDED = ("image", "text", "question", "answer")
+"""What the first table must have; all else may turn up later."""
+
+DESCRIBED = ("modality", "organ", "question_type", "answer_type", "language")
+"""The meanings that go into the column of `Sample` of the same name."""
+ANSWER_TYPES = ("open", "closed", "choice")
 
 REPORT_NAMES = ("report", "report_text", "findings", "impression", "befund", "beurteilung", "compte_rendu", "informe")
 """Columns of texts that are reports and no captions."""
 
-NUMBERS_OF_PATIENTS = ("patient", "subject", "mrn", "pid", "participant", "patienten")
-"""What names of columns with numbers of patients begin with."""
+_PATIENT = r"(?:pat|patient(?:en|s|_s)?|paciente|subject|participant|proband(?:en)?|piz|mrn|pid)"
+_NUMBER = r"(?:id|ids|uid|nr|no|num|number|nummer|kennung|code|key|hash|identifier|pseudonym)"
+_PATIENTS = re.compile(rf"{_PATIENT}|(?:.*_)?(?:{_PATIENT}|fall)_?{_NUMBER}|{_NUMBER}_{_PATIENT}")
+"""What columns with numbers of patients are called, as `plain` writes it: "Pat.-Nr.", "Patientennummer", "PIZ"."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,14 +74,35 @@ class Columns:
     license: str | None = None
     id: str | None = None
     modality: str | None = None
+    organ: str | None = None
+    question_type: str | None = None
+    answer_type: str | None = None
+    language: str | None = None
 
     def meanings(self) -> dict[str, str]:
         """Return meaning -> column of those that are set."""
         return {name: column for name, column in dataclasses.asdict(self).items() if column is not None}
 
+    def described(self, record: Record) -> dict[str, str | None]:
+        """Return the fields of `Sample` that a record says of its picture and question, None where it says nothing."""
+        told = {name: number_of(record.get(str(getattr(self, name)))) for name in DESCRIBED}
+        kept = {name: text if name == "question_type" else text.lower() for name, text in told.items()}
+        if kept["answer_type"] not in ANSWER_TYPES:
+            kept["answer_type"] = ""
+        return {name: text or None for name, text in kept.items()}
+
+
+def flag(meaning: str) -> str:
+    """Return the option that gives the column of a meaning."""
+    return f"--{meaning.replace('_', '-')}-column"
+
 
 def guess(
-    names: Sequence[str], rows: Sequence[Record], given: Columns, wanted: Sequence[str] = tuple(NAMES)
+    names: Sequence[str],
+    rows: Sequence[Record],
+    given: Columns,
+    wanted: Sequence[str] = tuple(NAMES),
+    later: Sequence[str] = (),
 ) -> Columns:
     """Return the meaning of a table's columns.
 
@@ -74,20 +111,23 @@ def guess(
         rows: the first ones.
         given: what is known; never changed. `NONE` stands for "there is no such column".
         wanted: the meanings to look for.
+        later: further names, of other tables and later records; none of these holds what every row must have.
 
     Raises:
         UsageError: a given column is not in the table.
     """
     known = given.meanings()
     for meaning, column in known.items():
-        if column not in names and column != NONE:
-            hint = nearest(column, names)
-            raise UsageError(f'--{meaning}-column: no column "{column}"{hint}; there are: {listed(names)}')
-    found = {meaning: column if column in names else None for meaning, column in known.items()}
+        there = names if meaning in NEEDED else [*names, *later]
+        if column not in there and column != NONE:
+            hint = nearest(column, there)
+            raise UsageError(f'{flag(meaning)}: no column "{column}"{hint}; there are: {listed(there)}')
+    found = {meaning: column if column != NONE else None for meaning, column in known.items()}
     for meaning in wanted:
         if meaning not in found:
-            free = [name for name in names if name not in found.values()]
-            found[meaning] = _image(free, rows) if meaning == "image" else _named(free, NAMES[meaning])
+            there = names if meaning in NEEDED else [*names, *later]
+            free = [name for name in there if name not in found.values()]
+            found[meaning] = _image(free, rows) if meaning == "image" else _meant(free, meaning)
     if "text" in wanted and not (given.text or found.get("question")):
         free = [name for name in names if name not in found.values()]
         found["text"] = found["text"] or _longest(free, rows)
@@ -107,7 +147,29 @@ def plain(name: str) -> str:
 
 def of_patients(name: str) -> bool:
     """Whether a column's name says that it holds numbers of patients."""
-    return plain(name).startswith(NUMBERS_OF_PATIENTS)
+    return plain(name).startswith(("patient", "subject", "mrn", "participant")) or _names_patients(name)
+
+
+def _names_patients(name: str) -> bool:
+    # Unlike names that only begin so, such as patient_age.
+    return _PATIENTS.fullmatch(plain(name)) is not None
+
+
+def of_studies(name: str) -> bool:
+    """Whether a column's name says that it tells studies apart, and not patients."""
+    return plain(name) in STUDY_NAMES
+
+
+def says(name: str, meaning: str) -> bool:
+    """Whether a column's name says that it has a meaning; of groups: that it tells patients apart."""
+    return _names_patients(name) if meaning == "group" else plain(name) in NAMES[meaning]
+
+
+def _meant(names: Sequence[str], meaning: str) -> str | None:
+    found = _named(names, NAMES[meaning])
+    if meaning == "group" and (found is None or not _names_patients(found)):
+        return next((name for name in names if _names_patients(name)), found)
+    return found
 
 
 def _named(names: Sequence[str], known: Sequence[str]) -> str | None:

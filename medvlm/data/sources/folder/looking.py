@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ from medvlm.data.sources.files import relative
 from medvlm.data.sources.folder import columns as meaning_of
 from medvlm.data.sources.folder import tables
 from medvlm.data.sources.folder.columns import Columns, plain
-from medvlm.data.sources.own import Root, listed, names_in, parts_of, split_of_path, words
+from medvlm.data.sources.own import Root, listed, names_in, number_of, parts_of, split_of_path, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError, UsageError
 
@@ -73,7 +73,8 @@ def look(
     if table.is_dir():
         # There is nothing to guess in texts beside images.
         given = dataclasses.replace(given, image=given.image or "file_name", text=given.text or "text")
-    columns, remarks = _with_ids(meaning_of.guess(names, rows, given), given, [table for _, table in found])
+    every = [one for _, one in found]
+    columns, remarks = _with_ids(settle(every, names, rows, given), given, every)
     columns = _without_unused(columns, task)
     _check(table, names, columns, task)
     roots = []
@@ -84,7 +85,7 @@ def look(
     return View(
         table,
         len(found),
-        names,
+        [*names, *(name for name in columns.meanings().values() if name not in names)],
         rows,
         columns,
         task=task or _task(columns, rows),
@@ -95,6 +96,74 @@ def look(
         split=_stated(columns, found[0], cells),
         remarks=(*remarks, *_of_folders(table, columns)),
     )
+
+
+def settle(
+    found: Sequence[Path],
+    names: Sequence[str],
+    rows: Sequence[Record],
+    given: Columns,
+    wanted: Sequence[str] = tuple(meaning_of.NAMES),
+) -> Columns:
+    """Return the meaning of columns, by the first rows of the first table and by the names in all records of all.
+
+    Args:
+        found: the tables.
+        names: of the columns of the first rows.
+        rows: the first ones.
+        given: the columns that are known.
+        wanted: the meanings to look for.
+
+    Raises:
+        InputError: only some tables tell patients, licenses or splits, or a patient is written in two ways.
+        UsageError: a given column is not there, or one that turns up later has a meaning that is taken.
+    """
+    surveys = {table: tables.survey(table, lambda name: _tells_groups(name, given)) for table in found}
+    later = list(dict.fromkeys(name for seen in surveys.values() for name in seen if name not in names))
+    columns = meaning_of.guess(names, rows, given, wanted, later)
+    for meaning in ("group", "split", "license"):
+        column = getattr(columns, meaning)
+        if column is not None and getattr(given, meaning) is None:
+            _check_everywhere(surveys, meaning, column)
+            _check_later(names, later, meaning, column)
+    if columns.group:
+        _check_numbers(columns.group, set().union(*(seen.get(columns.group, ()) for seen in surveys.values())))
+    return columns
+
+
+def _tells_groups(name: str, given: Columns) -> bool:
+    return name == given.group or plain(name) in meaning_of.NAMES["group"] or meaning_of.says(name, "group")
+
+
+def _check_everywhere(surveys: Mapping[Path, Mapping[str, object]], meaning: str, column: str) -> None:
+    lacking = next((table for table, seen in surveys.items() if column not in seen), None)
+    if lacking:
+        raise InputError(
+            f'{lacking}: no column "{column}", by which other tables tell the {meaning}; prepare it by itself, or say '
+            f"that its rows have none: {meaning_of.flag(meaning)} {column}"
+        )
+
+
+def _check_later(names: Sequence[str], later: Sequence[str], meaning: str, column: str) -> None:
+    """Make sure that no two names have one meaning in different records."""
+    others = later if column in names else [*names, *later]
+    other = next((name for name in others if name != column and meaning_of.says(name, meaning)), None)
+    if other:
+        raise UsageError(
+            f'both "{column}" and, in other records, "{other}" tell the {meaning}; give both one name, or say which '
+            f"does: {meaning_of.flag(meaning)} NAME"
+        )
+
+
+def _check_numbers(column: str, numbers: Iterable[str]) -> None:
+    """Make sure that no patient is written with zeros in one place and without them in another."""
+    spelled: dict[str, str] = {}
+    for one in sorted(numbers):
+        if (other := spelled.setdefault(one.lstrip("0"), one)) != one:
+            raise InputError(
+                f'column "{column}": is "{one}" the same as "{other}"? Write each number in one way, or the two may '
+                "fall on both sides of a split"
+            )
 
 
 def _alike(table: Path, columns: Columns) -> list[Record]:
@@ -128,7 +197,7 @@ def _with_ids(columns: Columns, given: Columns, found: Sequence[Path]) -> tuple[
     seen: set[str] = set()
     cells = itertools.chain.from_iterable(tables.values(table, columns.id) for table in found)
     for cell in itertools.islice(cells, ID_ROWS):
-        value = words(cell) or ""
+        value = "_".join(number_of(cell).split())
         if not value or value in seen:
             why = f'"{value[:40]}" is there twice' if value else "it is empty in places"
             said = f'"{columns.id}" is no id ({why}): rows are told apart by their number'
@@ -144,7 +213,7 @@ def _head(table: Path) -> tuple[list[str], list[Record]]:
         InputError: it cannot be read, has no rows, or names a column twice.
     """
     rows = [row for row in itertools.islice(tables.everything(table), FIRST_ROWS) if isinstance(row, dict)]
-    names = ["file_name", "text", "folder"] if table.is_dir() else records.columns(table)
+    names = list(tables.PAIR_COLUMNS) if table.is_dir() else records.columns(table)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f'{table}: the column "{twice[0]}" is named twice; rename one')
@@ -167,7 +236,7 @@ def _without_unused(columns: Columns, task: str | None) -> Columns:
     """Drop what the task does not read."""
     if (task or _task(columns)) == "vqa":
         return dataclasses.replace(columns, text=None)
-    return dataclasses.replace(columns, question=None, answer=None)
+    return dataclasses.replace(columns, question=None, answer=None, question_type=None, answer_type=None)
 
 
 def _task(columns: Columns, rows: Sequence[Record] = ()) -> str:

@@ -23,10 +23,15 @@ from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.folder.looking import View
 from medvlm.data.sources.own import (
     ENDINGS,
+    MISSING_TEXT,
+    NAME_CHARS,
+    NO_FILE_READ,
     OwnSource,
     Shown,
     below,
+    is_missing,
     names_in,
+    number_of,
     split_of_path,
     split_word,
     words,
@@ -38,7 +43,6 @@ if TYPE_CHECKING:
     from medvlm.data.phi import Scanner
     from medvlm.data.pseudonyms import Key
 
-NAME_CHARS = 4096
 LEFT = "left"
 """The kind of the unit that tells which images no row names."""
 NO_ROW = "image without a row"
@@ -139,7 +143,8 @@ class FolderSource(OwnSource):
         units = super().units()
         for folder in self.inputs:
             if not view.embedded and not any(table.is_dir() for table in self.tables(folder)):
-                units.append(Unit(f"{folder.name}/images without a row", (str(folder), str(folder), LEFT, "0", "0")))
+                of = self.stand_in("table", folder.name)
+                units.append(Unit(f"{of}/images without a row", (str(folder), str(folder), LEFT, "0", "0")))
         return sorted(units, key=lambda unit: (unit.name, unit.locator))
 
     def read(self, unit: Unit) -> Iterator[Sample | Reject]:
@@ -150,7 +155,7 @@ class FolderSource(OwnSource):
         try:
             yield from self._left(Path(unit.locator[0]))
         except InputError as error:
-            yield Reject(self.name, unit.name, "file of records cannot be read", str(error))
+            yield Reject(self.name, unit.name, NO_FILE_READ, "" if self.key else str(error))
 
     def records(self, locator: Slice) -> Iterator[tuple[int, Record | Bad]]:
         """Yield the records of a slice."""
@@ -171,6 +176,9 @@ class FolderSource(OwnSource):
             if not text:
                 yield self.reject(place, *_lost(column, record.get(column), text))
                 return
+            if is_missing(text, asked=task == "vqa" and column == answer):
+                yield self.reject(place, MISSING_TEXT, f"{column}: {text}")
+                return
             texts.append(text)
         shown = self.load(record.get(str(columns.image)), place)
         if isinstance(shown, PictureError):
@@ -182,12 +190,12 @@ class FolderSource(OwnSource):
     def _sectioned(self, sample: Sample, place: Place) -> Sample | Reject:
         """Return a report's sample with the sections that were asked for, or why it lacks them."""
         found = reports.sections(sample.target)
-        text = reports.chosen(found, str(self.sections))
+        text = reports.target(found, str(self.sections))
         if text is None:
             return self.reject(place, reports.lacking(found, str(self.sections)))
         indication = reports.clean(found.indication) if reports.says_something(found.indication) else None
         whole = sample.target
-        return dataclasses.replace(sample, target=reports.clean(text), original_text=whole, indication=indication)
+        return dataclasses.replace(sample, target=text, original_text=whole, indication=indication)
 
     def _sample(self, record: Record, place: Place, shown: Shown, texts: list[str]) -> Sample:
         view = self.look()
@@ -196,16 +204,16 @@ class FolderSource(OwnSource):
         def cell(column: str | None) -> str:
             return (words(record.get(column)) or "") if column else ""
 
-        own = cell(columns.id)
+        own = number_of(record.get(str(columns.id)))
         behind = (self.stand_in("id", own), "-", view.task, "0") if own else self._place_id(place, shown, view.task)
         return self.own_sample(
             shown,
             behind,
-            cell(columns.group),
+            number_of(record.get(str(columns.group))),
             task=view.task,
             prompt=texts[0] if view.task == "vqa" else "",
             target=texts[-1],
-            modality=cell(columns.modality).lower() or None,
+            **columns.described(record),
             official_split=self._split(cell(columns.split), place, shown),
             **self.rights(record.get(str(columns.license)), str(columns.license)),
         )

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvlm.data.look import PictureError
 from medvlm.data.sources import pictures, records
 from medvlm.data.sources.files import relative
-from medvlm.data.sources.own import ENDINGS, split_of_path
+from medvlm.data.sources.own import ENDINGS, number_of, split_of_path
 from medvlm.data.sources.records import Bad, Record, Slice
 from medvlm.errors import InputError
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+PAIR_COLUMNS = ("file_name", "text", "folder")
+"""What a record of an image with a text file beside it holds."""
 PAIRS = "pairs"
 """The kind of a slice of images with text files beside them."""
 NO_TEXT_FILE = "no text file beside the image"
@@ -53,13 +56,26 @@ def _candidates(folder: Path) -> list[Path]:
     """Return the tables in a folder, in its folders named after splits, and the files named metadata one level down."""
     within = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [path for place in [folder, *within] for path in sorted(place.iterdir()) if path.is_file()]
-    return [
+    taken = [
         path
         for path in found
         if path.suffix.lower() in TABLE_ENDINGS
         and not path.name.startswith(".")
         and (path.parent == folder or path.stem.lower() == "metadata" or _of_splits(path.parent.name))
     ]
+    check_links(folder, taken)
+    return taken
+
+
+def check_links(folder: Path, found: list[Path]) -> None:
+    """Make sure that files of records lie in the folder that was given.
+
+    Raises:
+        InputError: a link leads out of it.
+    """
+    for path in found:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path}: a link out of {folder}; copy the file there, or name it: --input {path}")
 
 
 def _of_splits(name: str) -> bool:
@@ -179,6 +195,32 @@ def everything(table: Path) -> Iterator[Record | Bad]:
         yield from (record for _, record in (read(locator) if of_folder else records.read(locator)))
 
 
+def survey(table: Path, wanted: Callable[[str], bool]) -> dict[str, set[str]]:
+    """Return the names of the columns of all records, with the numbers made of digits in those that are wanted.
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    if table.is_dir():
+        return {name: set() for name in PAIR_COLUMNS}
+    found: dict[str, set[str]] = {}
+    if records.kind_of(table) in ("csv", "tsv", "parquet"):
+        names = [name for name in records.columns(table) if name]
+        return {name: set(_digits(values(table, name))) if wanted(name) else set() for name in names}
+    chosen: dict[str, bool] = {}
+    for record in records.everything(table):
+        for name, value in record.items():
+            seen = found.setdefault(name, set())
+            if chosen.setdefault(name, wanted(name)):
+                seen.update(_digits([value]))
+    return found
+
+
+def _digits(cells: Iterable[Any]) -> Iterator[str]:
+    """Yield the numbers among some fields that are made of digits alone."""
+    return (text for cell in cells if re.fullmatch("[0-9]{1,40}", text := number_of(cell)))
+
+
 def values(table: Path, column: str) -> Iterator[Any]:
     """Yield one column of all records that can be read; of a parquet file nothing else is loaded, pictures least.
 
@@ -193,6 +235,9 @@ def values(table: Path, column: str) -> Iterator[Any]:
 
     try:
         with pq.ParquetFile(table) as file:
+            if column not in file.schema_arrow.names:
+                yield from [None] * file.metadata.num_rows
+                return
             for batch in file.iter_batches(1024, columns=[column]):
                 yield from (row[column] for row in batch.to_pylist())
     except (OSError, pa.ArrowException, ValueError) as error:

@@ -151,7 +151,17 @@ class _Reader:
 
     def _without_marks(self, text: str) -> str:
         self.marks += text.count(MARK)
-        return re.sub(rf"[ \t]*{MARK}[ \t]*\n?", " ", text).strip() if MARK in text else text
+        return _joined(text) if MARK in text else text
+
+
+def _joined(text: str) -> str:
+    """Return a text with a blank for each mark, the blanks around it and the end of its line."""
+    # An expression would go through a run of blanks once from each of them.
+    first, *others = text.split(MARK)
+    pieces = [first.rstrip(" \t")]
+    for other in others:
+        pieces.append(other.lstrip(" \t").removeprefix("\n").rstrip(" \t"))
+    return " ".join(pieces).strip()
 
 
 def _role(message: Any) -> tuple[str, Any]:
@@ -177,7 +187,7 @@ def _paligemma(record: Record) -> Talk:
         raise FormatError("no suffix")
     prefix, suffix = _plain(record, "prefix"), _plain(record, "suffix")
     pictures = [*parts_of(record.get("image")), *parts_of(record.get("images"))]
-    prefix = re.sub(rf"\s*{MARK}\s*", " ", prefix).strip()
+    prefix = " ".join(piece.strip() for piece in prefix.split(MARK)).strip()
     language = None
     if known := _PALIGEMMA.fullmatch(prefix):
         asks, rest = known["task"] == "answer", known["rest"] or ""

@@ -20,10 +20,22 @@ from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import Place, one_of, relative
 from medvlm.data.sources.folder import columns as meaning_of
+from medvlm.data.sources.folder import looking, tables
 from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.jsonl import formats
 from medvlm.data.sources.jsonl.formats import FormatError, Talk, Turn
-from medvlm.data.sources.own import OwnSource, Shown, listed, split_of_path, split_word, words
+from medvlm.data.sources.own import (
+    MAX_PICTURES,
+    MISSING_TEXT,
+    OwnSource,
+    Shown,
+    is_missing,
+    listed,
+    number_of,
+    split_of_path,
+    split_word,
+    words,
+)
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError
 
@@ -34,7 +46,7 @@ if TYPE_CHECKING:
 FIRST_RECORDS = 50
 """So many records are looked at for the guess."""
 CONTEXTS = ("none", "before")
-_KEYS = ("group", "split", "license", "id", "modality")
+_KEYS = ("group", "split", "license", "id", *meaning_of.DESCRIBED)
 """What a record may say besides its conversation."""
 
 
@@ -121,6 +133,7 @@ class JsonlSource(OwnSource):
                 raise InputError(f"{folder}: no .jsonl or .json file; for tables: medvlm prepare folder")
             return [folder]
         found = one_of(folder, "*.jsonl", "*.ndjson") or one_of(folder, "*.json")
+        tables.check_links(folder, found)
         if not found:
             raise InputError(f"{folder}: holds no .jsonl or .json file; --input takes {self.facts.layout}")
         return found
@@ -145,7 +158,7 @@ class JsonlSource(OwnSource):
         counted = Counter(formats.detect(row) for row in rows)
         format = self.given_format or _commonest(first, counted, rows)
         names = list(dict.fromkeys(str(name) for row in rows for name in row))
-        columns = meaning_of.guess(names, rows, self.given, _KEYS)
+        columns = looking.settle([table for _, table in found], names, rows, self.given, _KEYS)
         talks = [talk for row in rows if (talk := _read(format, row))]
         roots = []
         for folder, table in found:
@@ -204,7 +217,10 @@ class JsonlSource(OwnSource):
         if turn.question is None or not turn.answer:
             reason = "answer without a question" if turn.answer else "question without an answer"
             return self.reject(place, reason, f"turn {number}")
-        shown = self.load(talk.pictures[: turn.pictures], place)
+        if is_missing(turn.answer, asked=bool(turn.question)):
+            return self.reject(place, MISSING_TEXT, f"turn {number}: {turn.answer}")
+        # A turn of too many pictures is refused whatever their number is.
+        shown = self.load(talk.pictures[: min(turn.pictures, MAX_PICTURES + 1)], place)
         if isinstance(shown, PictureError):
             return self.without_picture(place, shown)
         return self._sample(record, place, talk, shown, (number, _above(before) if self.context == "before" else ""))
@@ -217,13 +233,14 @@ class JsonlSource(OwnSource):
         def cell(column: str | None) -> str:
             return (words(record.get(column)) or "") if column else ""
 
+        told = columns.described(record)
         assert turn.question is not None
         assert turn.answer is not None
         task = self.task or ("vqa" if turn.question or above else "caption")
         prompt = f"{above}Question: {turn.question}" if above and turn.question else above or turn.question
         if place.table not in self._tokens:
             self._tokens[place.table] = self.token(place)
-        own = cell(columns.id)
+        own = number_of(record.get(str(columns.id)))
         name = self.stand_in("id", own) if own else shown.key
         # Such files repeat their ids (LLaVA's are those of the images), so the place goes into the id.
         token = self._tokens[place.table]
@@ -231,12 +248,11 @@ class JsonlSource(OwnSource):
         return self.own_sample(
             shown,
             (name, panel, task, str(number)),
-            cell(columns.group),
+            number_of(record.get(str(columns.group))),
             task=task,
             prompt=prompt if task == "vqa" else "",
             target=turn.answer,
-            language=talk.language,
-            modality=cell(columns.modality).lower() or None,
+            **{**told, "language": talk.language or told["language"]},
             official_split=self._split(cell(columns.split), place, shown),
             **self.rights(record.get(str(columns.license)), str(columns.license)),
         )
