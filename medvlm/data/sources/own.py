@@ -195,8 +195,10 @@ class OwnSource(FileSource):
 
     def rights(self, cell: Any = None, column: str = "") -> dict[str, Any]:
         """Return the fields of `Sample` on rights: what the record's own license says, else the whole's."""
-        stated = words(cell) or ""
-        license = read_license(stated) if stated else self.data_license
+        text = words(cell)
+        # What is no text, such as a list of licenses, states something that nobody here can read.
+        stated = str(cell) if text is None else text
+        license = read_license(text) if text else None if stated else self.data_license
         of_whole = f"--data-license {license}" if license else None
         return {
             "license": license,

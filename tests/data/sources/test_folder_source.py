@@ -240,6 +240,14 @@ def test_licenses_of_rows(tmp_path: Path) -> None:
     assert samples[3].license_evidence == "license: ask Bob"
 
 
+def test_a_license_that_is_no_text_is_not_left_out(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    for stated in (["CC BY-NC 4.0"], {"name": "CC BY-NC 4.0"}, True):
+        write_table(tmp_path / "t.jsonl", [{"image": "000.png", "caption": "A.", "license": stated}])
+        (sample,), _ = read(FolderSource([tmp_path], data_license="CC-BY-4.0"))
+        assert (sample.license, sample.commercial_use) == (None, "unknown")
+
+
 @pytest.mark.parametrize(
     ("text", "license"),
     [("CC0", "CC0-1.0"), ("cc-by-4.0", "CC-BY-4.0"), (OWN_DATA, OWN_DATA), ("mine", None), ("", None), ("()", None)],
