@@ -1,8 +1,9 @@
 """Reports as radiologists write them: split by their headings, one or two sections chosen, cleaned of what is no text.
 
     sections(text) -> Sections          what is said under which heading
-    chosen(sections, "findings")        the text to learn, None where the report lacks it (`lacking` says what)
+    chosen(sections, "findings")        what to learn, as written; None where the report lacks it (`lacking` says what)
     clean(text)                         one line without marks of the page; `clean` lists every rule
+    target(sections, "findings")        the text to learn: what was chosen, cleaned section by section
 
 Nothing is thrown away for good: whoever keeps a cleaned text keeps the original beside it (`Sample.original_text`).
 """
@@ -10,7 +11,7 @@ Nothing is thrown away for good: whoever keeps a cleaned text keeps the original
 from __future__ import annotations
 
 from medvlm.data.reports.cleaning import MARK, clean, says_something
-from medvlm.data.reports.sectioning import CHOICES, Choice, Sections, check_choice, chosen, lacking, sections
+from medvlm.data.reports.sectioning import CHOICES, Choice, Sections, check_choice, chosen, lacking, sections, target
 
 __all__ = [
     "CHOICES",
@@ -23,4 +24,5 @@ __all__ = [
     "lacking",
     "says_something",
     "sections",
+    "target",
 ]

@@ -2,11 +2,13 @@
 
 Words, numbers and their order never change, but for the numbers of an enumeration and what stands in for removed
 identifiers; so no digit of a measurement, no negation and no side is lost. What is removed for good is only looks,
-since samples keep the original text.
+since samples keep the original text. Reports are wrapped at some 80 letters: a number or hyphen that a wrap puts first
+on a line ("positions 1 and\n2.", "3\n- 4 mm") is no item, and stays where in doubt.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 MARK = "___"
@@ -19,15 +21,26 @@ RULE = re.compile(r"^[ \t]*(?:[-=*~]{3,}|_{5,})[ \t]*$", re.M)
 """A line drawn across the page; three underscores alone are a mark."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
-_ITEM = re.compile(
-    r"(?P<before>\A|\n)[ \t]*(?P<line>\d{1,2})[.)][ \t]+(?=[^\W\d_]|___)"
-    r"|(?<=\w{3}[.;!?])[ \t]+(?P<inline>\d{1,2})[.)][ \t]+(?=[^\W\d_]|___)"
+_NUMBER = re.compile(r"(?<!\S)(?P<number>\d{1,2})[.)][ \t]+(?=[^\W\d_]|___|(?P<figure>[\d(<]))")
+_BULLET = re.compile(r"^[ \t]{0,99}(?P<mark>[-*•·–])[ \t]+(?=\S)(?=(?P<figure>[^\W\d_]?\d)?)", re.M)
+_RUNS_ON = re.compile(
+    r"(?:,|[-–+/<>=(]|\b(?:and|or|to|of|at|in|on|by|the|a|an|no|not|nor|without|with|than|from|for|versus|vs|is|are|x|×))\Z",
+    re.I,
 )
-_BULLET = re.compile(r"(?P<before>\A|\n)[ \t]*[-*•·–][ \t]+(?=\S)")
+"""What a sentence goes on behind, on the next line."""
+_NUMBERED = re.compile(
+    r"(?:\d|\b(?:ribs?|levels?|segments?|zones?|grade|stage|type|class|tubes?|leads?|positions?|series|images?|films?|"
+    r"numbers?|days?|weeks?|toes?|fingers?|rays?|phase|about|least))\Z",
+    re.I,
+)
+"""What a number may belong to."""
+_ABBREVIATED = re.compile(r"(?:\b(?:no|nos|vs|dr|mr|mrs|ms|st|fig|figs|approx|ca)|(?<![^\W\d_])[^\W\d_])\.\Z", re.I)
+_WRAPPED = 60
+"""Lines that a wrap ended have at least about as many letters."""
 _PERIODS = re.compile(r"\.(?:\s*\.)+(?!\d)")
 _BLANK_BEFORE = re.compile(r"\s+([.,;:])(?=\s|\Z)")
 _NO_BLANK_AFTER = re.compile(r"(?<=[a-z]{2})\.(?=[A-Z][a-z])")
-_EDGES = re.compile(r"\A(?:[-–=*:;,.|/]+(?=\s|\Z)\s*)+|(?:\s*[-–=*:;,|/]+(?<!\S[-–=*:;,|/]))+\Z")
+_EDGES = re.compile(r"\A(?:(?![-–]\s*\d)[-–=*:;,.|/]+(?=\s|\Z)\s*)+|(?:\s*[-–=*:;,|/]+(?<!\S[-–=*:;,|/]))+\Z")
 _ENDS = frozenset(".!?:;,")
 
 
@@ -39,8 +52,10 @@ def clean(text: str) -> str:
        kept from writing it. They are not dropped: "no XXXX of effusion" would say "no of effusion", and "x-XXXX" "x-".
     2. Lines drawn across the page (-----, =====, _____) go; they separate, and say nothing.
     3. Enumerations (1. 2. or 1) 2) from 1 on, at the start of a line or of a sentence) and bullets lose their numbers
-       and marks, as in most published work on these sets; each item ends in a period. A number that does not go on from
-       1, or stands within a sentence ("T11. 12 mm"), stays.
+       and marks, as in most published work on these sets; each item ends in a period, or in a semicolon where a colon
+       leads to them ("There is no:"). A number that does not go on from 1, or stands within a sentence ("T11. 12 mm"),
+       stays, as does one behind a line that runs on ("positions 1 and") or may ("left rib"), and a single hyphen before
+       a digit or behind a line that does not end a sentence.
     4. Line breaks, control characters and runs of blanks become one blank, invisible letters go: lines end by hand.
     5. Doubled periods (". ." and "..") become one, a blank before a period or comma goes, one between sentences that
        lack it comes ("apex.There"): IU X-ray has many of each. Periods before a digit stay as they are.
@@ -48,7 +63,7 @@ def clean(text: str) -> str:
     """
     text = _CONTROL.sub(" ", _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     text = _MARKS.sub(MARK, RULE.sub("", text))
-    text = _BULLET.sub(_item_start, _without_numbers(_PERIODS.sub(".", text)))
+    text = _without_bullets(_without_numbers(_PERIODS.sub(".", text)))
     text = _PERIODS.sub(".", " ".join(text.split()))
     text = _NO_BLANK_AFTER.sub(". ", _BLANK_BEFORE.sub(r"\1", text))
     return _EDGES.sub("", text).strip()
@@ -59,24 +74,92 @@ def says_something(text: str) -> bool:
     return any(letter.isalnum() for letter in _MARKS.sub("", text))
 
 
+@dataclasses.dataclass(slots=True)
+class _Mark:
+    """A number or bullet that may begin an item, and what stands above it."""
+
+    start: int
+    end: int
+    number: int
+    above: str
+    """The text before, up to 200 letters, without blanks at its end."""
+    on_line: bool
+    """Whether it begins a line."""
+    clear: bool
+    """Whether a sentence or paragraph has ended before it."""
+    figure: bool
+    """Whether a figure follows."""
+
+    def wrapped(self) -> bool:
+        """Whether the line above is so long that a wrap may have ended it."""
+        return len(self.above) - self.above.rfind("\n") - 1 >= _WRAPPED
+
+
+def _mark(match: re.Match[str], number: int, figure: bool) -> _Mark:
+    text, start = match.string, match.start()
+    window = text[max(0, start - 200) : start]
+    above = window.rstrip()
+    gap = window[len(above) :]
+    on_line = not above or "\n" in gap
+    ended = above[-1:] in (".", "!", "?", ";") and not _ABBREVIATED.search(above)
+    clear = not above or gap.count("\n") > 1 or ended or (on_line and above[-1:] == ":")
+    return _Mark(start, match.end(), number, above, on_line, clear, figure)
+
+
 def _without_numbers(text: str) -> str:
     """Return a text without the numbers of its enumerations, each item a sentence of its own."""
-    kept, done, expected = [], 0, 1
-    for match in _ITEM.finditer(text):
-        number = int(match["line"] or match["inline"])
-        if number not in (1, expected):
-            continue
-        expected = number + 1
-        kept += [text[done : match.start()], _separator(text, match.start())]
-        done = match.end()
+    marks = [_mark(match, int(match["number"]), match["figure"] is not None) for match in _NUMBER.finditer(text)]
+    seen, later = [], set[int]()
+    for mark in reversed(marks):
+        seen.append((mark.number + 1 in later, mark.number in later))
+        later = {1} if mark.number == 1 else later | {mark.number} if mark.clear or mark.on_line else later
+    kept, expected = [], 1
+    for mark, (follows, again) in zip(marks, reversed(seen), strict=True):
+        if mark.number in (1, expected) and _is_item(mark, mark.number > 1, follows) and (mark.clear or not again):
+            expected = mark.number + 1
+            kept.append(mark)
+    return _without(text, kept)
+
+
+def _is_item(mark: _Mark, running: bool, follows: bool) -> bool:
+    """Whether the number that is due begins an item.
+
+    Args:
+        mark: the number.
+        running: the items before it were found.
+        follows: the next item is there, too.
+    """
+    if mark.figure and not (running or follows):
+        return False
+    if mark.clear:
+        # "No. 1." within a line: an enumeration begins there only behind a word.
+        return mark.on_line or running or re.search(r"\w{3}\W\Z", mark.above) is not None
+    if not mark.on_line or _RUNS_ON.search(mark.above):
+        return False
+    if _NUMBERED.search(mark.above):
+        return running and follows
+    return follows or (running and not mark.wrapped())
+
+
+def _without_bullets(text: str) -> str:
+    """Return a text without the bullets of its lists; a hyphen alone may be of a range, a sign or a compound."""
+    marks = [
+        mark
+        for match in _BULLET.finditer(text)
+        if (mark := _mark(match, 0, match["figure"] is not None)).clear
+        or not (_RUNS_ON.search(mark.above) or (mark.figure and mark.above[-1:].isdigit()))
+    ]
+    if len(marks) == 1 and (marks[0].figure or not marks[0].clear) and text[marks[0].start :].lstrip()[0] in "-–":
+        return text
+    return _without(text, marks)
+
+
+def _without(text: str, marks: list[_Mark]) -> str:
+    """Return a text without marks of items, and a stop before each where what stands before has none."""
+    kept, done = [], 0
+    stop = "; " if marks and marks[0].above[-1:] == ":" else ". "
+    for mark in marks:
+        before = text[done : mark.start].rstrip()
+        kept += [before, " " if not mark.above or mark.above[-1] in _ENDS else stop]
+        done = mark.end
     return "".join([*kept, text[done:]])
-
-
-def _item_start(match: re.Match[str]) -> str:
-    return _separator(match.string, match.start())
-
-
-def _separator(text: str, place: int) -> str:
-    """Return what to put before an item: a period where what stands before has none."""
-    before = text[max(0, place - 200) : place].rstrip()[-1:]
-    return " " if not before or before in _ENDS else ". "

@@ -1,28 +1,36 @@
 """The headings of radiology reports, and where in a text they stand.
 
 The English ones are those that the authors of MIMIC-CXR counted in its 227,835 reports (MIT-LCP/mimic-cxr,
-txt/section_parser.py, misspellings included), the German and Spanish ones the usual words.
+txt/section_parser.py, with the misspellings listed there) and their usual combinations, the German and Spanish ones
+the usual words. Reports are wrapped at some 80 letters, so that a line may begin within a sentence: a name counts as a
+heading only where a sentence cannot run on through it. Where in doubt it stays text, so that nothing said is lost.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
+
+from medvlm.data.reports.cleaning import RULE
 
 _NAMES = {
     "findings": (
         "findings, finding, findins, findindgs, findgings, findngs, findnings, finidngs, reference findings, "
-        "radiographic findings, report body, befund, befunde, hallazgos, hallazgo"
+        "radiographic findings, report, report body, befund, befunde, hallazgos, hallazgo"
     ),
     "impression": (
         "impression, impressions, impresson, imprression, imoression, impressoin, imprssion, impresion, "
-        "imperssion, mpression, impession, conclusion, conclusions, opinion, final impression, beurteilung, "
+        "imperssion, mpression, impession, conclusion, conclusions, opinion, final impression, impression and "
+        "recommendation, impression and recommendations, impression and recommendation(s), impression/recommendation, "
+        "impression/recommendations, impression/recommendation(s), impression / recommendations, impression & "
+        "recommendations, impression and plan, impression/plan, summary, interpretation, beurteilung, "
         "zusammenfassung, impresión, conclusión, conclusiones, impresión diagnóstica"
     ),
     "both": (
         "findings and impression, findings and impressions, findings & impression, findings/impression, "
         "findings/ impression, findings / impression, impression and findings, impression/findings, befund "
-        "und beurteilung, hallazgos e impresión, hallazgos y conclusión"
+        "und beurteilung, findings impression, hallazgos e impresión, hallazgos y conclusión"
     ),
     "indication": (
         "indication, indications, idication, ndication, history, reason, clinical indication, clinical "
@@ -42,31 +50,56 @@ _NAMES = {
     "technique": "technique, technik, untersuchungstechnik, técnica, technical factors",
     "rest": (
         "examination, exam, date, notification, recommendation, recommendations, recommendation(s), exam "
-        "type, type of examination, addendum, addenda, pfi, wetread, signed, attending, note added, wet read, "
+        "type, type of examination, pfi, wetread, signed, attending, wet read, "
         "preliminary report, preliminary read, provisional findings impression, provisional findings "
-        "impression (pfi), final addendum, electronically signed by, dictated by, radiation dose, "
-        "untersuchung, nachtrag, empfehlung, empfehlungen, estudio, recomendación, recomendaciones, adenda"
+        "impression (pfi), electronically signed by, dictated by, radiation dose, "
+        "untersuchung, empfehlung, empfehlungen, estudio, recomendación, recomendaciones"
     ),
+    "addendum": "addendum, addenda, final addendum, note added, nachtrag, adenda",
     "final": "final report, final radiology report",
 }
 
 PART_OF = {name.strip(): part for part, names in _NAMES.items() for name in names.split(",")}
 """Heading in lower case -> what it opens: a field of `Sections`, "both" (findings and impression), or "final"."""
 
-# "CHEST, TWO VIEWS:" stands over the findings where no other heading does.
-_VIEWS = re.compile(r"\b(?:chest|portable|views?|frontal|lateral|pa|ap|upright|ribs)\b", re.I)
+PART_OF["findings, impression"] = "both"
+
+# "CHEST, TWO VIEWS:" and COMMENT: stand over the findings where no other heading does.
+_VIEWS = re.compile(r"\b(?:chest|portable|views?|frontal|lateral|pa|ap|upright|ribs)\b|^comments?$")
+# What a heading in capitals that is not known opens: the first that it names.
+_NAMED = {
+    "addendum": re.compile(r"\baddend"),
+    "both": re.compile(r"\bfindings?\b.*\b(?:impression|conclusion)|\b(?:impression|conclusion)s?\b.*\bfinding"),
+    "impression": re.compile(r"\b(?:impression|conclusion)s?\b"),
+    "findings": re.compile(r"\bfindings?\b"),
+    "rest": re.compile(r"\b(?:preliminary|provisional|wet read|recommend\w*|notif\w*)\b"),
+    "comparison": re.compile(r"\b(?:comparisons?|prior|previous)\b"),
+    "indication": re.compile(r"\b(?:indications?|history|reason)\b"),
+    "technique": re.compile(r"\btechnique\b"),
+}
+_NO_NAME = re.compile(r"\b(?:no|not|without|since|see|is|are|change|changed|unchanged|following)\b")
+_MISSPELT = ("findings", "impression", "indication", "comparison", "technique")
 _ANY = "|".join(
     re.escape(name).replace(r"\ ", r"[ \t]{1,8}") for name in sorted(PART_OF, key=lambda name: (-len(name), name))
 )
 # Marks of Markdown may stand around a heading. Blanks are bounded, or a line of a million of them would take hours.
 _LINE = re.compile(
-    rf"^[ \t]{{0,99}}[#*_>]{{0,6}}[ \t]{{0,8}}(?P<name>{_ANY})"
+    rf"^[ \t]{{0,99}}(?P<marks>[#*>]{{0,6}}|_{{1,2}})[ \t]{{0,8}}(?P<name>{_ANY})"
     r"[*_]{0,3}[ \t]{0,8}(?P<end>:[*_]{0,3}|$|(?<=[ \t])[-–—](?=[ \t]))",
     re.I | re.M,
 )
 _INLINE = re.compile(rf"(?<=[ \t])(?P<name>{_ANY})[ \t]{{0,8}}(?P<end>:)", re.I)
 _CAPITALS = re.compile(r"^[ \t]{0,99}(?P<name>[A-Z][A-Z ()/,&-]{2,60}?)[ \t]{0,8}:(?=\s|$)", re.M)
+# With no colon, too: it may correct what stands above.
+_ADDENDUM = re.compile(r"^[ \t]{0,99}(?P<name>ADDENDUM|ADDENDA)(?![^\W_])(?P<end>)", re.M)
 _ENDS_SENTENCE = frozenset(".;:!?]_")
+_NUMBER = re.compile(r"(?:\A|\s)(\d{1,2})[.)](?=\s|\Z)")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_DESCRIBES = ("findings", "impression", "both", "views")
+# What ends a description in capitals within a line; a history or comparison may stand in its midst.
+_CLOSES = re.compile(r"recomm?end|notif|empfehl|addend|electronic|signed|dictated|attending|wet|prelim|provis")
+_NEAR = 2000
+"""How many letters around a name are looked at; a section is seldom longer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,36 +110,129 @@ class Heading:
     end: int
     name: str
     part: str
-    """A value of `PART_OF`; "views" or "unknown" for headings in capitals that are not in it."""
+    """A value of `PART_OF`; "views" or "unknown" for headings in capitals that are not in it and name no part."""
+    brief: bool = False
+    """Whether only the sentence behind it is its own, and what it stands in goes on then."""
 
 
 def find(text: str) -> list[Heading]:
     """Return the headings of a report in order, without overlaps."""
-    found = [_heading(match) for match in _LINE.finditer(text) if _is_line(match)]
-    found += [_heading(match) for match in _INLINE.finditer(text) if _is_inline(text, match)]
-    found += [_heading(match) for match in _CAPITALS.finditer(text)]
+    matches = [*_LINE.finditer(text), *_ADDENDUM.finditer(text), *_INLINE.finditer(text), *_CAPITALS.finditer(text)]
     kept: list[Heading] = []
+    current = ""
     # The sort is stable: where two begin at one place, the known name counts before one that is only in capitals.
-    for heading in sorted(found, key=lambda heading: heading.start):
-        if not kept or heading.start >= kept[-1].end:
-            kept.append(heading)
+    for match in sorted(matches, key=lambda match: match.start()):
+        if kept and match.start() < kept[-1].end:
+            continue
+        judge = {_LINE: _on_line, _INLINE: _within_line, _CAPITALS: _in_capitals}.get(match.re, _as_it_stands)
+        heading = judge(text, match, current, kept[-1].end if kept else -1)
+        if heading is None:
+            continue
+        kept.append(heading)
+        if not heading.brief and not (heading.part in ("unknown", "views") and current in _DESCRIBES):
+            current = heading.part
     return kept
 
 
-def _is_line(match: re.Match[str]) -> bool:
-    """Whether a name at the start of a line is a heading: before a colon always, else only in capitals or Titlecase."""
-    if match["end"].startswith(":"):
-        return True
-    return match["name"].isupper() if match["end"] else not match["name"][:1].islower()
+def _on_line(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
+    """Return a known name at the start of a line, if it is a heading.
+
+    With a colon: in lower case only where a sentence begins; in capitals not where a sentence in capitals runs on.
+    Without: alone on the line, not in lower case, or before a dash, in capitals.
+    """
+    name, heading = match["name"], _known(match)
+    if heading.part == "final":
+        alone = not text[match.end() : match.end() + 99].partition("\n")[0].strip()
+        return heading if alone and not name[:1].islower() else None
+    if not match["end"].startswith(":") and not (name.isupper() if match["end"] else not name[:1].islower()):
+        return None
+    if name[:1].islower():
+        return heading if match["marks"] or _begins_sentence(text, match.start()) else None
+    runs_on = name.isupper() and current in _DESCRIBES and heading.part not in ("impression", "both")
+    return None if runs_on and _in_capitals_above(text, match.start()) else heading
 
 
-def _is_inline(text: str, match: re.Match[str]) -> bool:
-    """Whether a name within a line is a heading: in capitals always, in Titlecase only where a sentence has ended."""
-    before = text[max(0, match.start() - 100) : match.start()].rstrip(" \t")[-1:]
-    return match["name"].isupper() or (match["name"][:1].isupper() and before in _ENDS_SENTENCE)
+def _within_line(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
+    """Return a known name within a line, if it is a heading.
+
+    Findings, impression and both: in capitals, or in Titlecase where a sentence has ended. Others: where a sentence has
+    ended, and no enumeration goes on; in capitals also on the line of a heading that describes nothing. Within a
+    description they are brief.
+    """
+    name, heading = match["name"], _known(match)
+    before = text[max(0, match.start() - 100) : match.start()].rstrip(" \t")
+    if not before or before[-1] == "\n" or name[:1].islower() or heading.part == "final":
+        return None
+    ended = before[-1] in _ENDS_SENTENCE
+    if heading.part in ("findings", "impression", "both"):
+        free = name.isupper() and (heading.part != "findings" or current not in _DESCRIBES)
+        return heading if ended or free else None
+    since = text[max(last, match.start() - _NEAR, 0) : match.start()]
+    behind = last >= 0 and not since.strip()
+    if name.isupper() and current not in _DESCRIBES and last >= 0 and "\n" not in since:
+        return heading
+    if not ended or (before[-1] == ":" and not behind) or _enumerated(text, match, since):
+        return None
+    if current not in _DESCRIBES and (_BLANK_LINE.search(since) if last >= 0 else not name.isupper()):
+        return None
+    closes = name.isupper() and not behind and _CLOSES.match(heading.name) is not None
+    return dataclasses.replace(heading, brief=current in _DESCRIBES and not closes)
 
 
-def _heading(match: re.Match[str]) -> Heading:
-    name = " ".join(match["name"].lower().split())
-    part = PART_OF.get(name) or ("views" if _VIEWS.search(name) else "unknown")
-    return Heading(match.start(), match.end(), name, part)
+def _in_capitals(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
+    """Return a name in capitals that is not known; within a description it opens only an impression or addendum."""
+    name = _plain(match["name"])
+    if name in PART_OF:
+        return None
+    part = _named(name)
+    stays = current in _DESCRIBES and (part == current or part not in ("impression", "both", "addendum", "views"))
+    return Heading(match.start(), match.end(), name, "unknown" if stays else part)
+
+
+def _as_it_stands(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
+    return _known(match)
+
+
+def _known(match: re.Match[str]) -> Heading:
+    name = _plain(match["name"])
+    return Heading(match.start(), match.end(), name, PART_OF[name])
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().split())
+
+
+def _named(name: str) -> str:
+    """Return the part that a name in capitals opens, though it is not known as a whole."""
+    if not _NO_NAME.search(name):
+        for part, words in _NAMED.items():
+            if words.search(name):
+                return part
+        near = difflib.get_close_matches(name, _MISSPELT, n=1, cutoff=0.8)
+        if near and near[0][0] == name[0]:
+            return near[0]
+    return "views" if _VIEWS.search(name) else "unknown"
+
+
+def _begins_sentence(text: str, place: int) -> bool:
+    """Whether a sentence begins at the start of a line: at the top, after a blank line, a drawn one or a sentence."""
+    window = text[max(0, place - 200) : place]
+    above = window.rstrip()
+    drawn = RULE.fullmatch(above[above.rfind("\n") + 1 :]) is not None
+    return not above or window[len(above) :].count("\n") > 1 or above[-1] in ".!?:" or drawn
+
+
+def _in_capitals_above(text: str, place: int) -> bool:
+    """Whether a sentence in capitals has not ended at the end of the line above, a full one."""
+    line = text[max(0, place - 200) : place].removesuffix("\n").rpartition("\n")[2].strip()
+    return len(line) >= 40 and re.split(r"[.;:!?]", line)[-1].isupper()
+
+
+def _enumerated(text: str, match: re.Match[str], since: str) -> bool:
+    """Whether a name stands behind the number of an item, or the next item follows."""
+    numbers = list(_NUMBER.finditer(since))
+    if not numbers:
+        return False
+    number = numbers[-1]
+    following = _BLANK_LINE.split(text[match.end() : match.end() + _NEAR], maxsplit=1)[0]
+    return not since[number.end() :].strip() or str(int(number[1]) + 1) in _NUMBER.findall(following)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.data.look import PictureError
-from medvlm.data.reports import Sections, check_choice, chosen, clean, lacking, says_something
+from medvlm.data.reports import Sections, check_choice, clean, lacking, says_something, target
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources.files import FileSource, Place
 from medvlm.data.sources.pictures import NO_FILE
@@ -104,7 +104,7 @@ class StudySource(FileSource):
 
         A picture that cannot be had beside others is a reject of its own, and the study keeps the others.
         """
-        text = chosen(study.report, self.sections)
+        text = target(study.report, self.sections)
         if text is None:
             yield self.reject(place, lacking(study.report, self.sections), study.key)
             return
@@ -137,7 +137,7 @@ class StudySource(FileSource):
         known = {
             "task": "report",
             "prompt": "",
-            "target": clean(text),
+            "target": text,
             "original_text": study.original,
             "indication": indication if says_something(indication) else None,
             "more_images": pictures[1:],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 
 import pytest
@@ -71,6 +72,43 @@ def numbers(text: str) -> list[str]:
 @example("There are no XXXX of a pleural effusion.")
 def test_every_word_stays_in_its_order(text: str) -> None:
     assert words(clean(text)) == words(text)
+
+
+PROSE = [
+    "Nodule of 3 - 4 mm.",
+    "Left ribs 4 - 6 are broken, no pneumothorax.",
+    "Fusion of C5 - C6.",
+    "Tubes in positions 1 and 2. No effusion.",
+    "Tip at level 1. Clear.",
+    "Fracture of the left rib 2. No change.",
+    "Cyst of 2 x 3 cm at - 5 HU.",
+    "Grade 3. 1 cm apart.",
+    "Not seen at T11. 12 mm apart.",
+    "Size 4, 5 and 10. 2 nodules.",
+    "No pneumothorax.",
+]
+SENTENCES = st.lists(st.sampled_from(PROSE), min_size=1, max_size=5)
+
+
+@given(SENTENCES, st.data())
+def test_a_line_break_in_a_sentence_is_a_blank(sentences: list[str], data: st.DataObject) -> None:
+    """Numbers keep their units and ranges, negations what they deny, wherever a wrap breaks the lines."""
+    words = " ".join(sentences).split(" ")
+    blanks = st.lists(st.sampled_from([" ", " ", "\n", "\n "]), min_size=len(words), max_size=len(words))
+    broken = "".join(word + blank for word, blank in zip(words, data.draw(blanks), strict=True))
+    assert clean(broken) == " ".join(sentences)
+
+
+@given(
+    st.lists(st.sampled_from([*PROSE, "5 mm nodule.", "(Old) fracture."]), min_size=2, max_size=5), st.integers(20, 90)
+)
+def test_wrapped_items_are_the_list_without_its_numbers(items: list[str], width: int) -> None:
+    """Whatever number begins a line of an item, and whatever figure an item."""
+    listed = [
+        "\n    ".join(textwrap.wrap(f"{number}. {item}", width, break_on_hyphens=False))
+        for number, item in enumerate(items, 1)
+    ]
+    assert clean("\n".join(listed)) == " ".join(items)
 
 
 @given(TEXTS)
@@ -142,6 +180,15 @@ def test_a_clean_text_stays_as_it_is_but_for_numbers_that_now_begin_it(text: str
         ("a nodule of .5 cm . Clear", "a nodule of .5 cm. Clear"),
         ("Large left\r\n effusion\n________________\n", "Large left effusion"),
         ("-5 HU", "-5 HU"),
+        ("- 5 HU", "- 5 HU"),
+        ("nodule measuring 3\n - 4 mm", "nodule measuring 3 - 4 mm"),
+        ("2 x\n- 3 cm", "2 x - 3 cm"),
+        ("SVC ___\n- no pneumothorax", "SVC ___ - no pneumothorax"),
+        ("at level\n1. Clear", "at level 1. Clear"),
+        ("1. Tubes 1 and\n 2. No pneumothorax.\n 3. Stable.", "Tubes 1 and 2. No pneumothorax. 3. Stable."),
+        ("1. No pneumothorax.  2. 5 mm nodule.  3. Right.", "No pneumothorax. 5 mm nodule. Right."),
+        ("1. Nodule of 5 mm. 2. No effusion.", "Nodule of 5 mm. No effusion."),
+        ("There is no:\n1. effusion\n2. nodule", "There is no: effusion; nodule"),
         ("from 3 to 5", "from 3 to 5"),
         ("the lungs are clear .", "the lungs are clear."),
         ("a ___ year old", "a ___ year old"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvlm.data.reports import Sections, chosen, clean, lacking, sections
+from medvlm.data.reports import Sections, chosen, clean, lacking, sections, target
 from medvlm.data.reports.headings import PART_OF
 from medvlm.errors import UsageError
 
@@ -69,7 +70,8 @@ def test_what_follows_the_report_is_not_it() -> None:
         FULL + "\n RECOMMENDATION(S):  CT of the chest.\n \n NOTIFICATION:  By phone.\n \n ADDENDUM:  Late.\n"
     )
     assert found.impression == sections(FULL).impression
-    assert found.rest.split("\n")[1:] == ["CT of the chest.", "By phone.", "Late."]
+    assert found.rest.split("\n")[1:] == ["CT of the chest.", "By phone."]
+    assert found.addendum == "Late."
 
 
 @pytest.mark.parametrize(
@@ -183,20 +185,54 @@ FORMS += ["**{Name}:** {body}", "## {Name}\n{body}", "{NAME} :\n{body}", "{NAME}
     st.data(),
 )
 def test_every_heading_in_every_form(names: list[str], data: st.DataObject) -> None:
-    """A report put together from headings and bodies comes apart into them."""
+    """A report put together from headings and bodies comes apart into them; lower case needs a blank line above."""
     expected: dict[str, list[str]] = {}
     lines = []
     for name in names:
         body, form = data.draw(BODIES), data.draw(st.sampled_from(FORMS))
-        lines.append(form.format(NAME=name.upper(), Name=name.capitalize(), name=name, body=body))
+        above = "\n" if form.startswith("{name}") else ""
+        lines.append(above + form.format(NAME=name.upper(), Name=name.capitalize(), name=name, body=body))
         expected.setdefault(PART_OF[name], []).append(body)
     found = sections(data.draw(st.sampled_from(["\n", "\n\n", "\n \n"])).join(lines))
     both = expected.pop("both", [])
     expected["findings"] = [*expected.get("findings", []), *both]
     expected["impression"] = expected.get("impression") or both
-    for part in ("findings", "impression", "indication", "comparison", "technique", "rest"):
+    for part in ("findings", "impression", "indication", "comparison", "technique", "rest", "addendum"):
         assert getattr(found, part) == "\n".join(expected.get(part, [])), part
     assert not found.unheaded
+
+
+RUNNING = [
+    "Stable since the prior study: large left pneumothorax.",
+    "Compared with the prior exam: no effusion.",
+    "See the final report: CT of today, no mass.",
+    "There are the following findings: no effusion, left nodule.",
+    "For details see the history: prior right lobectomy.",
+    "Related to technique: no change on the left.",
+    "Not in keeping with the clinical impression: no pneumonia.",
+    "THERE IS NO CHANGE OF THE LEFT PLEURAL EFFUSION SINCE THE PRIOR EXAM: STABLE NODULE, NO PNEUMOTHORAX RIGHT.",
+    "Nodule of 3 - 4 mm.",
+    "No pneumothorax.",
+]
+
+
+@given(
+    st.lists(st.sampled_from(RUNNING), min_size=1, max_size=4),
+    st.lists(st.sampled_from(RUNNING), min_size=1, max_size=4),
+    st.integers(60, 90),
+    st.sampled_from(["\n", "\n \n"]),
+    st.booleans(),
+)
+def test_sentences_that_name_a_heading_stay_whole_wherever_they_are_wrapped(
+    findings: list[str], impression: list[str], width: int, gap: str, stops: bool
+) -> None:
+    """Every sentence is in its section, in its order, and no negation, side or size leaves it."""
+    texts = [" ".join(sentences).removesuffix("." if not stops else "\0") for sentences in (findings, impression)]
+    lines = ["\n ".join(textwrap.wrap(text, width, break_on_hyphens=False)) for text in texts]
+    found = sections(f" FINDINGS: {lines[0]}{gap} IMPRESSION: {lines[1]}\n")
+    assert [target(found, choice) for choice in ("findings", "impression")] == texts
+    if texts[0] != texts[1]:
+        assert target(found, "both") == f"{texts[0].removesuffix('.')}. {texts[1]}"
 
 
 def _words(text: str) -> Counter[str]:
@@ -222,4 +258,4 @@ def test_no_word_is_lost(text: str) -> None:
     found = sections(text)
     parts = [found.findings, found.impression, found.indication, found.comparison, found.technique, found.rest]
     names = {word for name in PART_OF for word in re.findall(r"\w+", name)}
-    assert set(_words(text) - _words("\n".join([*parts, found.unheaded]))) <= names
+    assert set(_words(text) - _words("\n".join([*parts, found.unheaded, found.addendum]))) <= names
