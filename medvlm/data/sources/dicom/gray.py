@@ -47,12 +47,31 @@ def render(pixels: np.ndarray, header: Dataset, frame: int, window: Window, litt
     values = _occurring(pixels)
     used = _used(values.stored, header)
     scaled = _modality(values.stored, of_frame(header, frame, "PixelValueTransformationSequence"), little)
-    voi = of_frame(header, frame, "FrameVOILUTSequence")
-    shares = _shown(scaled, np.where(used, values.counts, 0), header, voi, window, little)
+    shares = _shown(scaled, np.where(used, values.counts, 0), header, frame, window, little)
     if header.get("PhotometricInterpretation") == "MONOCHROME1":
         shares = 1.0 - shares
     gray = np.where(used, np.floor(np.clip(shares, 0.0, 1.0) * 255.0 + 0.5), 0).astype(np.uint8)
     return np.asarray(gray[values.where].reshape(pixels.shape))
+
+
+def window_used(header: Dataset, frame: int, window: Window) -> str:
+    """Return what a frame of gray is shown by: the preset or CENTER/WIDTH that was asked for, "tag" (what the file
+    tells), "percentile", or "none" where gray of 8 bits stays as it is.
+    """
+    # The presets are in Hounsfield units, which CT alone has.
+    if window.kind == "numbers" or (window.kind == "preset" and header.get("Modality") == "CT"):
+        return window.name
+    if window.kind == "percentile":
+        return "percentile"
+    voi = of_frame(header, frame, "FrameVOILUTSequence")
+    if _voi_lut(voi) is not None or _window(voi) is not None:
+        return "tag"
+    stored = header.get("BitsStored") == 8 and header.get("PixelRepresentation") == 0
+    rescale = of_frame(header, frame, "PixelValueTransformationSequence")
+    # Nothing says that the stored values stand for others.
+    if stored and rescale.get("RescaleSlope") is None and not rescale.get("ModalityLUTSequence"):
+        return "none"
+    return "percentile"
 
 
 def of_frame(header: Dataset, frame: int, macro: str) -> Dataset:
@@ -90,51 +109,69 @@ def _occurring(pixels: np.ndarray) -> _Values:
 
 def _used(stored: np.ndarray, header: Dataset) -> np.ndarray:
     """Return which stored values show something: not the filling around the picture (PS3.3, C.7.5.1.1.2)."""
-    fill = number(header, "PixelPaddingValue")
+    fill = _filling(header, "PixelPaddingValue")
     used = np.isfinite(stored.astype(np.float64))
     if fill is None:
         return used
-    limit = number(header, "PixelPaddingRangeLimit")
+    limit = _filling(header, "PixelPaddingRangeLimit")
     ends = sorted((fill, fill if limit is None else limit))
     kept = used & ~((stored >= ends[0]) & (stored <= ends[1]))
     # A filling that is all there is would leave nothing to show.
     return kept if kept.any() else used
 
 
+def _filling(header: Dataset, keyword: str) -> float | None:
+    """Return a value of the filling, signed as the pixels are: some writers give 63536 (US) for -2000 (SS)."""
+    value = number(header, keyword)
+    if value is None:
+        return None
+    if header.get("PixelRepresentation") == 1:
+        return value - 65536 if value >= 32768 else value
+    return value + 65536 if value < 0 and header.get("PixelRepresentation") == 0 else value
+
+
 def _modality(stored: np.ndarray, elements: Dataset, little: bool) -> np.ndarray:
     """Return what stored values stand for: Hounsfield units, optical density, ..."""
     items = elements.get("ModalityLUTSequence")
     if items:
-        table, first, _ = _lut(items[0], little)
+        table, first, _ = _lut(items[0], little, bool(stored.min() < 0))
         return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
     slope, intercept = number(elements, "RescaleSlope"), number(elements, "RescaleIntercept")
     return stored.astype(np.float64) * (slope or 1.0) + (intercept or 0.0)
 
 
 def _shown(
-    scaled: np.ndarray, counts: np.ndarray, header: Dataset, voi: Dataset, window: Window, little: bool
+    scaled: np.ndarray, counts: np.ndarray, header: Dataset, frame: int, window: Window, little: bool
 ) -> np.ndarray:
     """Return each value's share of white, before clipping."""
-    # The presets are in Hounsfield units, which CT alone has.
-    if window.kind == "numbers" or (window.kind == "preset" and header.get("Modality") == "CT"):
+    used = window_used(header, frame, window)
+    if used == "percentile":
+        return _between_percentiles(scaled, counts)
+    if used == "none":
+        return scaled / 255.0
+    if used != "tag":
         return windowed(scaled, window.center, window.width, "LINEAR")
-    if window.kind != "percentile":
-        items = voi.get("VOILUTSequence")
-        if items and items[0].get("LUTData") is not None:
-            table, first, bits = _lut(items[0], little)
-            return table[np.clip(np.floor(scaled + 0.5).astype(np.int64) - first, 0, len(table) - 1)] / (2.0**bits - 1)
-        center, width = number(voi, "WindowCenter"), number(voi, "WindowWidth")
-        function = str(voi.get("VOILUTFunction") or "LINEAR").strip().upper()
-        if center is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR")):
-            return windowed(scaled, center, width, function)
-        if header.get("BitsStored") == 8 and header.get("PixelRepresentation") == 0 and _as_stored(header):
-            return scaled / 255.0
-    return _between_percentiles(scaled, counts)
+    voi = of_frame(header, frame, "FrameVOILUTSequence")
+    item, told = _voi_lut(voi), _window(voi)
+    if item is not None:
+        table, first, bits = _lut(item, little, bool(scaled.min() < 0))
+        return table[np.clip(np.floor(scaled + 0.5).astype(np.int64) - first, 0, len(table) - 1)] / (2.0**bits - 1)
+    assert told is not None
+    return windowed(scaled, *told)
 
 
-def _as_stored(header: Dataset) -> bool:
-    """Whether values are shown as they are stored: nothing says that they stand for others."""
-    return header.get("RescaleSlope") is None and not header.get("ModalityLUTSequence")
+def _voi_lut(voi: Dataset) -> Dataset | None:
+    items = voi.get("VOILUTSequence")
+    return items[0] if items and items[0].get("LUTData") is not None else None
+
+
+def _window(voi: Dataset) -> tuple[float, float, str] | None:
+    """Return center, width and function of the file's first window, None where it has none that can be used."""
+    center, width = number(voi, "WindowCenter"), number(voi, "WindowWidth")
+    function = str(voi.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if center is None or width is None or width <= 0 or (width < 1 and function == "LINEAR"):
+        return None
+    return center, width, function
 
 
 def windowed(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
@@ -163,14 +200,21 @@ def _between_percentiles(scaled: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return (scaled - low) / (high - low) if high > low else np.zeros(len(scaled))
 
 
-def _lut(item: Dataset, little: bool) -> tuple[np.ndarray, int, int]:
-    """Return a LUT's entries, the first value that it maps, and the bits of an entry (PS3.3, C.11.1.1)."""
+def _lut(item: Dataset, little: bool, signed: bool) -> tuple[np.ndarray, int, int]:
+    """Return a LUT's entries, the first value that it maps, and the bits of an entry (PS3.3, C.11.1.1).
+
+    `signed`: the values to map go below zero, and so may the first. Without a VR in the file it is read as the stored
+    pixels are, 64536 for -1000, though what is mapped are the rescaled ones.
+    """
     descriptor: Any = item.get("LUTDescriptor")
     data: Any = item.get("LUTData")
     if descriptor is None or len(descriptor) != 3 or data is None:
         raise PictureError("lookup table cannot be used", "no LUTDescriptor or LUTData")
     count, first, bits = (int(part) for part in descriptor)
-    count = count or 1 << 16
+    # 0 is 65536, and a signed count is none.
+    count = count % (1 << 16) or 1 << 16
+    if signed and first >= 1 << 15:
+        first -= 1 << 16
     if isinstance(data, bytes):
         words = len(data) // 2
         data = struct.unpack(f"{'<' if little else '>'}{words}H", data[: 2 * words])

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from medvlm.data.sources.dicom.gray import number, of_frame
+from medvlm.data.sources.dicom.gray import number, of_frame, window_used
+from medvlm.data.sources.dicom.options import Window
 
 WHITELIST: dict[str, str] = {
     "Modality": "`modality`: what made the picture",
@@ -37,7 +38,7 @@ WHITELIST: dict[str, str] = {
 windows, LUTs, palettes, filling), what refuses a file, and what a report is found by (AccessionNumber)."""
 
 MODALITIES: dict[str, str] = {
-    **dict.fromkeys(("CR", "DX", "DG", "RG", "IO", "PX"), "radiograph"),
+    **dict.fromkeys(("CR", "DX", "RG", "IO", "PX"), "radiograph"),
     **dict.fromkeys(("US", "IVUS", "BDUS"), "ultrasound"),
     **dict.fromkeys(("NM", "ST"), "nuclear"),
     "CT": "ct",
@@ -56,7 +57,7 @@ MODALITIES: dict[str, str] = {
 """Modality (PS3.3, C.7.3.1.1.1) -> the word used throughout data sets."""
 
 _OTHERS = """
-ANN AR ASMT AU BI BMD CFM CTPROTOCOL DMS DOC ECG EEG EMG EOG EPS FID HC HD IOL KER KO LEN LS M3D MA MS OAM OCT OPM
+ANN AR ASMT AU BI BMD CFM CTPROTOCOL DG DMS DOC ECG EEG EMG EOG EPS FID HC HD IOL KER KO LEN LS M3D MA MS OAM OCT OPM
 OPTBSV OPTENF OPV OSS OT PA PLAN POS PR REG RESP RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV
 SEG SMR SR SRF STAIN TEXTUREMAP TG VA XAPROTOCOL
 """
@@ -162,13 +163,13 @@ def year(header: Dataset, shift: int) -> int | None:
         return None
 
 
-def label(header: Dataset, frame: int, window: str) -> str:
+def label(header: Dataset, frame: int, window: Window) -> str:
     """Return how the picture was stored and shown, in one line made of numbers and terms of the standard."""
     told = [modality_code(header) or "picture", f"{int(header.Columns)}x{int(header.Rows)}"]
     bits, kind = number(header, "BitsStored"), term(header, "PhotometricInterpretation")
     told += [f"{bits:g} bits"] if bits else []
     told += [kind] if _PHOTOMETRIC.fullmatch(kind) else []
-    told += [f"window {window}"] if kind.startswith("MONOCHROME") else []
+    told += [f"window {window_used(header, frame, window)}"] if kind.startswith("MONOCHROME") else []
     measures = of_frame(header, frame, "PixelMeasuresSequence")
     spacing = _numbers(measures, "PixelSpacing") or _numbers(header, "ImagerPixelSpacing")
     told += ["spacing " + "x".join(f"{value:.4g}" for value in spacing) + " mm"] if len(spacing) == 2 else []

@@ -21,7 +21,6 @@ from medvlm.data.sources.base import Unit
 from medvlm.data.sources.dicom import refuse
 from medvlm.data.sources.dicom.files import Found, Inputs
 from medvlm.data.sources.dicom.gray import number
-from medvlm.data.sources.dicom.headers import term
 from medvlm.data.sources.dicom.opened import opened
 from medvlm.data.sources.dicom.texts import Reports
 from medvlm.io import disk_errors
@@ -139,7 +138,7 @@ class _Builder:
             self.counts["pictures"] += 1
             if not refuse.says_burned_in(header):
                 self.counts["unsaid"] += 1
-                self.counts["unsaid, written into"] += term(header, "Modality") in refuse.WRITES_INTO_PIXELS
+                self.counts["unsaid, written into"] += refuse.writes_into_pixels(header)
 
     def _lose(self, place: str, reason: str, detail: str) -> None:
         name = file_name(self.key, place)

@@ -163,8 +163,11 @@ def _for_the_eye(pixels: np.ndarray, found: Opened, frame: int, window: Window) 
         # PyDicom needs to know the byte order of segmented palettes.
         header.file_meta.TransferSyntaxUID = found.syntax
         colors = apply_color_lut(pixels, header)[..., :3]
-        # Entries of 16 bits whose values stay below 256 are a known mistake of writers.
-        return colors.astype(np.uint8) if colors.max(initial=0) < 256 else (colors >> 8).astype(np.uint8)
+        # Entries of 16 bits whose values stay below 256 are a known mistake of writers. The whole palette tells: a dark
+        # frame may use small entries alone.
+        count, first = (int(part) for part in header.RedPaletteColorLookupTableDescriptor[:2])
+        palette = apply_color_lut(np.arange(first, first + (count or 1 << 16)), header)[..., :3]
+        return colors.astype(np.uint8) if palette.max() < 256 else (colors >> 8).astype(np.uint8)
     if pixels.ndim == 3:
         bits = max(int(header.BitsStored) - 8, 0)
         return (pixels >> bits).astype(np.uint8)

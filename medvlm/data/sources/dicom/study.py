@@ -182,8 +182,7 @@ class StudyReader:
                     image, label = self._image(file, frame)
                 except PictureError as error:
                     yield Reject(NAME, file.where, error.reason, error.detail)
-                    # Later frames of a file that is cut short are not there either.
-                    break
+                    continue
                 yield self._sample(study, file, [(file, image, label)], f"{file.series}-{image.name[:-4]}", text)
 
     def _of_study(self, study: _Study, text: _Text) -> Iterator[Sample | Reject]:
@@ -205,7 +204,7 @@ class StudyReader:
         """
         with opened(self.inputs.path(file.place)) as found:
             data = pixels.picture(found, frame, self.options.window)
-            label = headers.label(found.header, frame, self.options.window.name)
+            label = headers.label(found.header, frame, self.options.window)
         return Image(data, f"{file.instance}-{frame + 1}.png"), label
 
     def _sample(
