@@ -38,6 +38,7 @@ GROUP_ROWS = 1 << 20
 """So many rows a row group has at most; as many are told one by one where it cannot be read."""
 FIELD_CHARS = 1 << 20
 """A longer text is no question, caption or report."""
+_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?[\s,;]*', re.IGNORECASE)
 _KEY = re.compile(r"\S*\d\S*")
 
 KINDS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
@@ -313,10 +314,17 @@ def _table(path: str, kind: str) -> _Table:
 
 
 def _header(path: str, lines: _Lines, kind: str) -> tuple[list[str], str]:
-    """Return the columns' names and what parts them; the separator of a .csv is what its first line holds most of."""
+    """Return the columns' names and what parts them.
+
+    The separator of a .csv is what its first line holds most of outside quotation marks, unless a line above says it:
+    Excel's "sep=;".
+    """
     first = next(lines, "")
-    delimiter = "\t" if kind == "tsv" else max(",;\t|", key=first.count)
-    lines.give_back(0 if first else 1)
+    said = _SEPARATOR.fullmatch(first)
+    first = next(lines, "") if said else first
+    outside = re.sub(r'"[^"]*"', "", first)
+    delimiter = said[1] if said else "\t" if kind == "tsv" else max(",;\t|", key=outside.count)
+    lines.give_back(len(lines.held) - bool(first))
     csv.field_size_limit(WHOLE_BYTES)
     try:
         names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, strict=True), [])]

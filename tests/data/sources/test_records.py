@@ -222,6 +222,35 @@ def test_a_stray_quotation_mark_costs_one_row(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sep=;\r\nimage;text;note\r\na.png;"One; two";3\r\n',
+        "sep=|\nimage|text|note\na.png|One; two|3\n",
+        '"sep=;"\n"image";"text";"note"\na.png;"One; two";3\n',
+        '"image";"text";"note"\na.png;"One; two";3\n',
+    ],
+)
+def test_the_line_of_excel_that_names_the_separator(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    assert records.columns(path) == ["image", "text", "note"]
+    assert list(records.everything(path)) == [{"image": "a.png", "text": "One; two", "note": "3"}]
+    path.write_text(text + "only")
+    assert [record.get("text") for record in records.everything(path)] == ["One; two", None]
+    path.write_text("sep=;\n")
+    with pytest.raises(InputError, match="names no columns"):
+        records.columns(path)
+
+
+def test_names_of_columns_that_hold_separators(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('file_name;"Befund, Text, lang";"Pat, Nr, a, b"\na.png;Clear;7\n')
+    assert list(records.everything(path)) == [
+        {"file_name": "a.png", "Befund, Text, lang": "Clear", "Pat, Nr, a, b": "7"}
+    ]
+
+
 def test_short_long_and_empty_rows(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1\n1,2,,\n,\n\n1,2,3\n")
     found = [record for _, record in every(tmp_path / "x.csv")]
