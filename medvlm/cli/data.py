@@ -125,9 +125,8 @@ def sample(
     from medvlm.data.inspect import sheet
     from medvlm.data.inspect.check import sound
     from medvlm.data.inspect.folder import open_set
-    from medvlm.io import check_plain
 
-    check_plain(out, "--out")
+    sheet.check_out(out, path)
     wanted = Wanted(number, split, seed, sheet.conditions(where or []), private)
     data = sound(open_set(path))
     chosen = sheet.choose(data, wanted)

@@ -111,6 +111,25 @@ def test_sample_draws_a_picture_and_prints_the_ids(at: Path, capsys: Said) -> No
     assert len(drawn) > 1
 
 
+def test_a_sheet_replaces_nothing_but_a_sheet(at: Path, capsys: Said) -> None:
+    (at / "mine.csv").write_text("precious")
+    (at / "mine.png").write_text("no picture")
+    before = {path: path.read_bytes() for path in at.rglob("*") if path.is_file()}
+    shard = next((at / "v1" / "data").glob("train-*")).relative_to(at)
+    for out, said in (
+        ("mine.csv", "the sheet is a PNG; name it mine.png"),
+        ("mine.png", "is there and is no PNG"),
+        ("v1/manifest.json", "the sheet is a PNG"),
+        (str(shard), "the sheet is a PNG"),
+        ("v1/new.png", "lies in the data set"),
+    ):
+        assert run(["data", "sample", "v1", "--out", out]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert {path: path.read_bytes() for path in at.rglob("*") if path.is_file()} == before
+    assert [run(["data", "sample", "v1", "--quiet"]) for _ in range(2)] == [0, 0]
+
+
 def test_pictures_that_may_not_be_changed_are_not_drawn(tmp_path: Path, capsys: Said) -> None:
     red, blue = png(255, (99, 99)), png(255 * 65536, (99, 99))
     free = sample("free", 1, image=Image(red, "r.png"))

@@ -1,6 +1,6 @@
 """Whether every row of a data set keeps the promises of the record and of its manifest; all pictures are decoded.
 
-Memory: about 70 bytes a row, and one batch with its pictures.
+Memory: about 100 bytes a row, and one batch with its pictures.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from medvlm.data.inspect.folder import PICTURES, DataSet
-from medvlm.data.inspect.keys import Keys
+from medvlm.data.inspect.keys import WIDTH, Keys
 from medvlm.data.look import PictureError, examine
 from medvlm.data.output import MANIFEST
 from medvlm.data.sample import COMMERCIAL_USE, TASKS
+from medvlm.data.splits import OF_PARTS, SPLITS, WAYS
 from medvlm.data.write import COUNTED, NOT_STATED
 from medvlm.errors import UsageError
 from medvlm.io import sha256_bytes
+from medvlm.licenses.expressions import commercial_use, most_restrictive
 from medvlm.licenses.policy import admit
 
 _KNOWN = 1 << 16
 """So many pictures' hashes are remembered, lest one that many samples share is decoded for each."""
 
 _TEXTS = ("id", "group", "task", "prompt", "target", "sha256", "license", "commercial_use")
-_READ = tuple(dict.fromkeys((*_TEXTS, *COUNTED, "image", "more_images")))
+_NAMES = ("official_split", "duplicate_of")
+_READ = tuple(dict.fromkeys((*_TEXTS, *_NAMES, *COUNTED, "image", "more_images")))
 
 Advance = Callable[[int, int], None]
 
@@ -53,6 +56,7 @@ class RowCheck:
         self.notes: list[str] = []
         self._found = Findings()
         self._ids, self._groups, self._pictures = Keys(), Keys(), Keys()
+        self._shown, self._originals = Keys(), Keys()
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
         self._sound: set[str] = set()
         self._unstated = 0
@@ -78,12 +82,18 @@ class RowCheck:
         name = str(row["id"])
         self._ids.add(name, split)
         self._groups.add(row["group"] or "", split)
+        if row["duplicate_of"] is not None:
+            self._originals.add(row["duplicate_of"], split)
         for problem in _faults(row):
             self._found.add(problem, name)
         self._license(row, name)
         views = row["more_images"] or []
-        for number, picture in enumerate([row["image"] or {}, *views]):
-            self._picture(picture or {}, name, row["sha256"] if number == 0 else None, split)
+        shown = self._picture(row["image"] or {}, name, split)
+        self._shown.add_key(bytes.fromhex(shown)[:WIDTH], split)
+        if row["sha256"] != shown:
+            self._found.add("sha256 is not that of the picture", name)
+        for picture in views:
+            self._picture(picture or {}, name, split)
         for column, counter in self._counts.items():
             value = row[column]
             counter[("yes" if value else "no") if isinstance(value, bool) else _label(value)] += 1
@@ -99,34 +109,44 @@ class RowCheck:
         if reason:
             self._found.add(f"not admitted by --license {policy}", name, f"{reason}: {row['license']}")
 
-    def _picture(self, picture: Mapping[str, Any], name: str, stated: str | None, split: str) -> None:
+    def _picture(self, picture: Mapping[str, Any], name: str, split: str) -> str:
+        """Look at one picture, and return its hash."""
         content = picture.get("bytes") or b""
         sha256 = sha256_bytes(content)
         self._pictures.add(sha256, split)
-        if stated is not None and stated != sha256:
-            self._found.add("sha256 is not that of the picture", name)
         if sha256 in self._sound:
-            return
+            return sha256
         try:
             examine(content)
         except PictureError as error:
             self._found.add(error.reason, name, error.detail)
-            return
+            return sha256
         if len(self._sound) >= _KNOWN:
             self._sound.clear()
         self._sound.add(sha256)
+        return sha256
 
     def _whole(self) -> Iterator[str]:
         """Yield what only all rows together show."""
         again = self._ids.repeated()
         if again:
             yield f"ids are not unique: {again} samples repeat one"
+        lost = self._originals.absent(self._ids)
+        if lost:
+            yield f"duplicate_of is no id of the data set: {lost}"
         counts = self.data.manifest["counts"]
         yield from _differences("groups_by_split", counts.get("groups_by_split"), self._groups.by_split())
         for name, counter in self._counts.items():
             yield from _differences(name, counts.get(name), counter)
         yield from _differences("licenses", self.data.manifest["licenses"], self._counts["license"])
         yield from self._sides()
+        # Sets of schema 2 do not say how they were split.
+        told, way = self.data.manifest.get("split_hash"), self.data.manifest["settings"].get("split")
+        keys = self._shown if way == "by-image" else self._ids if way == "official" else self._groups
+        if way not in (None, *WAYS, *OF_PARTS):
+            yield f"{MANIFEST}: nobody knows the split {way!r}"
+        elif way is not None and told != keys.split_hash():
+            yield f"{MANIFEST}: its split_hash is not that of the rows"
 
     def _sides(self) -> Iterator[str]:
         """Yield what is on two sides; where the way of splitting allows it, it is only noted."""
@@ -153,6 +173,10 @@ def _faults(row: Mapping[str, Any]) -> Iterator[str]:
         yield "empty question"
     if row["commercial_use"] not in COMMERCIAL_USE:
         yield f"commercial_use is none of {', '.join(COMMERCIAL_USE)}"
+    elif most_restrictive([row["commercial_use"], commercial_use(row["license"])]) != row["commercial_use"]:
+        yield "commercial_use is freer than the license"
+    if row["official_split"] not in (None, *SPLITS):
+        yield f"official_split is none of {', '.join(SPLITS)}"
 
 
 def _label(value: Any) -> str:

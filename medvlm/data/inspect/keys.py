@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medvlm.data.splits import SPLITS
+from medvlm.io import sha256_bytes
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +33,11 @@ class Keys:
 
     def add(self, text: str, split: str) -> None:
         """Append the key of a text."""
-        self._keys += key(text)
+        self.add_key(key(text), split)
+
+    def add_key(self, made: bytes, split: str) -> None:
+        """Append a key of `WIDTH` bytes."""
+        self._keys += made
         self._sides.append(SPLITS.index(split))
 
     def _arrays(self) -> tuple[Array, Array]:
@@ -55,6 +60,18 @@ class Keys:
         """Return how many entries have a key that was there before."""
         numbers, _ = self.numbered()
         return len(numbers) - len(np.unique(numbers))
+
+    def absent(self, other: Keys) -> int:
+        """Return how many entries have a key that another has not."""
+        return int((~np.isin(self._arrays()[0], other._arrays()[0])).sum())
+
+    def split_hash(self) -> str:
+        """Return the hash of which key is on which side, as `prepare` writes it into the manifest."""
+        keys, sides = self._arrays()
+        _, first = np.unique(self.numbered()[0], return_index=True)
+        words, sides = keys.view("<u8").reshape(-1, 2)[first], sides[first]
+        order = np.lexsort(words.T)
+        return sha256_bytes(words[order].tobytes() + sides[order].tobytes())
 
     def by_split(self) -> dict[str, int]:
         """Return the number of different keys in each split."""

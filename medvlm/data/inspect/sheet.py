@@ -11,6 +11,7 @@ from medvlm.data.inspect.folder import DataSet, readable, rows_at
 from medvlm.data.inspect.show import plain
 from medvlm.data.sample import COLUMNS
 from medvlm.errors import InputError, UsageError
+from medvlm.io import check_plain
 from medvlm.registry import nearest
 
 _PICTURES = ("image", "more_images")
@@ -31,6 +32,23 @@ def conditions(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise UsageError(f'--where "{text}"{hint}: is not COLUMN=VALUE; columns: {", ".join(known)}')
         found.append((name.strip(), value.strip()))
     return tuple(found)
+
+
+def check_out(out: Path, folder: Path) -> None:
+    """Make sure that the sheet replaces nothing but an older sheet.
+
+    Raises:
+        UsageError: the name is no PNG's, lies in the data set's folder, or another file has it.
+    """
+    check_plain(out, "--out")
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: the sheet is a PNG; name it {out.stem or 'sheet'}.png")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--out {out}: lies in the data set, whose files are its own; name another folder")
+    if out.exists():
+        with open(out, "rb") as file:
+            if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                raise UsageError(f"--out {out}: is there and is no PNG; name another file")
 
 
 def choose(data: DataSet, wanted: Wanted) -> list[Candidate]:

@@ -65,6 +65,12 @@ ROWS = [
     (set_("task", "song"), "unknown task: 1"),
     (set_("group", "g9"), "splits are not disjoint: 1 group"),
     (set_("sha256", "0" * 64), "sha256 is not that of the picture: 1 (the first: g0/0)"),
+    (set_("sha256", None), "sha256 is not that of the picture: 1 (the first: g0/0)"),
+    (set_("license", "CC-BY-NC-4.0"), "commercial_use is freer than the license: 1 (the first: g0/0)"),
+    (set_("license", None), "commercial_use is freer than the license: 1 (the first: g0/0)"),
+    (set_("official_split", "nonsense"), "official_split is none of train, validation, test: 1 (the first: g0/0)"),
+    (set_("duplicate_of", "nowhere"), "duplicate_of is no id of the data set: 1"),
+    (set_("group", "other"), "its split_hash is not that of the rows"),
     (set_("image", {"bytes": b"no picture", "path": "x"}), "image cannot be read: 1 (the first: g0/0"),
     (set_("image", {"bytes": png(3, (90, 90))[:-40], "path": "x"}), "g0/0"),
     (set_("more_images", [{"bytes": b"", "path": "x"}]), "image cannot be read: 1 (the first: g0/0: empty file)"),
@@ -82,6 +88,23 @@ def test_a_broken_row_is_named(folder: Path, change: Any, said: str) -> None:
     assert any(said in line for line in broken(folder)), broken(folder)
 
 
+def test_a_stricter_use_than_the_license_and_a_copy_of_what_is_there_are_sound(folder: Path) -> None:
+    rewrite(folder, lambda rows: rows[0].update(commercial_use="unknown", duplicate_of="g1/1"))
+    edit_manifest(folder, lambda told: told["counts"].update(commercial_use={"yes": 9, "unknown": 1}))
+    assert broken(folder) == []
+
+
+@pytest.mark.parametrize("way", ["official", "by-image", "by-group"])
+def test_the_split_hash_is_that_of_the_manifest_in_every_way(tmp_path: Path, way: str) -> None:
+    items = [sample(f"g{number // 3}", number, shade=number // 2 % 7, split="test") for number in range(30)]
+    folder = prepared(tmp_path / "set", items, split=way)
+    assert broken(folder) == []
+    edit_manifest(folder, lambda told: told.update(split_hash="0" * 64))
+    assert broken(folder) == ["manifest.json: its split_hash is not that of the rows"]
+    edit_manifest(folder, lambda told: told["settings"].update(split=["weird"]))
+    assert "manifest.json: nobody knows the split ['weird']" in broken(folder)
+
+
 def test_a_picture_on_two_sides_breaks_a_split_by_group_and_is_a_note_of_the_official_one(tmp_path: Path) -> None:
     items = [sample("a", 1, shade=7), sample("b", 2, shade=7, split="test")]
     folder = prepared(tmp_path / "leaky", items)
@@ -90,7 +113,7 @@ def test_a_picture_on_two_sides_breaks_a_split_by_group_and_is_a_note_of_the_off
     assert found.notes == ["splits are not disjoint: 1 picture is in several, as --split official allows"]
     for way in ("by-image", "by-group", "parts", "parts-move"):
         edit_manifest(folder, lambda manifest, way=way: manifest["settings"].update(split=way))
-        assert broken(folder) == ["splits are not disjoint: 1 picture is in several"]
+        assert "splits are not disjoint: 1 picture is in several" in broken(folder)
 
 
 def test_a_license_that_the_policy_does_not_admit(folder: Path) -> None:
@@ -158,6 +181,7 @@ FILES = [
     (lambda folder: (folder / "README.md").write_text("x"), "README.md: has 1 bytes"),
     (lambda folder: edit_manifest(folder, lambda told: told.update(fingerprint="x")), "its fingerprint is not"),
     (lambda folder: edit_manifest(folder, lambda told: told["counts"].update(samples=3)), "counts 3 samples"),
+    (lambda folder: edit_manifest(folder, lambda told: told.pop("files")), "names no file beside the shards"),
     (
         lambda folder: edit_manifest(folder, lambda told: told["shards"].append(told["shards"][0])),
         "lists a shard twice",
