@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from lxml import etree
@@ -16,6 +17,7 @@ XML_BYTES = 4 << 20
 """A report takes some ten kilobytes."""
 
 _NUMBER = re.compile(r"\d+")
+_LABELS = ("comparison", "indication", "findings", "impression")
 
 
 def sorted_names(folder: Path) -> list[str]:
@@ -39,8 +41,9 @@ def _sorted_names(folder: str, changed: int) -> list[str]:
 def read_report(path: Path) -> Record | Bad:
     """Return one report with the columns of the Kaggle copy, the names of its pictures and the license it states.
 
-    uid is CXR and a number. A section that comes twice is joined; `image_path` are file names, `MeSH` the terms that
-    people gave (`major`), not those of a program (`automatic`).
+    uid is CXR and a number. A section that comes twice is joined. Where texts have other labels than the columns (an
+    addendum, one for findings and impression), or none, `report` is all of them, each behind its label. `image_path`
+    are file names, `MeSH` the terms that people gave (`major`), not those of a program (`automatic`).
     """
     try:
         if not path.is_file() or not path.resolve().is_relative_to(path.parent.resolve()):
@@ -69,14 +72,22 @@ def _record(root: etree._Element, path: Path) -> Record:
         texts.setdefault((element.get("Label") or "").strip().lower(), []).append(_text(element))
     ids = [id for element in root.iter("uId") if (id := (element.get("id") or "").strip())]
     images = [id for element in root.iter("parentImage") if (id := (element.get("id") or "").strip())]
-    labels = ("comparison", "indication", "findings", "impression")
+    joined = {label: "\n".join(filter(None, parts)) for label, parts in texts.items() if any(parts)}
+    uid = (ids or [path.stem])[0]
     return {
-        **{name: "\n".join(text for text in texts.get(name, []) if text) for name in labels},
-        "uid": (ids or [path.stem])[0],
+        **{label: joined.get(label, "") for label in _LABELS},
+        **({} if joined.keys() <= set(_LABELS) else {"report": _report(joined), "id": uid}),
+        "uid": uid,
         "MeSH": ";".join(text for element in root.iter("major") if (text := _text(element))),
         "image_path": [f"{id}.png" for id in images],
         "license": next((text for element in root.iter("licenseURL") if (text := _text(element))), ""),
     }
+
+
+def _report(texts: Mapping[str, str]) -> str:
+    """Return texts as one report: a text without a label first, the others below their labels."""
+    headed = [f"{label.upper()}: {text}" for label, text in texts.items() if label]
+    return "\n".join([*filter(None, [texts.get("")]), *headed])
 
 
 def _text(element: etree._Element) -> str:

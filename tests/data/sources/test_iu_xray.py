@@ -52,9 +52,10 @@ def test_every_study_is_a_sample_with_all_its_pictures(inputs: dict[str, Path], 
     for sample in samples:
         n = int(sample.group[3:])
         row = layouts_reports.study(n)
-        whole = "\n".join(text for text in (row["findings"], row["impression"]) if text)
+        parts = [text for text in (row["findings"], row["impression"]) if text]
         # R2Gen's annotations have lost the line between the sections.
-        assert sample.target == clean(whole.replace("\n", " ") if form == "r2gen" else whole)
+        parts = [" ".join(parts).replace("\n", " ")] if form == "r2gen" else parts
+        assert sample.target == " ".join(clean(part) for part in parts)
         assert len([sample.image, *sample.more_images]) == len(layouts_reports.views(n))
         assert (sample.task, sample.prompt, sample.language, sample.modality) == ("report", "", "en", "radiograph")
         assert (sample.license, sample.commercial_use) == ("CC-BY-NC-ND-4.0", "no")
@@ -113,6 +114,46 @@ def test_the_license_that_a_report_states_counts(tmp_path: Path, address: str, l
     assert first.license_scope == ("dataset" if license else None)
     assert address in (first.license_evidence or "")
     assert other.license == "CC-BY-NC-ND-4.0"
+
+
+ABSTRACT = "<AbstractText Label='FINDINGS'>No pneumothorax</AbstractText>"
+
+
+@pytest.mark.parametrize(
+    ("texts", "target", "original"),
+    [
+        (
+            f"{ABSTRACT}<AbstractText Label='IMPRESSION'>Pneumonia on the left</AbstractText>",
+            "No pneumothorax. Pneumonia on the left",
+            "FINDINGS: No pneumothorax\nIMPRESSION: Pneumonia on the left",
+        ),
+        (
+            (
+                "<AbstractText Label='INDICATION'>Cough</AbstractText><AbstractText Label='FINDINGS AND IMPRESSION'>"
+                "Left effusion.</AbstractText>"
+            ),
+            "Left effusion.",
+            "INDICATION: Cough\nFINDINGS AND IMPRESSION: Left effusion.",
+        ),
+        (
+            f"{ABSTRACT}<AbstractText Label='Conclusion'>Normal.</AbstractText><AbstractText>Chest.</AbstractText>",
+            "No pneumothorax. Normal.",
+            "Chest.\nFINDINGS: No pneumothorax\nCONCLUSION: Normal.",
+        ),
+        (f"{ABSTRACT}<AbstractText Label='ADDENDUM'>Pneumothorax.</AbstractText>", None, "report has an addendum"),
+    ],
+)
+def test_texts_of_open_i_with_any_label(
+    inputs: dict[str, Path], tmp_path: Path, texts: str, target: str | None, original: str
+) -> None:
+    shutil.copytree(inputs["open-i"] / "NLMCXR_png", tmp_path / "NLMCXR_png")
+    (tmp_path / "ecgen-radiology").mkdir()
+    xml = (inputs["open-i"] / "ecgen-radiology/1.xml").read_text()
+    start, stop = xml.index("<AbstractText"), xml.rindex("</AbstractText>") + len("</AbstractText>")
+    (tmp_path / "ecgen-radiology/1.xml").write_text(xml[:start] + texts + xml[stop:])
+    samples, rejects = read(tmp_path)
+    assert [(sample.target, sample.original_text) for sample in samples] == ([(target, original)] if target else [])
+    assert [reject.reason for reject in rejects] == ([] if target else [original])
 
 
 def test_the_frontal_picture_comes_first(inputs: dict[str, Path]) -> None:
