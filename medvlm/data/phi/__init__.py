@@ -15,9 +15,10 @@ captions of open-access articles: links to data sets, dates, and a version numbe
 What it is not: a de-identification, certified or not, or a promise that a text without a finding has no identifier. It
 does not know names without a title, label or degree, hospitals, towns, streets of unusual kinds, dates and titles in
 other languages than English, relatives and rare events that point to one person, or what is written in the picture.
-Names and numbers known beforehand (`known`) are found wherever they stand, as they are spelled. A spaCy pipeline
-finds more names (94 % of full names in plain sentences with en_core_web_sm 3.8) but sees persons in 45 % of the same
-captions, which is why it has to be asked for. People must read what strict mode lets through.
+Names, numbers and birth dates known beforehand (`known`) are found wherever they stand, names as they are spelled, also
+where they are a common word. A spaCy pipeline finds more names (94 % of full names in plain sentences with
+en_core_web_sm 3.8) but sees persons in 45 % of the same captions, which is why it has to be asked for.
+People must read what strict mode lets through.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Scanner:
         """Return where identifiers stand in `text`, in order; overlapping ones of one kind are one.
 
         Args:
-            known: names and numbers that are identifiers wherever they stand, as the header beside a report has them.
+            known: names, numbers and birth dates that are identifiers wherever they stand, as the header beside a
+                report has them.
         """
         from medvlm.data.phi.spans import scan
 

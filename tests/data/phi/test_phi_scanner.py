@@ -71,6 +71,23 @@ def test_what_is_known_beforehand_is_found_wherever_it_stands(text: str, kinds: 
     )
 
 
+@pytest.mark.parametrize(
+    ("known", "text", "found"),
+    [
+        ("Wu^Li", "Li Wu fell, as Wu, Li said.", ["Li Wu", "Wu, Li"]),
+        ("WU^LI^^DR", "seen by wu li", ["wu li"]),
+        ("Wu^Li", "Li and Wu, 3 Li", []),
+        ("Le^A^B", "Plan A. B is clear.", ["A. B"]),
+        ("19570713", "Born 13.7.57, 7/13/57 and 13-07-1957.", ["13.7.57", "7/13/57", "13-07-1957"]),
+        ("1957.07.13", "13. July '57 or Jul 13th, 57", ["13. July '57", "Jul 13th, 57"]),
+        ("19570713", "13 of 7.57 mm, 12.7.57, 113.7.57 and 3", []),
+    ],
+)
+def test_short_names_and_dates_known_beforehand(known: str, text: str, found: list[str]) -> None:
+    spans = [span for span in Scanner("count").spans(text, [known]) if span.kind in ("name", "date")]
+    assert [text[span.start : span.end] for span in spans] == found
+
+
 @given(st.lists(st.text(max_size=20), max_size=4), st.text(max_size=60))
 def test_known_values_of_any_form_break_nothing(known: list[str], text: str) -> None:
     # What looks like a phone number may be known to be another.

@@ -22,6 +22,7 @@ from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.dicom import files, refuse, texts
 from medvlm.data.sources.dicom.options import PRESETS, Options, parse, parse_frames, parse_window
 from medvlm.data.sources.dicom.source import DicomSource
+from medvlm.data.sources.dicom.study import personal
 from medvlm.errors import InputError, MissingExtraError, UsageError
 
 KEY = Key(b"k" * 32)
@@ -370,6 +371,32 @@ def test_identifiers_in_reports(tmp_path: Path) -> None:
     assert samples == []
     assert reasons(rejects) == {"identifiers in text": 1}
     assert "617" not in rejects[0].detail
+
+
+NAMED = "FINDINGS: A nodule. Li Wu, born 13.7.57, was told; Okonkwo agreed."
+
+
+@pytest.mark.parametrize("kind", ["sr", "table"])
+def test_names_of_the_header_in_reports(tmp_path: Path, kind: str) -> None:
+    whose = {"PatientName": "Wu^Li", "PatientBirthDate": "19570713", "ReferringPhysicianName": "Okonkwo^Chidi"}
+    name = study(tmp_path / "in", 1, **whose)
+    options: dict[str, Any] = {"reports": "sr"}
+    if kind == "table":
+        table = tmp_path / "reports.csv"
+        table.write_text(f'StudyInstanceUID,report\n{name},"{NAMED}"\n')
+        options = {"reports": str(table), "reports_at": table}
+    else:
+        save(structured_report(name, content("TEXT", "", NAMED), PatientName="Wu^Li"), tmp_path / "in" / "sr")
+    (sample,), _ = read(tmp_path / "in", scanner=Scanner("count"), **options)
+    assert sample.identifiers == "date, name"
+    samples, rejects = read(tmp_path / "in", scanner=Scanner("strict"), **options)
+    assert (samples, reasons(rejects)) == ([], {"identifiers in text": 1})
+    assert not [word for word in ("Wu", "57", "Okonkwo") if word in repr(rejects)]
+
+
+def test_what_is_personal_in_a_header() -> None:
+    made = ct(AccessionNumber="A778812", OtherPatientIDsSequence=[ct(PatientID="990011")])
+    assert personal(made) == {"4711", "A778812", "990011"}
 
 
 def test_structured_reports_are_the_text_of_their_study(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
+from pydicom.valuerep import PersonName
 
 from medvlm.data.look import PictureError
 from medvlm.data.pseudonyms import Key
-from medvlm.data.reports import chosen, clean, lacking, sections
+from medvlm.data.reports import chosen, clean, lacking, sections, target
 from medvlm.data.sample import Image, Reject, Sample
 from medvlm.data.sources.base import Unit
 from medvlm.data.sources.dicom import headers, pixels, refuse, texts
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from medvlm.data.phi import Scanner
 
 NAME = "dicom"
+_PERSONAL = """
+PatientName PatientID PatientBirthDate OtherPatientNames OtherPatientIDs PatientBirthName PatientMotherBirthName
+AccessionNumber StudyID ReferringPhysicianName PerformingPhysicianName NameOfPhysiciansReadingStudy RequestingPhysician
+OperatorsName PhysiciansOfRecord ConsultingPhysicianName ResponsiblePerson
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class _Study:
         _, self.patient, self.study, self.report, *self.places = unit.locator
         self.files: list[_File] = []
         self.seen: set[str] = set()
+        self.known: set[str] = set()
+        """Names, numbers and birth dates of the headers, to look for in the texts; they go nowhere else."""
         self.spoken: tuple[tuple[bool, bool, str], str] | None = None
         """The best structured report so far, and its rank."""
 
@@ -85,7 +93,9 @@ class StudyReader:
                 yield reject
         if study.files:
             for item in self._samples(study, unit):
-                yield self.scanner.judge(item) if self.scanner is not None and isinstance(item, Sample) else item
+                if self.scanner is not None and isinstance(item, Sample):
+                    item = self.scanner.judge(item, study.known)
+                yield item
         elif study.spoken is not None:
             yield Reject(NAME, unit.name, "report without pictures")
 
@@ -95,6 +105,7 @@ class StudyReader:
         try:
             with opened(self.inputs.path(place)) as found:
                 header = found.header
+                study.known |= personal(header)
                 if self.options.reports == "sr" and refuse.is_report(header):
                     return self._listen(study, header, where)
                 refuse.check(header, self.options)
@@ -166,10 +177,10 @@ class StudyReader:
             return PictureError("no report text")
         found = sections(report)
         original = chosen(found, self.options.sections)
-        target = clean(original) if original else ""
-        if not original or not target:
+        text = target(found, self.options.sections)
+        if not original or not text:
             return PictureError(lacking(found, self.options.sections))
-        return _Text(target, original if original != target else None, clean(found.indication) or None)
+        return _Text(text, original if original != text else None, clean(found.indication) or None)
 
     def _of_each(self, study: _Study, text: _Text | None) -> Iterator[Sample | Reject]:
         """Yield one sample a picture."""
@@ -241,6 +252,16 @@ class StudyReader:
             license_evidence="stated by the owner: --data-license" if self.options.data_license else None,
             commercial_use=commercial_use(self.options.data_license),
         )
+
+
+def personal(header: Dataset) -> set[str]:
+    """Return what tells a person in a header: names, numbers, the date of birth."""
+    found: set[str] = set()
+    for keyword in _PERSONAL.split():
+        value = header.get(keyword)
+        if value is not None:
+            found |= {str(value)} if isinstance(value, str | PersonName) else {str(part) for part in value}
+    return found.union(*(personal(item) for item in header.get("OtherPatientIDsSequence") or ()))
 
 
 def spread(files: list[_File], most: int) -> list[tuple[_File, int]]:
