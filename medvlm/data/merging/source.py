@@ -26,7 +26,7 @@ ROW_GROUPS = 5
 REPEATED = "same sample in another part"
 
 _OWN = ("folder", "jsonl")
-"""Sources that name a group after the picture's file where no patient is known."""
+"""Sources that name a group after the picture's file where no column tells the patient."""
 
 _BESIDE = (credits.NAME, REJECTS)
 
@@ -125,7 +125,7 @@ class MergedSource:
         groups: dict[str, str] = {}
         for item in self._samples(at, shard, int(places[0])):
             if isinstance(item, Sample):
-                own, item.group = item.group, _group(item, self.labels[at])
+                own, item.group = item.group, self._group(item, at)
                 groups[own] = item.group
             yield item
         for credit in self._credits[at].of(iter(groups)):
@@ -140,6 +140,13 @@ class MergedSource:
                 continue
             prefix = f"{self.plan.prefixes[part]}/" if row in renamed else ""
             yield _sample({**record, "id": f"{prefix}{record['id']}"})
+
+    def _group(self, sample: Sample, part: int) -> str:
+        """Return the group of a sample; where it is but the name of one's own file, that of another part is another."""
+        manifest = self.parts[part].manifest
+        columns = manifest["settings"].get("columns")
+        named = manifest["source"] in _OWN and not (isinstance(columns, dict) and columns.get("group"))
+        return f"{self.labels[part]}/{sample.group}" if named and sample.group == sample.figure_id else sample.group
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card: what the parts are, with their citations and known problems."""
@@ -199,12 +206,6 @@ def _sample(record: dict[str, Any]) -> Sample:
     stored = row["commercial_use"] if row["commercial_use"] in COMMERCIAL_USE else "unknown"
     row["commercial_use"] = most_restrictive([stored, commercial_use(row["license"])])
     return Sample(image=image, more_images=more, **row)
-
-
-def _group(sample: Sample, label: str) -> str:
-    """Return the group of a sample; where it is but the name of one's own file, that of another part is another."""
-    named = sample.source in _OWN and sample.group == sample.figure_id
-    return f"{label}/{sample.group}" if named else sample.group
 
 
 def _image(stored: dict[str, Any] | None) -> Image:

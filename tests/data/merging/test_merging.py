@@ -238,17 +238,25 @@ def test_the_published_split_stays_what_it_was(tmp_path: Path) -> None:
     assert before["a/1"] == ("train", "test")
 
 
-def test_equal_file_names_of_two_folders_are_no_shared_group(tmp_path: Path) -> None:
-    def own(shade: int, split: str, group: str, **changes: Any) -> Sample:
-        return sample(group, shade, shade=shade, split=split, source="folder", figure_id="0", **changes)
+@pytest.mark.parametrize("patients", [False, True])
+def test_equal_file_names_of_two_folders_are_no_shared_group(tmp_path: Path, patients: bool) -> None:
+    def own(shade: int, split: str, group: str) -> Sample:
+        return sample(group, shade, shade=shade, split=split, source="folder", figure_id="0")
+
+    def folder(manifest: dict[str, Any]) -> None:
+        manifest["source"] = "folder"
+        manifest["settings"]["columns"] = {"image": "file", **({"group": "patient"} if patients else {})}
 
     one = prepared(tmp_path / "one", [own(1, "train", "0"), own(2, "train", "anna"), Credit("0", authors="Us")])
     two = prepared(tmp_path / "two", [own(3, "test", "0"), own(4, "test", "anna")])
+    for part in (one, two):
+        edit_manifest(part, folder)
     manifest = combine([one, two], tmp_path / "out", workers=1).manifest
-    assert manifest["drops"] == {"shared with a held-out split": 1}
-    assert {row["group"] for row in rows_of(tmp_path / "out")} == {"one/0", "two/0", "anna"}
+    assert manifest["drops"] == {"shared with a held-out split": 2 if patients else 1}
+    groups = {row["group"] for row in rows_of(tmp_path / "out")}
+    assert groups == ({"0", "anna"} if patients else {"one/0", "two/0", "anna"})
     told = (tmp_path / "out" / "attribution.tsv").read_text("utf-8").splitlines()
-    assert any(line.startswith("one/0\t") and "\tUs\t" in line for line in told)
+    assert any(line.startswith("one/0\t") and "\tUs\t" in line for line in told) is not patients
 
 
 def test_use_is_never_freer_than_the_license(tmp_path: Path) -> None:
