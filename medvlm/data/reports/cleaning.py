@@ -35,6 +35,8 @@ _NUMBERED = re.compile(
 )
 """What a number may belong to."""
 _ABBREVIATED = re.compile(r"(?:\b(?:no|nos|vs|dr|mr|mrs|ms|st|fig|figs|approx|ca)|(?<![^\W\d_])[^\W\d_])\.\Z", re.I)
+_WORD = 20
+"""More letters than any word of these patterns has."""
 _WRAPPED = 60
 """Lines that a wrap ended have at least about as many letters."""
 _PERIODS = re.compile(r"\.(?:\s*\.)+(?!\d)")
@@ -101,7 +103,7 @@ def _mark(match: re.Match[str], number: int, figure: bool) -> _Mark:
     above = window.rstrip()
     gap = window[len(above) :]
     on_line = not above or "\n" in gap
-    ended = above[-1:] in (".", "!", "?", ";") and not _ABBREVIATED.search(above)
+    ended = above[-1:] in (".", "!", "?", ";") and not _ABBREVIATED.search(above[-_WORD:])
     clear = not above or gap.count("\n") > 1 or ended or (on_line and above[-1:] == ":")
     return _Mark(start, match.end(), number, above, on_line, clear, figure)
 
@@ -133,10 +135,10 @@ def _is_item(mark: _Mark, running: bool, follows: bool) -> bool:
         return False
     if mark.clear:
         # "No. 1." within a line: an enumeration begins there only behind a word.
-        return mark.on_line or running or re.search(r"\w{3}\W\Z", mark.above) is not None
-    if not mark.on_line or _RUNS_ON.search(mark.above):
+        return mark.on_line or running or re.match(r"\w{3}\W", mark.above[-4:]) is not None
+    if not mark.on_line or _RUNS_ON.search(mark.above[-_WORD:]):
         return False
-    if _NUMBERED.search(mark.above):
+    if _NUMBERED.search(mark.above[-_WORD:]):
         return running and follows
     return follows or (running and not mark.wrapped())
 
@@ -147,7 +149,7 @@ def _without_bullets(text: str) -> str:
         mark
         for match in _BULLET.finditer(text)
         if (mark := _mark(match, 0, match["figure"] is not None)).clear
-        or not (_RUNS_ON.search(mark.above) or (mark.figure and mark.above[-1:].isdigit()))
+        or not (_RUNS_ON.search(mark.above[-_WORD:]) or (mark.figure and mark.above[-1:].isdigit()))
     ]
     if len(marks) == 1 and (marks[0].figure or not marks[0].clear) and text[marks[0].start :].lstrip()[0] in "-–":
         return text

@@ -185,15 +185,14 @@ def _add(pieces: list[_Piece], heading: Heading, words: str, body: str) -> None:
 
 def _set_aside_before_final(pieces: list[_Piece]) -> None:
     """Make `rest` of what was said before the final report; an addendum stays one."""
+    follows = False
     for place in range(len(pieces) - 1, -1, -1):
-        if pieces[place].name != "final":
-            continue
-        own, *others = pieces[place:]
-        follows = any(piece.part not in ("rest", "addendum") and says_something(piece.text) for piece in others)
-        if follows or "." in own.text:
+        last = pieces[place]
+        if last.name == "final" and (follows or "." in last.text):
             for piece in pieces[:place]:
                 piece.name, piece.part = "before", "addendum" if piece.part == "addendum" else "rest"
             return
+        follows = follows or (last.part not in ("rest", "addendum") and says_something(last.text))
 
 
 def _find_unheaded(pieces: list[_Piece]) -> None:

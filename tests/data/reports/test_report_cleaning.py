@@ -210,7 +210,30 @@ def test_marks_alone_say_nothing() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    [" ", "\n", "X", "_", "[**", "1. ", "a. ", ". ", "- ", "=", "a.B", ":", "\n1. a", "FINDINGS:", "XXXX/", "XXXX "],
+    [
+        " ",
+        "\n",
+        "X",
+        "_",
+        "[**",
+        "1. ",
+        "a. ",
+        ". ",
+        "- ",
+        "=",
+        "a.B",
+        ":",
+        "\n1. a",
+        "FINDINGS:",
+        "XXXX/",
+        "XXXX ",
+        "a. Date: ",
+        "\n- a",
+        "\n1. a\n2. b",
+        "\nFINAL REPORT\n",
+        "\nADDENDUM",
+        "LUNGS: a\n",
+    ],
 )
 def test_long_texts_take_time_in_proportion(piece: str) -> None:
     """Twenty times the text in less than a hundred times the time: nothing grows with the square."""
@@ -222,4 +245,4 @@ def test_long_texts_take_time_in_proportion(piece: str) -> None:
         clean(text), sections(text)
         return time.process_time() - begin
 
-    assert seconds(400_000) < 100 * max(seconds(20_000), 0.01)
+    assert seconds(200_000) < 100 * max(seconds(10_000), 0.01)
