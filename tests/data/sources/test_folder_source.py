@@ -592,6 +592,7 @@ def test_ids_that_differ_by_a_slash_stay_two(tmp_path: Path) -> None:
         samples, _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
         assert len({sample.id for sample in samples}) == 2
         assert len({sample.group for sample in samples}) == len(set(patients))
+        assert all(sample.id.count("/") == 4 for sample in samples)
 
 
 def test_paths_of_windows_lead_to_their_longest_end(tmp_path: Path) -> None:

@@ -308,6 +308,13 @@ def test_a_turn_before_the_marks_sees_all_pictures_where_marks_lack(tmp_path: Pa
     samples, rejects = one(tmp_path, {"image": ["000.png", "001.png"], "conversations": talk})
     assert rejects == []
     assert [1 + len(sample.more_images) for sample in samples] == [2, 2]
+    shown = [{"type": "image", "image": "000.png"}, {"type": "text", "text": "What is <image>?"}]
+    more = [{"type": "image", "image": "001.png"}, {"type": "text", "text": "And this?"}]
+    answers = [{"role": "assistant", "content": text} for text in ("One.", "Two.")]
+    asked = [{"role": "user", "content": content} for content in (shown, more)]
+    # A mark among pictures that stand in the messages marks nothing.
+    samples, rejects = one(tmp_path, {"messages": [asked[0], answers[0], asked[1], answers[1]]})
+    assert ([1 + len(sample.more_images) for sample in samples], rejects) == ([1, 2], [])
 
 
 def test_too_many_pictures_and_what_says_that_there_is_none(tmp_path: Path) -> None:

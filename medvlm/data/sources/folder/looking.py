@@ -22,6 +22,8 @@ FIRST_ROWS = 100
 """So many rows are looked at for the guess."""
 ID_ROWS = 100_000
 """In so many rows a guessed column of ids must not repeat."""
+_OF = {"group": "patients", "split": "splits", "license": "licenses"}
+"""The meanings that decide what may be done with a row, as messages call them: none may be overlooked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def settle(
     surveys = {table: tables.survey(table, lambda name: _tells_groups(name, given)) for table in found}
     later = list(dict.fromkeys(name for seen in surveys.values() for name in seen if name not in names))
     columns = meaning_of.guess(names, rows, given, wanted, later)
-    for meaning in ("group", "split", "license"):
+    for meaning in _OF:
         column = getattr(columns, meaning)
         if column is not None and getattr(given, meaning) is None:
             _check_everywhere(surveys, meaning, column)
@@ -139,8 +141,8 @@ def _check_everywhere(surveys: Mapping[Path, Mapping[str, object]], meaning: str
     lacking = next((table for table, seen in surveys.items() if column not in seen), None)
     if lacking:
         raise InputError(
-            f'{lacking}: no column "{column}", by which other tables tell the {meaning}; prepare it by itself, or say '
-            f"that its rows have none: {meaning_of.flag(meaning)} {column}"
+            f'{lacking}: no column "{column}", by which other tables tell the {_OF[meaning]}; prepare it by itself, or '
+            f"say that its rows have none: {meaning_of.flag(meaning)} {column}"
         )
 
 
@@ -150,8 +152,8 @@ def _check_later(names: Sequence[str], later: Sequence[str], meaning: str, colum
     other = next((name for name in others if name != column and meaning_of.says(name, meaning)), None)
     if other:
         raise UsageError(
-            f'both "{column}" and, in other records, "{other}" tell the {meaning}; give both one name, or say which '
-            f"does: {meaning_of.flag(meaning)} NAME"
+            f'both "{column}" and, in other records, "{other}" tell the {_OF[meaning]}; give both one name, or say '
+            f"which does: {meaning_of.flag(meaning)} NAME"
         )
 
 
