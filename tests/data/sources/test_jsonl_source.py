@@ -293,6 +293,14 @@ def test_a_second_file_that_alone_tells_patients(tmp_path: Path) -> None:
     assert [sample.group for sample in samples] == ["000", "1"]
 
 
+def test_links_out_of_the_input_are_refused(tmp_path: Path) -> None:
+    pictures(tmp_path / "own", 1)
+    secret = write_table(tmp_path / "secret.jsonl", [llava([("Q?", "A.")], 0)])
+    (tmp_path / "own/chats.jsonl").symlink_to(secret)
+    with pytest.raises(InputError, match="a link out of"):
+        JsonlSource([tmp_path / "own"]).look()
+
+
 def test_two_files_that_begin_with_one_picture(tmp_path: Path) -> None:
     pictures(tmp_path, 1)
     for name in "ab":
