@@ -15,6 +15,8 @@ import pydicom
 import pytest
 from layouts_dicom import code, content, ct, put_pixels, save, structured_report
 from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from medvlm.data.phi import Scanner
 from medvlm.data.pseudonyms import Key
@@ -300,7 +302,7 @@ def test_a_table_of_reports(tmp_path: Path) -> None:
     study(tmp_path / "in", 10, AccessionNumber="007")
     study(tmp_path / "in" / "other", 2, AccessionNumber="008")
     table = tmp_path / "reports.csv"
-    table.write_text(f'Accession Number;Report\n007;"{REPORT}"\n007;again\n;nobody\n999;no such study\n')
+    table.write_text(f'Accession Number;Report\n007;"{REPORT}"\n007;"{REPORT}"\n;nobody\n999;no such study\n')
     samples, rejects = read(tmp_path / "in", reports=str(table), reports_at=table)
     (sample,) = samples
     assert (sample.task, sample.prompt, len(sample.more_images)) == ("report", "", 3)
@@ -313,6 +315,125 @@ def test_a_table_of_reports(tmp_path: Path) -> None:
     assert "1 of 2 studies have one of the 2 given" in notes
     assert "1 (second report of a study)" in notes
     assert "1 (report without a study)" in notes
+
+
+def with_reports(folder: Path, table: str, **options: Any) -> tuple[list[Sample], list[Reject], str]:
+    """Return the samples and rejects of a folder with a table of reports, and what is told of them all."""
+    at = folder.parent / "reports.csv"
+    at.write_text(table)
+    samples, rejects = read(folder, reports=str(at), reports_at=at, **options)
+    card = DicomSource([folder], KEY, parse(reports=str(at)), reports=at).card()
+    return samples, rejects, " ".join(card["known_problems"])
+
+
+def test_one_study_of_two_patients_is_one_group(tmp_path: Path) -> None:
+    """A study is on one side, whatever numbers its files give the patient, and so are the other studies of both."""
+    one, other = uid.generate_uid(), uid.generate_uid()
+    for number, (patient, name) in enumerate([("0815", one), ("815", one), ("815", other), ("9", other), ("7", "1.2")]):
+        save(ct(noise(number), PatientID=patient, StudyInstanceUID=name), tmp_path / "in" / str(number))
+    table = f"StudyInstanceUID,report\n{one},A nodule.\n{other},A cyst.\n"
+    samples, _, told = with_reports(tmp_path / "in", table)
+    assert sorted((sample.target, len(sample.more_images)) for sample in samples) == [("A cyst.", 1), ("A nodule.", 1)]
+    assert {sample.group for sample in samples} == {
+        min(KEY.pseudonym("patient", name) for name in ("0815", "815", "9"))
+    }
+    assert "2 PatientIDs are taken for another patient's" in told
+
+
+def test_an_accession_number_of_two_patients_gives_no_report(tmp_path: Path) -> None:
+    for number, accession in enumerate(["1001", "1001", "1002"]):
+        save(ct(noise(number), PatientID=f"P{number}", AccessionNumber=accession), tmp_path / "in" / str(number))
+    table = "AccessionNumber,report\n1001,A nodule.\n1002,A cyst.\n"
+    samples, rejects, told = with_reports(tmp_path / "in", table)
+    assert ([sample.target for sample in samples], reasons(rejects)) == (["A cyst."], {"no report text": 2})
+    assert "1 accession numbers stand for several studies" in told
+
+
+def test_files_without_a_study_are_one_study_by_patient_and_accession_number(tmp_path: Path) -> None:
+    for number in range(3):
+        save(ct(noise(number), StudyInstanceUID=None, AccessionNumber="1001"), tmp_path / "in" / str(number))
+    (sample,), rejects, _ = with_reports(tmp_path / "in", "AccessionNumber,report\n1001,A nodule.\n")
+    assert (len(sample.more_images), rejects) == (2, [])
+
+
+@pytest.mark.parametrize("table", ["A2,A nodule.\nA10,A cyst.\n", "A2,A nodule.\nA2,A cyst.\nA10,A nodule.\n"])
+def test_reports_of_one_study_that_differ_are_left_out(tmp_path: Path, table: str) -> None:
+    name = uid.generate_uid()
+    for number, accession in enumerate(["A2", "A10"]):
+        save(ct(noise(number), StudyInstanceUID=name, AccessionNumber=accession), tmp_path / "in" / str(number))
+    samples, rejects, told = with_reports(tmp_path / "in", "AccessionNumber,report\n" + table)
+    assert (samples, reasons(rejects)) == ([], {"no report text": 1})
+    assert "1 studies have several that differ" in told
+    samples, _, told = with_reports(tmp_path / "in", "AccessionNumber,report\nA2,A nodule.\nA10,A  nodule.\n")
+    assert [sample.target for sample in samples] == ["A nodule."]
+
+
+def test_numbers_are_looked_for_among_those_of_their_kind(tmp_path: Path) -> None:
+    """A column of running numbers is neither UID nor accession number."""
+    save(ct(noise(1), PatientID="A", AccessionNumber="7"), tmp_path / "in" / "a")
+    save(ct(noise(2), PatientID="B", AccessionNumber="1001", StudyInstanceUID="1.2.3"), tmp_path / "in" / "b")
+    samples, _, _ = with_reports(tmp_path / "in", "study_id,AccessionNumber,report\n7,1001,A nodule.\n")
+    assert [sample.group for sample in samples] == [KEY.pseudonym("patient", "b")]
+    samples, _, _ = with_reports(tmp_path / "in", "StudyInstanceUID,report\n7,A nodule.\n")
+    assert samples == []
+    samples, _, _ = with_reports(tmp_path / "in", "AccessionNumber,report\n1.2.3,A nodule.\n")
+    assert samples == []
+
+
+@pytest.mark.parametrize(
+    ("row", "target", "told"),
+    [
+        ('"1001", "findings": NaN, "impression": "Nodule."', "Nodule.", ""),
+        ('1001.0, "findings": "Nodule.", "impression": null', "Nodule.", ""),
+        ('"1001", "findings": ["a", "b"], "impression": "Nodule."', None, "1 (report is no text)"),
+        ('"1001", "findings": true, "impression": ""', None, "1 (report is no text)"),
+        ('"1001", "findings": NaN, "impression": " "', None, "1 (report without text)"),
+        ('NaN, "findings": "Nodule.", "impression": ""', None, "1 (report without a study)"),
+    ],
+)
+def test_fields_that_are_no_text(tmp_path: Path, row: str, target: str | None, told: str) -> None:
+    save(ct(AccessionNumber="1001"), tmp_path / "in" / "a")
+    table = tmp_path / "reports.jsonl"
+    table.write_text(f'{{"AccessionNumber": {row}}}\n')
+    samples, _ = read(tmp_path / "in", reports=str(table), reports_at=table)
+    assert [sample.target for sample in samples] == ([target] if target else [])
+    notes = DicomSource([tmp_path / "in"], KEY, parse(reports=str(table)), reports=table).card()["known_problems"]
+    assert told in " ".join(notes)
+
+
+def test_lines_of_a_report_stay(tmp_path: Path) -> None:
+    table = tmp_path / "reports.csv"
+    table.write_text(f'AccessionNumber,report\n1001,"{REPORT}"\n')
+    reports = texts.Reports(table)
+    found, _ = reports.index()
+    assert reports.read(found[texts.ACCESSION, "1001"][0]) == REPORT
+
+
+def test_what_is_no_report_in_a_folder_stops_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    (folder / "x.txt").mkdir(parents=True)
+    (folder / "dead.txt").symlink_to(folder / "absent")
+    (tmp_path / "outside").write_text("FINDINGS: Of somebody else.")
+    (folder / "1002.txt").symlink_to(tmp_path / "outside")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "1001.txt").write_text(REPORT)
+    (folder / "1003.txt").write_bytes(b"\xff\xfe\x00")
+    reports = texts.Reports(folder)
+    told = reports.describe(KEY)
+    assert told["bytes"] == len(REPORT) + 3
+    (tmp_path / "outside").write_text("FINDINGS: Other words.")
+    assert reports.describe(KEY) == told
+    found, lost = reports.index()
+    assert {number for _, number in found} == {"1001"}
+    assert lost == {"report is no plain file": 4, "report cannot be read": 1}
+
+
+def test_a_first_row_of_a_patient_is_not_told(tmp_path: Path) -> None:
+    table = tmp_path / "reports.csv"
+    table.write_text('1001,"Kowalczyk Agnieszka 1957-07-13",Report\n1002,"x",y\n')
+    with pytest.raises(InputError, match="among 3 beside Report") as caught:
+        texts.Reports(table).check()
+    assert not [word for word in ("1001", "Kowalczyk", "1957") if word in str(caught.value)]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "tsv", "folder", "parquet"])
@@ -425,6 +546,33 @@ def test_codes_and_depth_of_structured_reports() -> None:
     assert texts.of_structured_report(made) == "Severity: mild\nplain"
 
 
+def measurement(name: str, value: str, scheme: str, symbol: str, meaning: str) -> Dataset:
+    item, measured = content("NUM", name), Dataset()
+    measured.NumericValue, measured.MeasurementUnitsCodeSequence = value, code(meaning)
+    unit = measured.MeasurementUnitsCodeSequence[0]
+    unit.CodingSchemeDesignator, unit.CodeValue = scheme, symbol
+    item.MeasuredValueSequence = Sequence([measured])
+    return item
+
+
+def test_measurements_of_structured_reports() -> None:
+    made = structured_report(
+        "1.2",
+        measurement("Diameter", "9.0", "UCUM", "mm", "millimeter"),
+        measurement("Attenuation", "0", "UCUM", "[hnsf'U]", "Hounsfield unit"),
+        measurement("Count", "2", "UCUM", "1", "no units"),
+        content("NUM", "Nothing measured"),
+    )
+    assert texts.of_structured_report(made) == "Diameter: 9.0 mm\nAttenuation: 0 Hounsfield unit\nCount: 2"
+
+
+def test_headings_within_a_finding(tmp_path: Path) -> None:
+    name = study(tmp_path, 1)
+    save(structured_report(name, content("TEXT", "Finding", "FINDINGS: A nodule.")), tmp_path / "sr")
+    (sample,), _ = read(tmp_path, reports="sr")
+    assert sample.target == "A nodule."
+
+
 def test_a_study_shows_pictures_spread_over_it(tmp_path: Path) -> None:
     name = study(tmp_path / "in", 12)
     save(structured_report(name, content("TEXT", "Findings", "A nodule.")), tmp_path / "in" / "sr")
@@ -507,6 +655,23 @@ def test_terabytes_are_not_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     before = source.describe()
     with (tmp_path / "a").open("ab") as file:
         file.write(b"\0")
+    assert source.describe() != before
+
+
+def test_a_file_that_cannot_be_read_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        save(ct(noise(number)), tmp_path / f"{number}")
+    source = DicomSource([tmp_path], KEY)
+    before = source.describe()
+    whole = files.sha256_file
+
+    def hashing(path: Path) -> str:
+        if path.name == "1":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(files, "sha256_file", hashing)
+    assert source.describe()[0]["path"] == before[0]["path"] == "input 1 (2 files)"
     assert source.describe() != before
 
 

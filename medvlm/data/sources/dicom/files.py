@@ -102,12 +102,19 @@ class Inputs:
             for file in found:
                 if not file.place.startswith(f"{number}:"):
                     continue
-                told = sha256_file(self.path(file.place)) if contents and not file.problem else str(file.size)
+                told = self._told(file.place) if contents and not file.problem else str(file.size)
                 digest.update(f"{file.place}\0{told}\n".encode())
                 size, count = size + file.size, count + 1
             digits = "".join(key.pseudonym(f"input {part}", digest.hexdigest()) for part in range(4))
             entries.append({"path": f"input {number + 1} ({count} files)", "sha256": digits, "bytes": size})
         return entries
+
+    def _told(self, place: str) -> str:
+        """Return the hash of a file; what cannot be read here is a counted reason where samples are made."""
+        try:
+            return sha256_file(self.path(place))
+        except OSError as error:
+            return type(error).__name__
 
 
 def _place(number: int, below: str) -> str:

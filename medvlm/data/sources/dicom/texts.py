@@ -2,6 +2,7 @@
 
 A table (CSV, TSV, JSON, JSON lines, parquet) has a column with the study (StudyInstanceUID or AccessionNumber) and one
 with the report, or two with its findings and impression. A folder holds one text file a study, named by either number.
+Numbers of one kind are looked for among those of that kind alone: a running number may be somebody's accession number.
 """
 
 from __future__ import annotations
@@ -19,11 +20,22 @@ from medvlm.data.sources import records
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
 
-KEYS = ("studyinstanceuid", "studyuid", "studyid", "study", "accessionnumber", "accession", "accessionno")
+UID, ACCESSION = "uid", "accession"
+KEYS = {
+    **dict.fromkeys(("studyinstanceuid", "studyuid"), UID),
+    **dict.fromkeys(("accessionnumber", "accession", "accessionno"), ACCESSION),
+}
+"""Columns that tell the study, best first, and what kind of number they hold."""
 TEXTS = ("report", "reporttext", "text", "radiologyreport", "fulltext", "narrative", "befund")
 FILE_BYTES = 4 << 20
 DEPTH = 32
 """A structured report that is nested deeper is cut there."""
+
+Number = tuple[str, str]
+"""Kind of a study's number (UID or ACCESSION), and the number as it is."""
+Given = tuple[str, str]
+"""Where a report stands, and a digest of its words; DIFFERENT where reports of one number differ."""
+DIFFERENT: Given = ("", "")
 
 _SKIPPED = frozenset({"HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD"})
 """Relations of content that tell who observed what and when, not what was found."""
@@ -48,28 +60,41 @@ class Reports:
 
     def describe(self, key: Key) -> dict[str, Any]:
         """Return the reports as an input, without their name."""
-        files = sorted(self.path.glob("*.txt")) if self.path.is_dir() else [self.path]
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file.name}\0{sha256_file(file)}\n".encode("utf-8", "surrogateescape"))
+        digest, size = hashlib.sha256(), 0
+        for file, usable in self._files() if self.path.is_dir() else [(self.path, True)]:
+            try:
+                told, bytes_there = (sha256_file(file), file.stat().st_size) if usable else ("no plain file", 0)
+            except OSError as error:
+                told, bytes_there = type(error).__name__, 0
+            digest.update(f"{file.name}\0{told}\n".encode("utf-8", "surrogateescape"))
+            size += bytes_there
         digits = "".join(key.pseudonym(f"reports {part}", digest.hexdigest()) for part in range(4))
-        return {"path": "reports", "sha256": digits, "bytes": sum(file.stat().st_size for file in files)}
+        return {"path": "reports", "sha256": digits, "bytes": size}
 
-    def index(self) -> tuple[dict[str, str], Counter[str]]:
+    def index(self) -> tuple[dict[Number, Given], Counter[str]]:
         """Return study number -> where its report stands, and how many were left out by reason.
 
         Raises:
             InputError: the table cannot be read.
         """
-        found: dict[str, str] = {}
+        found: dict[Number, Given] = {}
         lost: Counter[str] = Counter()
-        for number, place, problem in self._places():
-            if problem or not number:
+        for numbers, place, text, problem in self._places():
+            if problem or not numbers:
                 lost[problem or "report without a study"] += 1
-            elif number in found:
+                continue
+            if not text:
+                lost["report without text"] += 1
+                continue
+            given = place, hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:16]
+            before = found.get(numbers[0])
+            if before is None:
+                found.update(dict.fromkeys(numbers, given))
+            elif before[1] == given[1]:
                 lost["second report of a study"] += 1
             else:
-                found[number] = place
+                lost["second report of a study, and other words"] += 1
+                found.update(dict.fromkeys(numbers, DIFFERENT))
         return found, lost
 
     def read(self, place: str) -> str:
@@ -80,51 +105,80 @@ class Reports:
         """
         told: list[str] = json.loads(place)
         if len(told) == 1:
-            path = self.path / told[0]
-            data = path.read_bytes() if path.stat().st_size <= FILE_BYTES else b""
-            return records.decode(data, "a report")
+            return self._of_file(self.path / told[0])
         for number, record in records.read((str(self.path), told[0], told[1], told[2])):
             if str(number) == told[3] and isinstance(record, dict):
-                return _text(record, self._columns()[1])
+                return _text(record, self._columns()[1]) or ""
         return ""
 
-    def _places(self) -> Iterator[tuple[str, str, str]]:
-        if self.path.is_dir():
-            for file in sorted(self.path.glob("*.txt")):
-                usable = file.is_file() and not file.is_symlink()
-                yield file.stem.strip(), json.dumps([file.name]), "" if usable else "report is no plain file"
+    def _files(self) -> Iterator[tuple[Path, bool]]:
+        """Yield the text files of a folder, and whether each is a plain file."""
+        for file in sorted(self.path.glob("*.txt")):
+            yield file, file.is_file() and not file.is_symlink()
+
+    def _of_file(self, path: Path) -> str:
+        if path.stat().st_size > FILE_BYTES:
+            raise InputError(f"a report of more than {FILE_BYTES >> 20} MiB; cut it")
+        return records.decode(path.read_bytes(), "a report").strip()
+
+    def _places(self) -> Iterator[tuple[list[Number], str, str, str]]:
+        """Yield the numbers of each report, its place and text, and why it is left out."""
+        if not self.path.is_dir():
+            yield from self._rows()
             return
-        keys, _ = self._columns()
+        for file, usable in self._files():
+            number, text, problem = file.stem.strip(), "", "" if usable else "report is no plain file"
+            try:
+                text = self._of_file(file) if usable else ""
+            except (InputError, OSError):
+                problem = "report cannot be read"
+            yield [(kind, number) for kind in (UID, ACCESSION)], json.dumps([file.name]), text, problem
+
+    def _rows(self) -> Iterator[tuple[list[Number], str, str, str]]:
+        keys, texts = self._columns()
         for locator in records.slices(self.path):
             for number, record in records.read(locator):
                 if not isinstance(record, dict):
-                    yield "", "", record.reason
+                    yield [], "", "", record.reason
                     continue
                 # A slice of parquet is cut by its row groups, of lines by their bytes, of others by rows.
                 one = locator[2:] if locator[1] == "parquet" else (str(number), str(number + 1))
-                place = json.dumps([locator[1], *one, str(number)])
-                for key in keys:
-                    if name := str(record.get(key) if record.get(key) is not None else "").strip():
-                        yield name, place, ""
-                        break
-                else:
-                    yield "", place, ""
+                place, text = json.dumps([locator[1], *one, str(number)]), _text(record, texts)
+                told = ((kind, _number(record.get(key), kind)) for key, kind in keys.items())
+                best = next(([pair] for pair in told if pair[1]), [])
+                yield best, place, text or "", "report is no text" if text is None else ""
 
-    def _columns(self) -> tuple[list[str], list[str]]:
-        """Return the columns that tell the study, best first, and those of the text."""
+    def _columns(self) -> tuple[dict[str, str], list[str]]:
+        """Return the columns that tell the study with their kinds, best first, and those of the text."""
         names = records.columns(self.path)
         plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
-        keys = [plain[key] for key in KEYS if key in plain]
+        keys = {plain[key]: kind for key, kind in KEYS.items() if key in plain}
         texts = [plain[text] for text in TEXTS if text in plain][:1]
         texts = texts or [plain[name] for name in ("findings", "impression") if name in plain]
         if not keys or not texts:
             lacking = "StudyInstanceUID or AccessionNumber" if not keys else "report (or findings and impression)"
-            raise InputError(f"{self.path}: no column {lacking} among {', '.join(names[:20])}; rename one")
+            # Without a header the first row is a patient's: only words that are known as columns may be told.
+            known = f" beside {', '.join([*keys, *texts])}" if keys or texts else ""
+            raise InputError(
+                f"{self.path}: no column {lacking} among {len(names)}{known}; name one so in the first line"
+            )
         return keys, texts
 
 
-def _text(record: dict[str, Any], columns: list[str]) -> str:
-    parts = [str(record.get(name) or "").strip() for name in columns]
+def _number(value: Any, kind: str) -> str:
+    """Return a study's number as headers write it: a column with empty fields may have become one of floats."""
+    text = (records.text_of(value) or "").strip()
+    return re.sub(r"^(\d+)\.0$", r"\1", text) if kind == ACCESSION else text
+
+
+def _text(record: dict[str, Any], columns: list[str]) -> str | None:
+    """Return the report of a row with its line breaks, None where a field is no text."""
+    values = [record.get(name) for name in columns]
+    flat = [text for value in values if (text := records.text_of(value)) is not None]
+    if len(flat) < len(values):
+        return None
+    pairs = zip(values, flat, strict=True)
+    parts = [value.replace("\0", " ").strip() if isinstance(value, str) else text for value, text in pairs]
     if len(columns) == 1:
         return parts[0]
     headed = zip(columns, parts, strict=True)
@@ -132,7 +186,7 @@ def _text(record: dict[str, Any], columns: list[str]) -> str:
 
 
 def of_structured_report(header: Any) -> str:
-    """Return the text of a structured report (PS3.3, A.35): headings, text items and coded findings in their order.
+    """Return the text of a structured report (PS3.3, A.35): headings, texts, coded findings and measurements, in order.
 
     Names, dates, observers and references are left out by their kind (PNAME, DATETIME, UIDREF, observation context).
     """
@@ -155,7 +209,24 @@ def _content(item: Any, depth: int, headed: bool) -> Iterator[str]:
             yield said
         if kind == "CODE" and (said := _meaning(child, "ConceptCodeSequence")):
             yield f"{name}: {said}" if name else said
+        if kind == "NUM" and (said := _measured(child)):
+            yield f"{name}: {said}" if name else said
         yield from _content(child, depth + 1, headed)
+
+
+def _measured(item: Any) -> str:
+    """Return a measured value with its unit, "" where none was measured."""
+    for value in item.get("MeasuredValueSequence") or ():
+        number = value.get("NumericValue")
+        if number is None or not str(number).strip():
+            continue
+        unit: Any = next(iter(value.get("MeasurementUnitsCodeSequence") or ()), {})
+        short = str(unit.get("CodeValue") or "").strip()
+        # Symbols of UCUM such as [hnsf'U] are for machines; 1 is no unit.
+        readable = unit.get("CodingSchemeDesignator") == "UCUM" and re.fullmatch(r"[A-Za-z%/0-9]+", short)
+        said = "" if short == "1" else short if readable else str(unit.get("CodeMeaning") or "").strip()
+        return f"{str(number).strip()} {said}".strip()
+    return ""
 
 
 def _meaning(item: Any, sequence: str) -> str:
