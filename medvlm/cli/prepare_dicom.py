@@ -148,15 +148,17 @@ def dicom(
         data_license=data_license,
     )
     _check_rights(license, data_license)
-    _check_places(out, input, names)
+    key = key or Path(typer.get_app_dir("medvlm")) / "dicom.key"
+    table = Path(reports) if options.reports == "table" else None
+    _check_places(out, input, names, [path for path in (key, table) if path is not None])
     job = Job(out, license, split_ratio, seed, drop_duplicates, workers, engine, ray_address, shard, overwrite, quiet)
     settings = {"inputs": list(input), "options": options, "names": names}
-    if options.reports == "table":
-        settings["reports"] = Path(reports)
+    if table is not None:
+        settings["reports"] = table
     _build(job, settings, options, key, phi)
 
 
-def _build(job: Job, settings: dict[str, Any], options: Options, key: Path | None, phi: str) -> None:
+def _build(job: Job, settings: dict[str, Any], options: Options, key: Path, phi: str) -> None:
     """Load the key, build the data set, and say where the key lies."""
     from medvlm.data.phi import MODES, Scanner
     from medvlm.data.pseudonyms import Key
@@ -164,14 +166,13 @@ def _build(job: Job, settings: dict[str, Any], options: Options, key: Path | Non
     # What a header answers is from lists of the standard, with nothing to scan.
     phi = "off" if options.target_from and phi in MODES else phi
     scanner = Scanner(phi)
-    place = key or Path(typer.get_app_dir("medvlm")) / "dicom.key"
-    secret = Key.load(place, job.out)
+    secret = Key.load(key, job.out)
     source = source_named("dicom", key=secret, scanner=scanner, **settings)
     asked = {**options.as_json(), "phi": phi, "key": secret.fingerprint}
     outcome = build(source, job, ["dicom", *_words(options, phi)], asked)
     if outcome.left is None:
         say(
-            f"key: {place}; keep it from those who get the data, and use it again for more studies",
+            f"key: {key}; keep it from those who get the data, and use it again for more studies",
             job.quiet,
         )
 
@@ -196,11 +197,12 @@ def _check_rights(policy: str, data_license: str | None) -> None:
     )
 
 
-def _check_places(out: Path, inputs: list[Path], names: Path | None) -> None:
+def _check_places(out: Path, inputs: list[Path], names: Path | None, others: list[Path]) -> None:
     """Make sure that neither the data set nor the private list lands where it must not.
 
     Raises:
-        UsageError: the data set would lie in an input, or the list in the data set.
+        UsageError: the data set would lie in an input, or the list in the data set, in an input or in one of `others`,
+            the key and the reports.
     """
     from medvlm.io import check_plain
 
@@ -208,10 +210,15 @@ def _check_places(out: Path, inputs: list[Path], names: Path | None) -> None:
     for path in inputs:
         if real.is_relative_to(path.resolve()):
             raise UsageError(f"--out {out} lies within --input {path}, and would be read the next time; choose another")
-    if names is not None:
-        check_plain(names, "--names")
-    if names is not None and names.expanduser().resolve().is_relative_to(real):
+    if names is None:
+        return
+    check_plain(names, "--names")
+    place = names.expanduser().resolve()
+    if place.is_relative_to(real):
         raise UsageError(f"--names {names} lies in the data set that it must be kept from; choose a file outside {out}")
+    for path in (*inputs, *others):
+        if place.is_relative_to(path.expanduser().resolve()):
+            raise UsageError(f"--names {names} would overwrite or lie in {path}, which is read; choose another file")
 
 
 def _words(options: Options, phi: str) -> list[str]:

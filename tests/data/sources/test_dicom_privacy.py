@@ -187,6 +187,30 @@ def test_the_private_list_names_each_file(export: Path, tmp_path: Path) -> None:
     check_clean(out)
 
 
+def test_the_private_list_replaces_nothing_but_itself(export: Path, tmp_path: Path) -> None:
+    out, key, table, notes = tmp_path / "out", tmp_path / "key", tmp_path / "reports.csv", tmp_path / "notes"
+    table.write_text("AccessionNumber,report\n1,A nodule.\n")
+    notes.write_text("of many years\n")
+    modality = ["--target-from", "modality"]
+    assert call(export, out, *modality, "--names", str(key)) == 2
+    assert not key.exists()
+    assert call(export, out, "--reports", str(table), "--names", str(table)) == 2
+    assert call(export, out, *modality, "--names", str(export / "names")) == 2
+    assert (
+        call(export / DATE / f"{SECRET} 0.dcm", out, *modality, "--names", str(export / DATE / f"{SECRET} 0.dcm")) == 2
+    )
+    assert call(export, out, *modality, "--names", str(notes)) == 2
+    assert table.read_text().endswith("1,A nodule.\n")
+    assert notes.read_text() == "of many years\n"
+    assert not (export / "names").exists()
+    names = tmp_path / "names"
+    names.write_text("")
+    assert call(export, out, *modality, "--names", str(names)) == 0
+    first = names.read_text()
+    assert call(export, out, *modality, "--names", str(names), "--window", "lung", "--overwrite") == 0
+    assert names.read_text() == first != ""
+
+
 def test_private_list_and_key_stay_outside(export: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert call(export, out, "--target-from", "modality", "--names", str(out / "names")) == 2
