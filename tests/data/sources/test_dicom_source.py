@@ -518,6 +518,8 @@ def test_names_of_the_header_in_reports(tmp_path: Path, kind: str) -> None:
 def test_what_is_personal_in_a_header() -> None:
     made = ct(AccessionNumber="A778812", OtherPatientIDsSequence=[ct(PatientID="990011")])
     assert personal(made) == {"4711", "A778812", "990011"}
+    observer = content("CONTAINER", "", "", "CONTAINS", content("PNAME", "Observer", "Doe^John", "HAS OBS CONTEXT"))
+    assert personal(structured_report("1.2", observer)) == {"4711", "Doe^John"}
 
 
 def test_structured_reports_are_the_text_of_their_study(tmp_path: Path) -> None:
@@ -561,9 +563,11 @@ def test_measurements_of_structured_reports() -> None:
         measurement("Diameter", "9.0", "UCUM", "mm", "millimeter"),
         measurement("Attenuation", "0", "UCUM", "[hnsf'U]", "Hounsfield unit"),
         measurement("Count", "2", "UCUM", "1", "no units"),
+        measurement("Volume", "4", "99TEST", "1", "ml"),
         content("NUM", "Nothing measured"),
     )
-    assert texts.of_structured_report(made) == "Diameter: 9.0 mm\nAttenuation: 0 Hounsfield unit\nCount: 2"
+    said = "Diameter: 9.0 mm\nAttenuation: 0 Hounsfield unit\nCount: 2\nVolume: 4 ml"
+    assert texts.of_structured_report(made) == said
 
 
 def test_headings_within_a_finding(tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ NAME = "dicom"
 _PERSONAL = """
 PatientName PatientID PatientBirthDate OtherPatientNames OtherPatientIDs PatientBirthName PatientMotherBirthName
 AccessionNumber StudyID ReferringPhysicianName PerformingPhysicianName NameOfPhysiciansReadingStudy RequestingPhysician
-OperatorsName PhysiciansOfRecord ConsultingPhysicianName ResponsiblePerson
+OperatorsName PhysiciansOfRecord ConsultingPhysicianName ResponsiblePerson VerifyingObserverName PersonName
 """
+_PERSONS_WITHIN = "OtherPatientIDsSequence VerifyingObserverSequence AuthorObserverSequence ContentSequence"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -254,14 +255,15 @@ class StudyReader:
         )
 
 
-def personal(header: Dataset) -> set[str]:
-    """Return what tells a person in a header: names, numbers, the date of birth."""
+def personal(header: Dataset, depth: int = 0) -> set[str]:
+    """Return what tells a person in a header: names, numbers, the date of birth; of a report its observers, too."""
     found: set[str] = set()
     for keyword in _PERSONAL.split():
         value = header.get(keyword)
         if value is not None:
             found |= {str(value)} if isinstance(value, str | PersonName) else {str(part) for part in value}
-    return found.union(*(personal(item) for item in header.get("OtherPatientIDsSequence") or ()))
+    below = _PERSONS_WITHIN.split() if depth < texts.DEPTH else []
+    return found.union(*(personal(item, depth + 1) for keyword in below for item in header.get(keyword) or ()))
 
 
 def spread(files: list[_File], most: int) -> list[tuple[_File, int]]:

@@ -222,9 +222,10 @@ def _measured(item: Any) -> str:
             continue
         unit: Any = next(iter(value.get("MeasurementUnitsCodeSequence") or ()), {})
         short = str(unit.get("CodeValue") or "").strip()
-        # Symbols of UCUM such as [hnsf'U] are for machines; 1 is no unit.
-        readable = unit.get("CodingSchemeDesignator") == "UCUM" and re.fullmatch(r"[A-Za-z%/0-9]+", short)
-        said = "" if short == "1" else short if readable else str(unit.get("CodeMeaning") or "").strip()
+        said = str(unit.get("CodeMeaning") or "").strip()
+        if unit.get("CodingSchemeDesignator") == "UCUM" and re.fullmatch(r"[A-Za-z%/0-9]+", short):
+            # 1 is no unit; symbols such as [hnsf'U] are for machines.
+            said = "" if short == "1" else short
         return f"{str(number).strip()} {said}".strip()
     return ""
 
