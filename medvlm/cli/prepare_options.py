@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from medvlm.cli.common import DebugOption, QuietOption
 
 READ = "What to read"
 CHOOSE = "What becomes a sample"
@@ -143,3 +147,36 @@ Overwrite = Annotated[
 def words(option: str, *values: Any) -> list[str]:
     """Return an option and each of its values as words of a command line."""
     return [word for value in values for word in (option, str(value))]
+
+
+Options = Mapping[str, tuple[Any, Any]]
+"""Name of a parameter -> its declaration and its default."""
+
+SPLITTING: Options = {
+    "split": (Split, ""),
+    "split_ratio": (Ratio, RATIO),
+    "seed": (Seed, 0),
+    "drop_duplicates": (DropDuplicates, False),
+}
+PUSHING: Options = {"push": (Push, None), "public": (Public, False)}
+RUNNING: Options = {
+    "workers": (Workers, 0),
+    "engine": (Engine, "local"),
+    "ray_address": (RayAddress, None),
+    "shard": (Shard, None),
+    "overwrite": (Overwrite, False),
+    "quiet": (QuietOption, False),
+    "debug": (DebugOption, False),
+}
+
+
+def with_options(command: Callable[..., None], options: Options) -> Callable[..., None]:
+    """Return `command`, which takes keyword arguments, with `options` as the signature that Typer reads."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, kind, default=default, annotation=of) for name, (of, default) in options.items()
+    ]
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    vars(command)["__signature__"] = inspect.Signature([context, *parameters])
+    command.__annotations__ = {"ctx": typer.Context} | {name: of for name, (of, _) in options.items()}
+    return command

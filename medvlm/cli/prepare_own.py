@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ import typer
 from medvlm.cli import prepare_options as given
 from medvlm.cli import prepare_own_options as own
 from medvlm.cli import prepare_own_show as show
-from medvlm.cli.common import DebugOption, QuietOption, say, warn
-from medvlm.cli.prepare_run import Job, build, upload
+from medvlm.cli.common import say, warn
+from medvlm.cli.prepare_run import build_and_push
 from medvlm.cli.prepare_sets import one_of, parse_only
 from medvlm.errors import UsageError
 
@@ -22,47 +22,7 @@ if TYPE_CHECKING:
     from medvlm.data.sources.own import OwnSource
 
 
-def folder(
-    ctx: typer.Context,
-    input: given.Input = None,
-    images: own.Images = None,
-    yes: own.Yes = False,
-    image_column: own.ImageColumn = None,
-    text_column: own.TextColumn = None,
-    question_column: own.QuestionColumn = None,
-    answer_column: own.AnswerColumn = None,
-    group_column: own.GroupColumn = None,
-    split_column: own.SplitColumn = None,
-    license_column: own.LicenseColumn = None,
-    id_column: own.IdColumn = None,
-    modality_column: own.ModalityColumn = None,
-    organ_column: own.OrganColumn = None,
-    question_type_column: own.QuestionTypeColumn = None,
-    answer_type_column: own.AnswerTypeColumn = None,
-    language_column: own.LanguageColumn = None,
-    task: own.Task = None,
-    sections: own.Sections = None,
-    only: given.Only = None,
-    phi: given.Phi = "off",
-    out: given.Out = Path("data/folder"),
-    data_license: own.DataLicense = None,
-    license: given.License = "commercial",
-    hash_ids: own.HashIds = False,
-    key: own.KeyFile = None,
-    split: given.Split = "",
-    split_ratio: given.Ratio = given.RATIO,
-    seed: given.Seed = 0,
-    drop_duplicates: given.DropDuplicates = False,
-    push: given.Push = None,
-    public: given.Public = False,
-    workers: given.Workers = 0,
-    engine: given.Engine = "local",
-    ray_address: given.RayAddress = None,
-    shard: given.Shard = None,
-    overwrite: given.Overwrite = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+def _folder(ctx: typer.Context, **options: Any) -> None:
     """Your own images with a table of their texts, or with a .txt file beside each.
 
     Shows what it takes each column for, and builds nothing before you agree.
@@ -73,8 +33,8 @@ def folder(
     """
     from medvlm.data.sources.folder.source import FolderSource
 
-    columns = _columns(ctx)
-    source = FolderSource(columns=columns, task=_task(task), sections=sections, **_common(ctx, "folder"))
+    columns, quiet, sections = _columns(options), options["quiet"], options["sections"]
+    source = FolderSource(columns=columns, task=_task(options["task"]), sections=sections, **_common(options, "folder"))
     view = source.look()
     guessed = _words({name: getattr(view.columns, name) for name in view.guessed}) + (
         [] if source.given_task else given.words("--task", view.task)
@@ -82,54 +42,18 @@ def folder(
     if guessed or not quiet:
         show.folder(view, columns, source.given_task)
     names = _first_name([row.get(str(view.columns.image)) for row in view.rows])
-    show.check_pictures(view.pictures, view.root, names, images)
-    _check_apart_of_pictures(out, source)
-    _say_of_folder(source, split, quiet)
+    show.check_pictures(view.pictures, view.root, names, options["images"])
+    _check_apart_of_pictures(options["out"], source)
+    _say_of_folder(source, options["split"], quiet)
     line = show.typed(ctx)
-    show.rights(line, guessed, license, source.data_license, view.columns.license)
-    show.confirm(line, guessed, yes, quiet)
+    show.rights(line, guessed, options["license"], source.data_license, view.columns.license)
+    show.confirm(line, guessed, options["yes"], quiet)
     settled = _words(view.columns.meanings()) + given.words("--task", view.task)
     settled += given.words("--sections", *filter(None, [sections]))
-    _build(ctx, source, "folder", settled)
+    _build(source, "folder", options, settled)
 
 
-def jsonl(
-    ctx: typer.Context,
-    input: given.Input = None,
-    images: own.Images = None,
-    format: own.Format = None,
-    group_column: own.GroupColumn = None,
-    split_column: own.SplitColumn = None,
-    license_column: own.LicenseColumn = None,
-    id_column: own.IdColumn = None,
-    modality_column: own.ModalityColumn = None,
-    organ_column: own.OrganColumn = None,
-    question_type_column: own.QuestionTypeColumn = None,
-    answer_type_column: own.AnswerTypeColumn = None,
-    language_column: own.LanguageColumn = None,
-    task: own.Task = None,
-    context: own.Context = "none",
-    only: given.Only = None,
-    phi: given.Phi = "off",
-    out: given.Out = Path("data/jsonl"),
-    data_license: own.DataLicense = None,
-    license: given.License = "commercial",
-    hash_ids: own.HashIds = False,
-    key: own.KeyFile = None,
-    split: given.Split = "",
-    split_ratio: given.Ratio = given.RATIO,
-    seed: given.Seed = 0,
-    drop_duplicates: given.DropDuplicates = False,
-    push: given.Push = None,
-    public: given.Public = False,
-    workers: given.Workers = 0,
-    engine: given.Engine = "local",
-    ray_address: given.RayAddress = None,
-    shard: given.Shard = None,
-    overwrite: given.Overwrite = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
+def _jsonl(ctx: typer.Context, **options: Any) -> None:
     """Your own conversations about images: LLaVA, ShareGPT, OpenAI chat, PaliGemma (prefix/suffix), M3IT.
 
     Every turn becomes a sample with its own question. Takes .jsonl files and .json lists.
@@ -139,36 +63,37 @@ def jsonl(
     from medvlm.data.sources.jsonl.formats import READERS
     from medvlm.data.sources.jsonl.source import CONTEXTS, JsonlSource
 
-    columns = _columns(ctx)
+    columns, quiet = _columns(options), options["quiet"]
+    format, task, context = options["format"], options["task"], options["context"]
     source = JsonlSource(
         format=one_of("--format", format, tuple(READERS)) if format else None,
         task=_task(task),
         context=one_of("--context", context, CONTEXTS),
         columns=columns,
-        **_common(ctx, "jsonl"),
+        **_common(options, "jsonl"),
     )
     view = source.look()
     if not quiet:
         show.jsonl(view, format, context)
     names = _first_name(view.talk.pictures if view.talk else [])
-    show.check_pictures(view.pictures, view.root, names, images)
-    _check_apart_of_pictures(out, source)
+    show.check_pictures(view.pictures, view.root, names, options["images"])
+    _check_apart_of_pictures(options["out"], source)
     _say_of_patients(source, view.columns, quiet)
-    show.rights(show.typed(ctx), [], license, source.data_license, view.columns.license)
+    show.rights(show.typed(ctx), [], options["license"], source.data_license, view.columns.license)
     settled = given.words("--format", view.format) + _words(view.columns.meanings())
     settled += given.words("--task", task) if task else []
     settled += given.words("--context", context) if context != "none" else []
-    _build(ctx, source, "jsonl", settled)
+    _build(source, "jsonl", options, settled)
 
 
-def _columns(ctx: typer.Context) -> Columns:
+def _columns(options: Mapping[str, Any]) -> Columns:
     """Return the columns that were given."""
     from medvlm.data.sources.folder.columns import NAMES, Columns
 
-    return Columns(**{meaning: ctx.params.get(f"{meaning}_column") for meaning in NAMES})
+    return Columns(**{meaning: options.get(f"{meaning}_column") for meaning in NAMES})
 
 
-def _common(ctx: typer.Context, name: str) -> dict[str, Any]:
+def _common(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the arguments that both sources take.
 
     Raises:
@@ -176,7 +101,6 @@ def _common(ctx: typer.Context, name: str) -> dict[str, Any]:
     """
     from medvlm.data.sources import SOURCES
 
-    options = ctx.params
     if not options["input"]:
         source: Any = SOURCES.get(name)
         raise UsageError(f"prepare {name} needs --input PATH: {source.facts.layout}")
@@ -279,32 +203,48 @@ def _say_of_patients(source: Any, columns: Columns, quiet: bool) -> None:
         )
 
 
-def _build(ctx: typer.Context, source: Any, name: str, settled: list[str]) -> None:
-    """Build the data set and push it."""
-    options = ctx.params
-    phi = options["phi"]
-    split = options["split"] or source.facts.split
-    job = Job(
-        out=options["out"],
-        license=options["license"],
-        split_ratio=options["split_ratio"],
-        seed=options["seed"],
-        drop_duplicates=options["drop_duplicates"],
-        workers=options["workers"],
-        engine=options["engine"],
-        ray_address=options["ray_address"],
-        shard=options["shard"],
-        overwrite=options["overwrite"],
-        quiet=options["quiet"],
-        split=split,
-    )
+def _build(source: Any, name: str, options: Mapping[str, Any], settled: list[str]) -> None:
     line = [name, *given.words("--input", *options["input"]), *settled]
     line += given.words("--images", *filter(None, [source.images]))
     line += given.words("--data-license", *filter(None, [source.data_license]))
-    line += (["--hash-ids"] if source.key else []) + given.words("--only", *(options["only"] or ()))
-    line += given.words("--phi", phi) if phi != "off" else []
-    asked = source.options() | ({"phi": phi} if phi != "off" else {})
-    asked |= {"only": {column: sorted(values) for column, values in source.only.items()}} if source.only else {}
-    outcome = build(source, job, line, asked)
-    if outcome.left is None:
-        upload(job.out, options["push"], options["public"])
+    build_and_push(source, options, line + (["--hash-ids"] if source.key else []))
+
+
+_SHARED: given.Options = {
+    "only": (given.Only, None),
+    "phi": (given.Phi, "off"),
+    "data_license": (own.DataLicense, None),
+    "license": (given.License, "commercial"),
+    "hash_ids": (own.HashIds, False),
+    "key": (own.KeyFile, None),
+    **given.SPLITTING,
+    **given.PUSHING,
+    **given.RUNNING,
+}
+_READING: given.Options = {"input": (given.Input, None), "images": (own.Images, None)}
+
+folder = given.with_options(
+    _folder,
+    {
+        **_READING,
+        "yes": (own.Yes, False),
+        **own.OF_TABLES,
+        **own.OF_RECORDS,
+        "task": (own.Task, None),
+        "sections": (own.Sections, None),
+        "out": (given.Out, Path("data/folder")),
+        **_SHARED,
+    },
+)
+jsonl = given.with_options(
+    _jsonl,
+    {
+        **_READING,
+        "format": (own.Format, None),
+        **own.OF_RECORDS,
+        "task": (own.Task, None),
+        "context": (own.Context, "none"),
+        "out": (given.Out, Path("data/jsonl")),
+        **_SHARED,
+    },
+)

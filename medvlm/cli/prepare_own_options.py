@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from medvlm.cli.prepare_options import CHOOSE, DATA_SET, READ
+from medvlm.cli.prepare_options import CHOOSE, DATA_SET, READ, Options
 
 COLUMNS = "What the columns mean (else guessed)"
 
 
-def _column(meaning: str, help: str) -> Any:
+def _column(meaning: str, help: str) -> Options:
     flag = f"--{meaning.replace('_', '-')}-column"
-    return Annotated[
-        str | None, typer.Option(flag, metavar="NAME", help=help, show_default=False, rich_help_panel=COLUMNS)
-    ]
+    option = typer.Option(flag, metavar="NAME", help=help, show_default=False, rich_help_panel=COLUMNS)
+    return {f"{meaning}_column": (Annotated[str | None, option], None)}
 
 
-ImageColumn = _column("image", "Names of image files; several in a row between ; or |.")
-TextColumn = _column("text", "The caption or report to learn.")
-QuestionColumn = _column("question", "The question.")
-AnswerColumn = _column("answer", "The answer to learn.")
-GroupColumn = _column("group", "The patient or study: never on both sides of a split.")
-SplitColumn = _column("split", "The official split: train, validation or test.")
-LicenseColumn = _column("license", "The license of each row.")
-IdColumn = _column("id", "An id that no other row has.")
-ModalityColumn = _column("modality", "What made the picture: ct, mri, radiograph ...")
-OrganColumn = _column("organ", "The organ or part of the body.")
-QuestionTypeColumn = _column("question_type", "What the question is about.")
-AnswerTypeColumn = _column("answer_type", "open, closed or choice.")
-LanguageColumn = _column("language", "The language of the texts: en, de ...")
+OF_TABLES: Options = {
+    **_column("image", "Names of image files; several in a row between ; or |."),
+    **_column("text", "The caption or report to learn."),
+    **_column("question", "The question."),
+    **_column("answer", "The answer to learn."),
+}
+"""What the columns of a table mean."""
+OF_RECORDS: Options = {
+    **_column("group", "The patient or study: never on both sides of a split."),
+    **_column("split", "The official split: train, validation or test."),
+    **_column("license", "The license of each row."),
+    **_column("id", "An id that no other row has."),
+    **_column("modality", "What made the picture: ct, mri, radiograph ..."),
+    **_column("organ", "The organ or part of the body."),
+    **_column("question_type", "What the question is about."),
+    **_column("answer_type", "open, closed or choice."),
+    **_column("language", "The language of the texts: en, de ..."),
+}
+"""What columns of a table, or keys of a record, mean."""
 
 Task = Annotated[
     str | None,

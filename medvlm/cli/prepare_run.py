@@ -44,6 +44,26 @@ class Job:
         return shlex.join(["medvlm", "prepare", *line])
 
 
+def build_and_push(source: Any, options: Mapping[str, Any], source_words: list[str]) -> None:
+    """Prepare the data set of a source of files with the options of its command line, and push it if that is asked.
+
+    Args:
+        source: a `FileSource`; `facts.split` is how it is split where --split is not given.
+        options: name of each option -> its value.
+        source_words: the command line with the source's own options.
+    """
+    given = {name: options[name] for name in (field.name for field in dataclasses.fields(Job)) if name in options}
+    job = Job(**{**given, "split": options["split"] or source.facts.split})
+    scan = words("--phi", options["phi"]) if options["phi"] != "off" else []
+    line = [*source_words, *words("--only", *(options["only"] or ())), *scan]
+    asked: dict[str, Any] = {"phi": options["phi"]} if scan else {}
+    if source.only:
+        asked["only"] = {column: sorted(values) for column, values in source.only.items()}
+    outcome = build(source, job, line, asked | source.options())
+    if outcome.left is None:
+        upload(job.out, options["push"], options["public"], options.get("push_third_party", False))
+
+
 def source_named(name: str, **settings: Any) -> Source:
     """Return the source of that name, made with its settings; only its own modules are loaded.
 

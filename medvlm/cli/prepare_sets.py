@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medvlm.cli import prepare_options as given
-from medvlm.cli.common import DebugOption, QuietOption, say
+from medvlm.cli.common import say
 from medvlm.cli.prepare_options import READ
-from medvlm.cli.prepare_run import Job, build, upload
+from medvlm.cli.prepare_run import build_and_push
 from medvlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,31 +61,20 @@ Version = Annotated[
 ]
 
 
-_READING: dict[str, tuple[Any, Any]] = {"input": (given.Input, None), "hub": (Hub, None)}
-_OWN: dict[str, dict[str, tuple[Any, Any]]] = {
+_OWN: dict[str, given.Options] = {
     "iu-xray": {"sections": (given.Sections, "both"), "views": (given.Views, "study")},
     "mimic-cxr": {"sections": (given.Sections, "both"), "views": (given.Views, "study")},
     "pmc-vqa": {"version": (Version, None), "licenses": (Licenses, None)},
 }
 """Source -> its own options."""
-_SHARED: dict[str, tuple[Any, Any]] = {
+_SHARED: given.Options = {
     "only": (given.Only, None),
     "phi": (given.Phi, "off"),
     "license": (given.License, "commercial"),
-    "split": (given.Split, ""),
-    "split_ratio": (given.Ratio, given.RATIO),
-    "seed": (given.Seed, 0),
-    "drop_duplicates": (given.DropDuplicates, False),
-    "push": (given.Push, None),
-    "public": (given.Public, False),
+    **given.SPLITTING,
+    **given.PUSHING,
     "push_third_party": (given.PushThirdParty, False),
-    "workers": (given.Workers, 0),
-    "engine": (given.Engine, "local"),
-    "ray_address": (given.RayAddress, None),
-    "shard": (given.Shard, None),
-    "overwrite": (given.Overwrite, False),
-    "quiet": (QuietOption, False),
-    "debug": (DebugOption, False),
+    **given.RUNNING,
 }
 
 
@@ -97,26 +84,17 @@ def commands() -> list[tuple[str, Callable[..., None]]]:
 
 
 def _command(name: str) -> Callable[..., None]:
-    """Return the command of a set: Typer reads its options from the signature, which is put together here."""
     own = _OWN.get(name, {})
 
-    def command(**options: Any) -> None:
-        shared = {key: options.pop(key) for key in ("only", "phi", "push", "public", "push_third_party")}
-        options.pop("debug")
-        settings = {key: options.pop(key) for key in own}
-        reading = options.pop("input"), options.pop("hub")
-        _prepare(name, Job(**options), *reading, shared, {key: _checked(key, value) for key, value in settings.items()})
+    def command(ctx: typer.Context, **options: Any) -> None:
+        _prepare(name, options, {key: _checked(key, options[key]) for key in own})
 
-    options = _READING | own | {"out": (given.Out, Path(f"data/{name}"))} | _SHARED
-    kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(key, kind, default=value, annotation=of) for key, (of, value) in options.items()]
-    vars(command)["__signature__"] = inspect.Signature(parameters)
-    command.__annotations__ = {key: of for key, (of, _) in options.items()}
     command.__doc__ = (
         f"{SETS[name]}\n\nWhat to download and where it must lie: medvlm prepare list {name}\n\n"
         f"Example: medvlm prepare {name} --input {name.replace('-', '_')}/ --out data/{name}"
     )
-    return command
+    reading = {"input": (given.Input, None), "hub": (Hub, None)}
+    return given.with_options(command, {**reading, **own, "out": (given.Out, Path(f"data/{name}")), **_SHARED})
 
 
 _WORDS = {"sections": ("findings", "impression", "both"), "views": ("study", "each", "frontal"), "version": ("1", "2")}
@@ -126,36 +104,28 @@ def _checked(option: str, value: Any) -> Any:
     return one_of(f"--{option}", value, _WORDS[option]) if option in _WORDS and value is not None else value
 
 
-def _prepare(
-    name: str, job: Job, input: Sequence[Path] | None, hub: str | None, shared: dict[str, Any], own: dict[str, Any]
-) -> None:
+def _prepare(name: str, options: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Find the input, build the data set and push it."""
     from medvlm.data.phi import Scanner
     from medvlm.data.sources import SOURCES
 
+    input, hub = options["input"], options["hub"]
     if input and hub:
         raise UsageError("--input and --hub exclude one another; make a data set of each")
     kind: Any = SOURCES.get(name)
-    facts: Facts = kind.facts
-    job = dataclasses.replace(job, split=job.split or facts.split)
-    only, phi = parse_only(shared["only"]), shared["phi"]
+    scanner, only = Scanner(options["phi"]), parse_only(options["only"])
     own = {key: value for key, value in own.items() if value is not None}
     if input:
         inputs, words = list(input), [name, *given.words("--input", *input)]
     else:
-        folder, read = _fetched(facts, hub, job, kind.hub_files_1 if own.get("version") == "1" else None)
+        patterns = kind.hub_files_1 if own.get("version") == "1" else None
+        folder, read = _fetched(kind.facts, hub, options["quiet"], patterns)
         inputs, words = [folder], [name, *given.words("--hub", read)]
     words += [word for key, value in own.items() for word in given.words(f"--{key}", value)]
-    words += [*given.words("--only", *(shared["only"] or ())), *(given.words("--phi", phi) if phi != "off" else [])]
-    options: dict[str, Any] = {"phi": phi} if phi != "off" else {}
-    options |= {"only": {column: sorted(values) for column, values in only.items()}} if only else {}
-    source = kind(inputs, scanner=Scanner(phi), only=only, **own)
-    outcome = build(source, job, words, options | source.options())
-    if outcome.left is None:
-        upload(job.out, shared["push"], shared["public"], shared["push_third_party"])
+    build_and_push(kind(inputs, scanner=scanner, only=only, **own), options, words)
 
 
-def _fetched(facts: Facts, hub: str | None, job: Job, patterns: Sequence[str] | None) -> tuple[Path, str]:
+def _fetched(facts: Facts, hub: str | None, quiet: bool, patterns: Sequence[str] | None) -> tuple[Path, str]:
     """Return the folder with the files of the Hub's repository, and its name with the commit.
 
     Raises:
@@ -166,9 +136,9 @@ def _fetched(facts: Facts, hub: str | None, job: Job, patterns: Sequence[str] | 
     repo = hub or facts.hub
     if repo is None:
         raise UsageError(f"prepare {facts.name} needs --input PATH: {facts.download}; --input takes {facts.layout}")
-    say(f"no --input: reading {repo} from the Hub", job.quiet)
+    say(f"no --input: reading {repo} from the Hub", quiet)
     folder, read = fetch(repo, facts, patterns=patterns)
-    say(f"read {read} into {folder}", job.quiet)
+    say(f"read {read} into {folder}", quiet)
     return folder, read
 
 
