@@ -25,9 +25,9 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
 from medvlm.data.look import MAX_PIXELS, PictureError
-from medvlm.data.sources.dicom import apart, codestream, gray, pixels
+from medvlm.data.sources.dicom import apart, codestream, gray, headers, pixels, refuse
 from medvlm.data.sources.dicom.opened import opened
-from medvlm.data.sources.dicom.options import PRESETS, parse_window
+from medvlm.data.sources.dicom.options import PRESETS, parse, parse_window
 
 
 def shown(path: Path, window: str = "tag", frame: int = 0) -> np.ndarray:
@@ -473,3 +473,113 @@ def test_any_bytes_are_a_reason(tmp_path_factory: pytest.TempPathFactory, data: 
     for start in (b"", b"\0" * 128 + b"DICM", b"\x08\0\x05\0CS\x02\0"):
         path.write_bytes(start + data)
         assert refused(path).reason
+
+
+def test_a_table_that_begins_below_zero_without_a_vr_in_the_file(tmp_path: Path) -> None:
+    """Implicit VR: the first value is read as the stored pixels are, unsigned, though what it maps is rescaled."""
+    made = ct((np.arange(256, dtype=np.uint16) * 8).reshape(16, 16), RescaleIntercept=-1000)
+    made.VOILUTSequence = Sequence([lut(-1000, list(range(0, 65536, 32)), 16)])
+    told = shown(save(made, tmp_path / "a"))
+    assert len(np.unique(told)) > 200
+    assert (shown(save(made, tmp_path / "b", uid.ImplicitVRLittleEndian)) == told).all()
+
+
+def test_filling_written_unsigned_beside_signed_pixels(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.int16).reshape(16, 16)
+    values[:8] = -2000
+    signed, unsigned = ct(values), ct(values)
+    signed.add_new("PixelPaddingValue", "SS", -2000)
+    unsigned.add_new("PixelPaddingValue", "US", 63536)
+    told = shown(save(signed, tmp_path / "a"), "percentile")
+    assert (shown(save(unsigned, tmp_path / "b"), "percentile") == told).all()
+
+
+def test_eight_bits_rescaled_by_a_functional_group_are_no_gray_values(tmp_path: Path) -> None:
+    made = ct(np.arange(256, dtype=np.uint8).reshape(16, 16) // 4, RescaleSlope=None, RescaleIntercept=None)
+    shared = Dataset()
+    shared.PixelValueTransformationSequence = Sequence([_group(RescaleSlope=4, RescaleIntercept=0)])
+    made.SharedFunctionalGroupsSequence = Sequence([shared])
+    assert shown(save(made, tmp_path / "a")).max() == 255
+
+
+def test_a_dark_frame_of_a_palette_stays_dark(tmp_path: Path) -> None:
+    made = ct(np.zeros((16, 16), np.uint8), PhotometricInterpretation="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue"):
+        made.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [3, 0, 16])
+        made.add_new(f"{name}PaletteColorLookupTableData", "OW", np.array([200, 256, 65280], "<u2").tobytes())
+    assert shown(save(made, tmp_path / "a")).max() == 0
+
+
+def test_the_label_tells_the_window_that_was_used() -> None:
+    brain, tag = parse_window("brain"), parse_window("tag")
+    assert "window brain" in headers.label(ct(), 0, brain)
+    assert "window tag" in headers.label(ct(Modality="MR", WindowCenter=1, WindowWidth=2), 0, brain)
+    assert "window percentile" in headers.label(ct(Modality="MR"), 0, brain)
+    gray8 = ct(np.zeros((4, 4), np.uint8), RescaleSlope=None, RescaleIntercept=None)
+    assert "window none" in headers.label(gray8, 0, tag)
+    assert headers.modality(ct(Modality="DG")) is None
+    assert headers.modality_code(ct(Modality="DG")) == "DG"
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"SOPClassUID": uid.DigitalMammographyXRayImageStorageForProcessing, "Modality": "MG"}, refuse.RAW),
+        ({"PresentationIntentType": "FOR PROCESSING", "Modality": "DX"}, refuse.RAW),
+        ({"SOPClassUID": uid.UltrasoundImageStorage, "Modality": None}, refuse.UNSURE),
+        ({"SOPClassUID": uid.UltrasoundImageStorage}, refuse.UNSURE),
+        ({"BurnedInAnnotation": "Y"}, refuse.BURNED_IN),
+        ({"BurnedInAnnotation": "1"}, refuse.BURNED_IN),
+    ],
+)
+def test_what_is_refused_by_its_header(elements: dict[str, Any], reason: str) -> None:
+    options = parse(target_from="modality")
+    refuse.check(ct(BurnedInAnnotation="NO", SOPClassUID=uid.CTImageStorage), options)
+    with pytest.raises(PictureError) as caught:
+        refuse.check(ct(**elements), options)
+    assert caught.value.reason == reason
+
+
+def test_a_codestream_behind_a_long_box_and_one_with_strange_bytes_are_measured() -> None:
+    file = io.BytesIO()
+    PILImage.new("L", (40, 23)).save(file, "JPEG2000")
+    whole = file.getvalue()
+    box = whole.index(b"jp2c") - 4
+    hidden = whole[:box] + (8008).to_bytes(4, "big") + b"free" + b"\0" * 8000 + whole[box:]
+    assert codestream.size(hidden) == (40, 23)
+    file = io.BytesIO()
+    PILImage.new("L", (37, 21)).save(file, "JPEG")
+    whole = file.getvalue()
+    assert codestream.size(whole[:2] + b"\0" + whole[2:]) == (37, 21)
+
+
+def test_a_frame_that_does_not_tell_its_size_is_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ct(np.zeros((16, 16), np.uint8), RescaleSlope=None, RescaleIntercept=None)
+    made.PixelData = pydicom.encaps.encapsulate([b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 50])
+    made["PixelData"].VR = "OB"
+    path = save(made, tmp_path / "a", uid.JPEG2000Lossless)
+
+    def decoder(*_: Any) -> None:
+        raise AssertionError("a decoder was let at it")
+
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.as_array", decoder)
+    assert "does not tell its size" in refused(path).detail
+
+
+def test_the_look_at_a_deflated_header_unpacks_its_beginning_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ct(np.zeros((2000, 2000), np.int16))
+    path = save(made, tmp_path / "a", uid.DeflatedExplicitVRLittleEndian)
+    where = "medvlm.data.sources.dicom.opened"
+    monkeypatch.setattr(f"{where}.LOOK_BYTES", 1_000_000)
+    monkeypatch.setattr(f"{where}.INFLATED_BYTES", 2_000_000)
+    with opened(path, ["PatientID", "StudyInstanceUID"]) as found:
+        assert found.header.PatientID == "4711"
+    made.add_new(0x00091010, "OB", b"\0" * 1_500_000)
+    save(made, path, uid.DeflatedExplicitVRLittleEndian)
+    with pytest.raises(PictureError) as caught, opened(path, ["PatientID", "StudyInstanceUID"]):
+        pass
+    assert caught.value.reason == "file too large"

@@ -18,18 +18,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import Tag
 
 from medvlm.data.look import PictureError
 
 DEFER_BYTES = 16 << 20
 """Larger values are not read before they are asked for."""
-INFLATED_BYTES = 1 << 30
+INFLATED_BYTES = 512 << 20
 """A deflated file that unpacks to more is refused."""
+LOOK_BYTES = 16 << 20
+"""So much of a deflated file is unpacked where only a few elements are asked for."""
 
 _PIXELS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
+_PIECE = 1 << 18
 _EXPLICIT = re.compile(rb"[A-Z]{2}")
 
 NOT_DICOM, BROKEN, EMPTY = "not a DICOM file", "header cannot be read", "empty file"
@@ -83,11 +87,18 @@ def opened(path: Path, tags: Sequence[str] | None = None) -> Iterator[Opened]:
 
 def _read(file: BinaryIO, tags: Sequence[str] | None) -> Opened:
     try:
-        stream, syntax = _start(file)
-        wanted: Any = list(tags) if tags is not None else None
-        header = pydicom.dcmread(
-            stream, stop_before_pixels=True, force=True, defer_size=DEFER_BYTES, specific_tags=wanted
-        )
+        stream, syntax, whole = _start(file, INFLATED_BYTES if tags is None else LOOK_BYTES)
+        wanted: Any = [Tag(tag) for tag in tags] if tags is not None else None
+        reached = 0
+
+        def stop(tag: int, vr: str | None, length: int) -> bool:
+            nonlocal reached
+            reached = max(reached, tag)
+            return tag in _PIXELS
+
+        header = read_partial(stream, stop, DEFER_BYTES, force=True, specific_tags=wanted)
+        if not whole and (wanted is None or reached < max(wanted)):
+            raise PictureError("file too large", f"header unpacks to more than {LOOK_BYTES >> 20} MiB")
         told = header.file_meta.get("TransferSyntaxUID") if syntax is None else None
         found = Opened(header, syntax or uid.UID(str(told or _guess(header))), stream)
         if not len(header):
@@ -102,8 +113,10 @@ def _read(file: BinaryIO, tags: Sequence[str] | None) -> Opened:
         raise PictureError(BROKEN, type(error).__name__) from None
 
 
-def _start(file: BinaryIO) -> tuple[BinaryIO, uid.UID | None]:
-    """Return a stream that pydicom can read, and the transfer syntax where the stream does not tell it."""
+def _start(file: BinaryIO, most: int) -> tuple[BinaryIO, uid.UID | None, bool]:
+    """Return a stream that pydicom can read, the transfer syntax where the stream does not tell it, and whether all is
+    there: of a deflated file at most so many bytes are unpacked.
+    """
     head = file.read(160)
     if not head:
         raise PictureError(EMPTY)
@@ -113,14 +126,15 @@ def _start(file: BinaryIO) -> tuple[BinaryIO, uid.UID | None]:
             (length,) = struct.unpack("<L", head[140:144])
             file.seek(144)
             if uid.DeflatedExplicitVRLittleEndian.encode() in file.read(min(length, 1 << 16)):
-                return io.BytesIO(_inflated(file)), uid.ExplicitVRLittleEndian
+                stream, whole = _inflated(file, most)
+                return stream, uid.ExplicitVRLittleEndian, whole
         file.seek(0)
-        return file, None
+        return file, None, True
     # What cut off the file meta information may have left the last byte of it, a filling blank.
     for skipped in (0, 1):
         if _looks_like_elements(head[skipped:]):
             file.seek(skipped)
-            return (io.BytesIO(file.read()) if skipped else file), None
+            return (io.BytesIO(file.read()) if skipped else file), None, True
     raise PictureError(NOT_DICOM)
 
 
@@ -139,15 +153,28 @@ def _looks_like_elements(head: bytes) -> bool:
     return False
 
 
-def _inflated(file: BinaryIO) -> bytes:
-    """Return a deflated data set, unpacked within bounds (PS3.5, A.5)."""
+def _inflated(file: BinaryIO, most: int) -> tuple[io.BytesIO, bool]:
+    """Return a deflated data set (PS3.5, A.5), or the beginning of it, and whether it is the whole.
+
+    Raises:
+        PictureError: it unpacks to more than `INFLATED_BYTES`.
+    """
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    whole = bytearray()
-    for piece in iter(lambda: file.read(1 << 20), b""):
-        whole += unpacker.decompress(piece, INFLATED_BYTES + 1 - len(whole))
-        if len(whole) > INFLATED_BYTES or unpacker.unconsumed_tail:
-            raise PictureError("file too large", f"unpacks to more than {INFLATED_BYTES >> 30} GiB")
-    return bytes(whole)
+    stream = io.BytesIO()
+    for piece in iter(lambda: file.read(_PIECE), b""):
+        unpacked = b" " * _PIECE
+        # Whoever fills what it was given may hold back more.
+        while (piece or len(unpacked) == _PIECE) and not unpacker.eof:
+            unpacked = unpacker.decompress(piece, _PIECE)
+            piece = unpacker.unconsumed_tail
+            stream.write(unpacked)
+            if stream.tell() > INFLATED_BYTES:
+                raise PictureError("file too large", f"unpacks to more than {INFLATED_BYTES >> 20} MiB")
+            if stream.tell() > most:
+                stream.seek(0)
+                return stream, False
+    stream.seek(0)
+    return stream, True
 
 
 def _guess(header: Dataset) -> uid.UID:

@@ -146,12 +146,16 @@ def _compressed(found: Opened, frame: int, options: dict[str, Any]) -> bytes:
         extended_offsets=options.get("extended_offsets"),
     )
     told = options["rows"] * options["columns"]
+    if found.syntax == uid.RLELossless:
+        stored = told * options["samples_per_pixel"] * options["bits_allocated"] // 8
+        if len(data) > 2 * stored + 1024:
+            raise PictureError(TOO_LARGE, f"{len(data)} compressed bytes for {stored}")
+        return data
     size = codestream.size(data)
-    if size is not None and size[0] * size[1] > told:
+    if size is None:
+        raise PictureError(UNREADABLE, "a compressed frame that does not tell its size")
+    if size[0] * size[1] > told:
         raise PictureError(TOO_LARGE, f"{size[0]}x{size[1]} pixels in a frame of {told}")
-    stored = told * options["samples_per_pixel"] * options["bits_allocated"] // 8
-    if found.syntax == uid.RLELossless and len(data) > 2 * stored + 1024:
-        raise PictureError(TOO_LARGE, f"{len(data)} compressed bytes for {stored}")
     return data
 
 
