@@ -30,7 +30,7 @@ def places(data: Any, start: int, stop: int, count: int, level: int) -> np.ndarr
     """Return the offset in the file and the length of each value [count, 2], or None where they cannot be told.
 
     Args:
-        data: the file's bytes, as `mmap.mmap` gives them.
+        data: the file's bytes, by place; a place outside the file may raise ValueError.
         start: where the column's pages begin.
         stop: where they end.
         count: how many values there are to be.
@@ -74,7 +74,7 @@ def _values(data: Any, page: tuple[dict[int, Any], int, int], level: int) -> Ite
     if encoding != _PLAIN:
         raise _Unknown
     for _ in range(told.get(1, 0)):
-        (length,) = struct.unpack_from("<I", data, at)
+        (length,) = struct.unpack("<I", data[at : at + 4])
         yield at + 4, length
         at += 4 + length
         if at > end:
@@ -87,7 +87,7 @@ def _after_levels(data: Any, at: int, told: dict[int, Any], level: int) -> int:
     """Return where the values begin behind the definition levels, all of which must be `level`."""
     if told.get(3) != _RLE:
         raise _Unknown
-    (size,) = struct.unpack_from("<I", data, at)
+    (size,) = struct.unpack("<I", data[at : at + 4])
     end: int = at + 4 + size
     left = int(told.get(1, 0))
     at, width = at + 4, level.bit_length()

@@ -1,14 +1,15 @@
 """The rows of a prepared split by their number, read from the parquet shards themselves: no copy is written anywhere.
 
 Pictures are read alone, by their place in the file. Texts are all in memory, or read by row groups (`streaming`), of
-which the last `TEXT_GROUPS` are kept. Every process opens the files for itself, so rows may be pickled to workers.
+which the last `TEXT_GROUPS` are kept. Every process opens the files for itself, so rows may be pickled to workers; a
+file that is no longer the one that was counted is an error there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,10 +36,11 @@ _NEEDED = ("id", "image", "task", "prompt", "target")
 
 TEXT_GROUPS = 256
 """Row groups (of at most 100 rows) whose texts a process keeps while it streams."""
-_MAPPED_FILES = 256
+_OPEN_FILES = 256
 _OPEN_FOOTERS = 16
 """A footer of 100 row groups takes some 4 MB."""
-_PLACED_GROUPS = 4096
+_PLACED_GROUPS = 1 << 16
+"""Row groups whose pictures' places are kept: 2 KB each, where finding them again may mean to parse a footer."""
 _DECODED_GROUPS = 4
 
 T = TypeVar("T")
@@ -63,7 +65,7 @@ class _Kept:
 
 
 class Shards:
-    """The row groups of several parquet files as one sequence of rows.
+    """The row groups of several parquet files as one sequence of rows; threads take turns.
 
     Args:
         paths: the files, in order.
@@ -78,11 +80,14 @@ class Shards:
         self.paths = list(paths)
         self.groups: list[tuple[int, int]] = []
         """(file, row group in it)"""
+        self.stamps: list[Stamp] = []
+        """Of each file."""
         counts = [0]
         self.names: tuple[str, ...] = TEXT_COLUMNS
         for number, path in enumerate(self.paths):
-            with _readable(path):
-                metadata = pq.read_metadata(path)
+            with _readable(path), open(path, "rb") as file:
+                self.stamps.append(_stamp(os.fstat(file.fileno())))
+                metadata = pq.read_metadata(file)
                 columns = set(metadata.schema.to_arrow_schema().names)
             missing = [name for name in _NEEDED if name not in columns]
             if missing:
@@ -95,8 +100,8 @@ class Shards:
         self._begin()
 
     def _begin(self) -> None:
-        self._process = os.getpid()
-        self._maps, self._files = _Kept(_MAPPED_FILES), _Kept(_OPEN_FOOTERS)
+        self._process, self._lock = os.getpid(), threading.RLock()
+        self._files, self._footers = _Kept(_OPEN_FILES), _Kept(_OPEN_FOOTERS)
         self._placed = _Kept(_PLACED_GROUPS)
         self._decoded, self._texts = _Kept(_DECODED_GROUPS), _Kept(TEXT_GROUPS)
 
@@ -115,62 +120,74 @@ class Shards:
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
         return group, row - int(self.starts[group])
 
-    def _own(self) -> None:
+    def _own(self) -> threading.RLock:
+        """Return the lock under which what is kept is used."""
         if self._process != os.getpid():
             # A forked worker: what the parent has open is the parent's.
             self._begin()
+        return self._lock
 
-    def _bytes(self, number: int) -> mmap.mmap:
-        self._own()
-        return self._maps.get(number, lambda: _mapped(self.paths[number]))
+    def _bytes(self, number: int) -> _File:
+        return self._files.get(number, lambda: _File(self.paths[number], self.stamps[number]))
 
     def _parquet(self, number: int) -> pq.ParquetFile:
         import pyarrow.parquet as pq
 
-        self._own()
-        return self._files.get(number, lambda: pq.ParquetFile(self.paths[number], memory_map=True))
+        def opened() -> pq.ParquetFile:
+            found = pq.ParquetFile(self.paths[number])
+            # Looked at afterwards: what is still the file that was counted was it a moment ago.
+            _same(self.paths[number], os.stat(self.paths[number]), self.stamps[number])
+            return found
+
+        return self._footers.get(number, opened)
 
     def read(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Return columns of a row group.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or another one than at first.
         """
         number, own = self.groups[group]
-        with _readable(self.paths[number]):
+        with _readable(self.paths[number]), self._own():
             return self._parquet(number).read_row_group(own, columns=list(columns), use_threads=False)
 
     def text(self, row: int) -> dict[str, Any]:
         """Return the text columns of a row, its row group's read and kept."""
         group, own = self._locate(row)
-        return self._texts.get(group, lambda: self.texts(group))[own]
+        with self._own():
+            return self._texts.get(group, lambda: self.texts(group))[own]
 
     def texts(self, group: int) -> list[dict[str, Any]]:
         """Return the text columns of all rows of a row group."""
-        found: list[dict[str, Any]] = self.read(group, self.names).select(self.names).to_pylist()
+        with self.readable(group):
+            found: list[dict[str, Any]] = self.read(group, self.names).select(self.names).to_pylist()
         return found
+
+    def readable(self, group: int) -> contextlib.AbstractContextManager[None]:
+        """Return within what a row group's columns become values: only then it shows that a text is damaged."""
+        return _readable(self.paths[self.groups[group][0]])
 
     def encoded(self, row: int) -> bytes:
         """Return the picture of a row as it is stored.
 
         Raises:
-            InputError: the file is damaged, or holds no picture there.
+            InputError: the file is damaged, holds no picture there, or is another one than at first.
         """
         group, own = self._locate(row)
         number, _ = self.groups[group]
-        with _readable(self.paths[number]):
+        with _readable(self.paths[number]), self._own():
             data = self._bytes(number)
             placed = self._placed.get(group, lambda: self._places(group, data))
-        if placed is not None:
-            offset, length = placed[own]
-            return data[offset : offset + length]
-        value = self._decoded.get(group, lambda: self.read(group, ["image"])["image"])[own].as_py()
+            if placed is not None:
+                offset, length = placed[own].tolist()
+                return data[offset : offset + length]
+            value = self._decoded.get(group, lambda: self.read(group, ["image"])["image"])[own].as_py()
         if not value or value["bytes"] is None:
             raise InputError(f"data: {self.paths[number]}: row {own} of row group {group} has no image; prepare again")
         found: bytes = value["bytes"]
         return found
 
-    def _places(self, group: int, data: mmap.mmap) -> np.ndarray | None:
+    def _places(self, group: int, data: _File) -> np.ndarray | None:
         """Return offset and length of each picture of a row group; None where it is to be decoded as a whole."""
         number, own = self.groups[group]
         parquet = self._parquet(number)
@@ -185,9 +202,52 @@ class Shards:
         return pages.places(data, start, start + facts.total_compressed_size, rows, int(kind.max_definition_level))
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+Stamp = tuple[int, int, int]
+"""Number of a file's inode, its size in bytes, and when it was written, in ns: another file differs in one of them."""
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _same(path: Path, found: os.stat_result, stamp: Stamp) -> None:
+    """Raise where a file is not the one that was counted: its rows would go with the texts of others."""
+    if _stamp(found) != stamp:
+        raise InputError(f"data: {path} was replaced during the run; start it again, and leave its data as it is")
+
+
+class _File:
+    """The bytes of a shard, read by place. Of a file that is cut short a map would end the process by a signal."""
+
+    def __init__(self, path: Path, stamp: Stamp) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        try:
+            _same(path, os.fstat(self._file.fileno()), stamp)
+        except InputError:
+            self._file.close()
+            raise
+        self._size = stamp[1]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> bytes: ...
+
+    def __getitem__(self, at: int | slice) -> int | bytes:
+        if isinstance(at, int):
+            return self[at : at + 1][0]
+        start, stop = at.start, at.stop
+        if not 0 <= start <= stop <= self._size:
+            raise ValueError(f"bytes {start} to {stop} of {self._size}")
+        found = os.pread(self._file.fileno(), stop - start, start)
+        if len(found) < stop - start:
+            raise ValueError(f"the file ends before byte {stop}")
+        return found
 
 
 class Rows:
@@ -243,14 +303,15 @@ class Rows:
         """Return the number of the first row of each row group, then that of all rows."""
         return _bounds(self._shards, self._places)
 
+    def columns(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of these text columns for each row; None where the data set has no such column."""
+        if isinstance(self.texts, _Streamed):
+            return self.texts.columns(names)
+        return (tuple(text.get(name) for name in names) for text in self.texts)
+
     def licenses(self) -> Counter[str]:
         """Count the rows by license, as `policy.of_sample` tells it."""
-        names = ("license", "license_scope", "third_party")
-        counted: Counter[tuple[Any, ...]] = Counter()
-        if isinstance(self.texts, _Streamed):
-            counted.update(self.texts.columns(names))
-        else:
-            counted.update(tuple(text.get(name) for name in names) for text in self.texts)
+        counted = Counter(self.columns(("license", "license_scope", "third_party")))
         total: Counter[str] = Counter()
         for values, count in counted.items():
             total[policy.of_sample(*values)] += count
@@ -282,9 +343,10 @@ class _Streamed(Sequence[dict[str, Any]]):
         known = [name for name in names if name in self._shards.names]
         bounds = _bounds(self._shards, self._places)
         for group in range(len(self._shards.groups)):
-            table = self._shards.read(group, known)
-            count = table.num_rows
-            values = {name: table[name].to_pylist() for name in known}
+            with self._shards.readable(group):
+                table = self._shards.read(group, known)
+                count = table.num_rows
+                values = {name: table[name].to_pylist() for name in known}
             rows = list(zip(*(values.get(name, [None] * count) for name in names), strict=True))
             first = int(self._shards.starts[group])
             for place in self._places[int(bounds[group]) : int(bounds[group + 1])]:
@@ -303,7 +365,8 @@ def _of_tasks(shards: Shards, tasks: Sequence[str]) -> np.ndarray:
 
     found = [np.empty(0, np.int64)]
     for group in range(len(shards.groups)):
-        wanted = pc.is_in(shards.read(group, ["task"])["task"], value_set=pa.array(list(tasks)))
+        with shards.readable(group):
+            wanted = pc.is_in(shards.read(group, ["task"])["task"], value_set=pa.array(list(tasks)))
         found.append(np.flatnonzero(wanted.to_numpy()) + shards.starts[group])
     return np.concatenate(found)
 

@@ -166,20 +166,86 @@ def test_a_forked_child_leaves_the_parents_files_alone(tmp_path: Path) -> None:
     shards = opened(write(tmp_path / "a", samples("f", 9), shards=1))._shards
     mine = shards._bytes(0), shards._parquet(0)
     shards._process = os.getpid() + 1
+    shards._own()
     theirs = shards._bytes(0), shards._parquet(0)
     assert mine[0] is not theirs[0]
     assert mine[1] is not theirs[1]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("writer", ["as prepare", "compressed"])
+def test_a_shard_replaced_meanwhile_is_told_by_a_new_worker(writer: str, streaming: bool, tmp_path: Path) -> None:
+    """Else the pictures of other rows would go with the texts in memory."""
+    listed = samples("r", 20)
+    folder = write(tmp_path / "a", listed, shards=1, **WRITERS[writer])
+    found = opened(folder, streaming=streaming)
+    assert found.encoded(3) == listed[3].image.data
+    path = next((folder / "data").iterdir())
+    write(tmp_path / "b", listed[::-1], shards=1, **WRITERS[writer])
+    os.replace(tmp_path / "b" / "data" / path.name, path)
+    assert found.encoded(4) == listed[4].image.data
+    worker = pickle.loads(pickle.dumps(found))
+    with pytest.raises(InputError, match=r"train-00000-of-00001\.parquet was replaced during the run; "):
+        worker.encoded(3)
+    if streaming:
+        with pytest.raises(InputError, match="was replaced during the run; "):
+            worker.texts[3]
+
+
+@pytest.mark.parametrize("writer", ["as prepare", "compressed"])
+def test_a_shard_cut_short_meanwhile_is_told_in_one_line(writer: str, tmp_path: Path) -> None:
+    listed = samples("c", 20)
+    folder = write(tmp_path / "a", listed, shards=1, **WRITERS[writer])
+    found = opened(folder)
+    found.encoded(0)
+    known = max(range(7), key=lambda row: len(listed[row].image.data))
+    os.truncate(next((folder / "data").iterdir()), 10)
+    # Of the row group that is known, and of one that is not.
+    for row in (known, 19) if writer == "as prepare" else (19,):
+        with pytest.raises(InputError, match=r"a shard cannot be read \(.*\); prepare again$"):
+            found.encoded(row)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("column", ["target", "license", "task"])
+def test_a_text_that_is_no_text_is_told_in_one_line(column: str, streaming: bool, tmp_path: Path) -> None:
+    listed = samples("t", 9)
+    for sample in listed:
+        setattr(sample, column, "vqa#7")
+    folder = write(tmp_path / "a", listed, shards=1, **WRITERS["as prepare"])
+    path = next((folder / "data").iterdir())
+    path.write_bytes(path.read_bytes().replace(b"vqa#7", b"vq\xff#7"))
+    with pytest.raises(InputError, match=r"a shard cannot be read \('utf-8' codec .*\); prepare again$"):
+        found = opened(folder, streaming=streaming)
+        found.licenses()
+        found.texts[0]
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    listed = samples("th", 200)
+    found = opened(write(tmp_path / "a", listed, group=5), streaming=True)
+    for name in ("_placed", "_texts", "_decoded"):
+        setattr(found._shards, name, rows._Kept(2))
+
+    def wrong(seed: int) -> int:
+        chosen = random.Random(seed).choices(range(200), k=150)
+        return sum(
+            (found.encoded(row), found.texts[row]["id"]) != (listed[row].image.data, listed[row].id) for row in chosen
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(wrong, range(6))) == 0
+
+
 def test_more_shards_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_MAPPED_FILES", 3)
+    monkeypatch.setattr(rows, "_OPEN_FILES", 3)
     monkeypatch.setattr(rows, "_OPEN_FOOTERS", 2)
     listed = samples("k", 40)
     found = opened(write(tmp_path / "a", listed, shards=8, group=3, **WRITERS["as prepare"]), streaming=True)
     for row in random.Random(2).choices(range(40), k=120):
         assert found.encoded(row) == listed[row].image.data
         assert found.texts[row]["target"] == listed[row].target
-    assert (len(found._shards._maps._items), len(found._shards._files._items)) == (3, 2)
+    assert (len(found._shards._files._items), len(found._shards._footers._items)) == (3, 2)
 
 
 def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
