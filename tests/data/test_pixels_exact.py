@@ -109,6 +109,25 @@ def test_a_processor_that_does_more_is_left_to_itself() -> None:
     assert torch.equal(pixel_values(processor, shown(*images)), expected)
 
 
+def test_a_processor_that_stops_at_8_bits_is_left_to_itself() -> None:
+    processor = SiglipImageProcessorPil(size=SQUARE, do_rescale=False, do_normalize=False)
+    assert pixels.of(processor) is None
+    images = [picture(n, 40, 30, False) for n in range(3)]
+    expected = processor(images, return_tensors="pt")["pixel_values"]
+    made = finished(processor, pixel_values(processor, shown(*images)))
+    assert made.dtype == expected.dtype == torch.uint8
+    assert torch.equal(made, expected)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, ImportError])
+def test_a_processor_that_refuses_its_steps_is_left_to_itself(error: type[Exception]) -> None:
+    class Refusing(SiglipImageProcessorPil):
+        def rescale(self, *args: Any, **kwargs: Any) -> np.ndarray:
+            raise error("not this one")
+
+    assert pixels.of(Refusing(size=SQUARE)) is None
+
+
 def test_settings_that_change_are_seen() -> None:
     processor = PROCESSORS["SigLIP"]()
     image = picture(0, 60, 50, False)
