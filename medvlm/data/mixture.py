@@ -165,7 +165,7 @@ class Mixture:
     ) -> None:
         if weighted is None:
             weighted = split == "train"
-        self.parts, self.split = parts, split
+        self.parts, self.split, self.weighted = parts, split, weighted
         self.how = how or MixturePart()
         self.folders = [DataFolder.open(part.path) for part in parts]
         streaming = self.how.streaming
@@ -219,7 +219,11 @@ class Mixture:
         ]  # fmt: skip
 
     def facts(self) -> list[dict[str, Any]]:
-        """Return what run.json says of the data: path, fingerprint, rows, weight, licenses, synthetic, title."""
+        """Return what run.json says of the data: path, fingerprint, rows, weight, licenses, synthetic, title.
+
+        Where weights and caps hold also, as `Share` has them, seen and visits.
+        """
+        shares = self.shares()
         return [
             {
                 "path": part.path,
@@ -232,7 +236,10 @@ class Mixture:
                 "synthetic": folder.synthetic,
                 "title": folder.manifest.get("card", {}).get("title", part.path),
             }
-            for part, folder, rows, weight in zip(self.parts, self.folders, self.rows, self.weights, strict=True)
+            | ({"seen": share.seen, "visits": share.visits} if self.weighted else {})
+            for part, folder, rows, weight, share in zip(
+                self.parts, self.folders, self.rows, self.weights, shares, strict=True
+            )
         ]
 
     def licenses(self) -> Counter[str]:

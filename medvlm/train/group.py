@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from medvlm.cli.common import Progress
+from medvlm.cli.common import Progress, warn
 from medvlm.data.mixture import Mixture
 from medvlm.errors import InputError, MedvlmError
 from medvlm.licenses import policy, registry
@@ -63,7 +63,7 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
 
     for name in names:
         check_machine(recipes[name])
-        _checked_rows(recipes[name])
+        _tell_unseen(recipes[name], _checked_rows(recipes[name])[0])
     group = _group(members, names, resume)
     left = [name for name in names if not (resume and group.finished(name))]
     if not left:
@@ -144,6 +144,14 @@ def _checked_rows(recipe: Recipe) -> tuple[Mixture, Mixture]:
     mixtures = training_rows(recipe), validation
     check_mixture(recipe, *mixtures)
     return mixtures
+
+
+def _tell_unseen(recipe: Recipe, mixture: Mixture) -> None:
+    """Print one line on stderr where rows are in no epoch: the plan tells of them, but not everybody asks for it."""
+    left_out = [(share.path, share.rows - share.seen, share.rows) for share in mixture.shares()]
+    told = [f"{count:,} of the {rows:,} rows of {path}" for path, count, rows in left_out if count]
+    if told:
+        warn(f"{recipe.name}: never seen, by the weight or cap: {', '.join(told)}")
 
 
 def _group(members: Members, names: list[str], resume: bool) -> Group:

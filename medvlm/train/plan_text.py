@@ -133,7 +133,7 @@ def _data(plan: Plan, recipe: Recipe) -> list[str]:
     names = ", ".join(part.path for part in recipe.data)
     streamed = ", streamed" if recipe.mixture.streaming else ""
     told = [f"data: {plan.rows:,} rows an epoch from {names}{streamed}"]
-    if len(plan.shares) == 1 and plan.shares[0].visits == plan.shares[0].rows:
+    if len(plan.shares) == 1 and plan.shares[0].seen == plan.shares[0].visits == plan.shares[0].rows:
         return told
     if recipe.mixture.temperature is not None:
         told[0] += f", mixed at temperature {recipe.mixture.temperature:g}"

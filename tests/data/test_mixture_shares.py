@@ -77,6 +77,7 @@ def test_an_epoch_at_a_temperature_visits_every_row_that_a_cap_leaves(tmp_path: 
         (80, 80, 80), (20, 20, 40), (60, 5, 20),
     ]  # fmt: skip
     assert [fact["weight"] for fact in mixture.facts()] == pytest.approx([1, 2, 4])
+    assert [(fact["seen"], fact["visits"]) for fact in mixture.facts()] == [(80, 80), (20, 40), (5, 20)]
     # What is validated or tested stays whole.
     assert len(Mixture(parts, "train", 3, weighted=False, how=MixturePart(temperature=2.0))) == 160
     again = Mixture(parts, "train", 3, how=MixturePart(temperature=2.0))
@@ -146,6 +147,10 @@ def test_a_plan_tells_how_often_rows_are_seen_and_which_never(tmp_path: Path) ->
         ["b", "8", "0", "8", "57.1%", "1.00"],
     ]
     assert told[1].split("  ")[-1].strip() == "times each"
+    # As many visits as rows, and yet not each of them.
+    even = Mixture([parts[1].model_copy(update={"cap": 4, "weight": 2})], "train", 1).shares()
+    told_of_even = _data(SimpleNamespace(rows=8, shares=even), given_recipe())  # type: ignore[arg-type]
+    assert told_of_even[2].split()[1:] == ["8", "4", "8", "100.0%", "2.00"]
     one = SimpleNamespace(rows=8, shares=shares[1:])
     assert _data(one, given_recipe(data=[{"path": "b"}])) == ["data: 8 rows an epoch from b"]  # type: ignore[arg-type]
 

@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from medvlm.cli import run as medvlm
 from medvlm.data.mixture import Mixture
 from medvlm.data.sources.phantom.base_grammar import base_samples
+from medvlm.errors import InputError
 from medvlm.recipe.models import DataPart, MixturePart
-from medvlm.train import batches
+from medvlm.train import batches, group
 from medvlm.train.batches import Streamed
 from medvlm.train.trainer import SuffixTrainer
 
@@ -164,6 +165,30 @@ def test_streamed_or_in_memory_the_same_rows_are_learned_from(
         losses.append([line["loss"] for line in lines(only_run(folder).path) if "loss" in line])
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({"cap": 5, "weight": 2}, "11 of the 16 rows of PATH"), ({"weight": 2}, None)]
+)
+def test_rows_that_are_never_seen_are_told_before_training(
+    change: dict[str, Any],
+    told: str | None,
+    tiny_folder: Path,
+    sets: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: Any) -> None:
+        raise InputError("far enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(group, "_train_one", stop)
+    path = recipe_file(tmp_path, recipe(tiny_folder, [sets[0] | change, sets[1]], {}))
+    assert medvlm(["finetune", path, "--quiet"]) == 3
+    found = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning:")]
+    words = [f"warning: t: never seen, by the weight or cap: {told.replace('PATH', sets[0]['path'])}"] if told else []
+    assert found == words
 
 
 def test_a_stream_goes_through_its_row_groups_once_an_epoch(sets: list[dict[str, Any]]) -> None:
