@@ -50,7 +50,7 @@ def make(
     from medvlm.data.mixture import Mixture
 
     recipe = _recipe(model_id, like, data)
-    mixture = Mixture(recipe.data, "train", recipe.seed)
+    mixture = Mixture(recipe.data, "train", recipe.seed, how=recipe.mixture)
     exported = _exported(model_id)
     known = trained_on or _folders_there(exported, [part.path for part in recipe.data])
     facts = _facts(recipe, mixture.facts(), known, command)

@@ -25,7 +25,7 @@ from medvlm.evaluate.files import compare_rows
 from medvlm.evaluate.score_table import Row, Settings, grouped_by, table
 from medvlm.io import stable_hash, write_json, write_text
 from medvlm.models.locate import check_weights
-from medvlm.recipe.models import Recipe
+from medvlm.recipe.models import MixturePart, Recipe
 from medvlm.runs import Run
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _rows(recipe: Recipe) -> tuple[Mixture, list[int]]:
     """Return the evaluated split and the places of its rows, evenly spread where there is a limit."""
     from medvlm.data.mixture import Mixture
 
-    mixture = Mixture(recipe.data, recipe.eval.split, recipe.seed, weighted=False)
+    mixture = Mixture(recipe.data, recipe.eval.split, recipe.seed, weighted=False, how=recipe.mixture)
     tasks = recipe.eval.tasks
     first: dict[str, int] = {}
     for place, text in enumerate(mixture.texts()):
@@ -298,11 +298,15 @@ def _constants(recipe: Recipe) -> dict[str, baselines.Constant]:
     """Return the best constant answers of the tasks that are evaluated, the same for all seeds of training."""
     from medvlm.data.mixture import Mixture
 
-    train = list(Mixture(recipe.data, "train", _SEED, weighted=False).texts())
-    validation = list(Mixture(recipe.data, "validation", _SEED).texts())
     tasks = recipe.eval.tasks
-    chosen = [row for row in train if tasks is None or row["task"] in tasks]
-    return baselines.best_constants(chosen, validation, _SEED)
+
+    def answers(split: str) -> list[Row]:
+        # Two columns of what may be millions of rows.
+        mixture = Mixture(recipe.data, split, _SEED, weighted=False, how=MixturePart(streaming=True))
+        each = (pair for rows in mixture.rows for pair in rows.columns(("task", "target")))
+        return [{"task": task, "target": target} for task, target in each if tasks is None or task in tasks]
+
+    return baselines.best_constants(answers("train"), answers("validation"), _SEED)
 
 
 def _constant_rows(constants: dict[str, baselines.Constant], job: _Job) -> list[Row]:

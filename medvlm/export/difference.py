@@ -55,7 +55,7 @@ def examples_of(run: Run, recipe: Recipe, most: int = ROWS) -> tuple[str, list[E
     lines = (run.evaluation(split) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     names = [str(json.loads(line)["id"]) for line in lines]
     names = [names[place * len(names) // min(most, len(names))] for place in range(min(most, len(names)))]
-    mixture = Mixture(recipe.data, split, recipe.seed, weighted=False)
+    mixture = Mixture(recipe.data, split, recipe.seed, weighted=False, how=recipe.mixture)
     for old, new in zip(run.facts()["data"], mixture.facts(), strict=True):
         if old["fingerprint"] != new["fingerprint"]:
             raise InputError(f"{new['path']} has changed since")

@@ -236,12 +236,13 @@ def _starts(recipes: Iterable[Recipe]) -> tuple[list[Run], list[str]]:
 def _data_of(recipes: Iterable[Recipe]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what run.json would say of the training data that is prepared, and the paths of what is not."""
     from medvlm.data.mixture import Mixture
+    from medvlm.recipe.models import MixturePart
 
     prepared, missing = list[dict[str, Any]](), list[str]()
     for recipe in recipes:
         for part in recipe.data:
             if (Path(part.path) / "manifest.json").is_file():
-                prepared += Mixture([part], "train", recipe.seed).facts()
+                prepared += Mixture([part], "train", recipe.seed, how=MixturePart(streaming=True)).facts()
             else:
                 missing.append(part.path)
     return prepared, list(dict.fromkeys(missing))
@@ -254,7 +255,7 @@ def _of_data(path: Path) -> Finding:
     folder = DataFolder.open(str(path))
     counts: Counter[str] = Counter()
     for split in ("train", "validation", "test"):
-        counts += Rows(folder, split).licenses()
+        counts += Rows(folder, split, streaming=True).licenses()
     items = [
         dataclasses.replace(item, label=item.label.removeprefix("training ")) for item in policy.inputs({}, counts)
     ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prepared import write_folder
 
+from medvlm.data.rows import Shards
 from medvlm.data.sample import Image, Sample
 from medvlm.errors import InputError
-from medvlm.evaluate import baselines, evaluation
+from medvlm.evaluate import baseline_run, baselines, evaluation
 from medvlm.io import sha256_bytes
 from medvlm.recipe.load import check
 
@@ -62,3 +64,43 @@ def test_constant_answers_are_looked_for_alike_whatever_the_seed_of_training(
     for seed in (0, 7):
         evaluation._constants(check({"name": "r", "seed": seed, "model": {"id": "m"}, "data": parts}, "test"))
     assert asked[0] == asked[1]
+    assert {row["target"] for row in asked[0][0]} == {f"{place} {number}" for place in "ab" for number in range(8)}
+    assert [row.keys() for row in asked[0][1]] == [{"task", "target"}] * 16
+
+
+def test_what_streams_in_training_streams_in_evaluation_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [sample(id=str(number), target=str(number % 3)) for number in range(12)]
+    path = write_folder(tmp_path / "a", dict.fromkeys(("train", "validation", "test"), listed))
+    raw = {"name": "r", "model": {"id": "m"}, "data": [{"path": str(path)}]}
+    whole, streamed = (check(raw | {"mixture": {"streaming": on}}, "test") for on in (False, True))
+    expected = evaluation._constants(whole), evaluation._rows(whole)[1]
+    monkeypatch.setattr(Shards, "texts", _at_most_one_group(Shards.texts))
+    assert (evaluation._constants(streamed), evaluation._rows(streamed)[1]) == expected
+    with pytest.raises(AssertionError, match="a second list"):
+        evaluation._rows(whole)
+
+
+def _at_most_one_group(plain: Any) -> Any:
+    """Return what gives the texts of a row group unless all are read when the data set is opened."""
+
+    def texts(self: Shards, group: int) -> list[dict[str, Any]]:
+        assert inspect.stack()[1].function != "__init__", "a second list of all texts"
+        found: list[dict[str, Any]] = plain(self, group)
+        return found
+
+    return texts
+
+
+def test_a_baseline_tells_the_weights_that_a_temperature_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = []
+    for name, count in (("a", 16), ("b", 4)):
+        listed = [sample(id=f"{name}/{number}") for number in range(count)]
+        paths.append(str(write_folder(tmp_path / name, {"train": listed, "test": listed})))
+    raw = {"name": "r", "model": {"id": "m"}, "data": [{"path": path} for path in paths], "mixture": {"temperature": 2}}
+    told: list[Any] = []
+    monkeypatch.setattr(baseline_run, "_recipe", lambda *_: check(raw, "test"))
+    monkeypatch.setattr(baseline_run, "_facts", lambda recipe, data, *_: {"data": data})
+    monkeypatch.setattr(baseline_run, "_earlier", lambda facts, _: told.append(facts) or "earlier")
+    baseline_run.make("m", None, paths, (), "eval", tmp_path)
+    # Sixteen rows to four, as square roots go: each of the four twice.
+    assert [part["weight"] for part in told[0]["data"]] == [1, 2]
