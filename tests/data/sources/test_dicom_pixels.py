@@ -25,9 +25,12 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
 from medvlm.data.look import MAX_PIXELS, PictureError
+from medvlm.data.pseudonyms import Key
+from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.dicom import apart, codestream, gray, headers, pixels, refuse
 from medvlm.data.sources.dicom.opened import opened
 from medvlm.data.sources.dicom.options import PRESETS, parse, parse_window
+from medvlm.data.sources.dicom.source import DicomSource
 
 
 def shown(path: Path, window: str = "tag", frame: int = 0) -> np.ndarray:
@@ -583,3 +586,22 @@ def test_the_look_at_a_deflated_header_unpacks_its_beginning_only(
     with pytest.raises(PictureError) as caught, opened(path, ["PatientID", "StudyInstanceUID"]):
         pass
     assert caught.value.reason == "file too large"
+
+
+def test_a_broken_frame_costs_itself_alone(tmp_path: Path) -> None:
+    frames = np.random.default_rng(1).integers(0, 255, (4, 16, 16), np.uint8)
+    made, packed = ct(RescaleSlope=None, RescaleIntercept=None), []
+    put_pixels(made, frames, frames=True)
+    for frame in frames:
+        file = io.BytesIO()
+        PILImage.fromarray(frame).save(file, "JPEG")
+        packed.append(file.getvalue())
+    packed[1] = packed[2] = b"\xff\xd8\xff\xd9" + b"\0" * 20
+    made.PixelData = pydicom.encaps.encapsulate(packed)
+    made["PixelData"].VR = "OB"
+    save(made, tmp_path / "in" / "a", uid.JPEGBaseline8Bit)
+    source = DicomSource(
+        (tmp_path / "in",), Key(b"k" * 32), parse(target_from="modality", frames="all"), None, None, None
+    )
+    found = [type(item) for unit in source.units() for item in source.read(unit)]
+    assert found == [Sample, Reject, Reject, Sample]
