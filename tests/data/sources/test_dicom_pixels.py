@@ -520,6 +520,8 @@ def test_the_label_tells_the_window_that_was_used() -> None:
     assert "window percentile" in headers.label(ct(Modality="MR"), 0, brain)
     gray8 = ct(np.zeros((4, 4), np.uint8), RescaleSlope=None, RescaleIntercept=None)
     assert "window none" in headers.label(gray8, 0, tag)
+    source = DicomSource((), Key(b"k" * 32), parse(target_from="modality", window="brain"), None, None, None)
+    assert "--window brain for CT and" in str(source.card())
     assert headers.modality(ct(Modality="DG")) is None
     assert headers.modality_code(ct(Modality="DG")) == "DG"
 

@@ -110,7 +110,9 @@ class DicomSource:
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card, with what the first look at the files found."""
         card = card_of(self.facts)
-        changes = [f"Pictures are 8-bit PNG made from the stored values; gray by --window {self.options.window.name}."]
+        window = self.options.window
+        shown = window.name + (" for CT and by what the file tells for others" if window.kind == "preset" else "")
+        changes = [f"Pictures are 8-bit PNG made from the stored values; gray by --window {shown}."]
         changes += ["Overlays, annotations and presentation states are not drawn; nothing is resampled or cropped."]
         if self.options.target_from is None:
             changes += [
