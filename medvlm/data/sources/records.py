@@ -332,9 +332,10 @@ def _header(path: str, lines: _Lines, kind: str) -> tuple[list[str], str]:
         raise InputError(f"{path}: the first line is no {kind.upper()} ({error}); mend it") from error
     if not any(names):
         raise InputError(f"{path}: the first line names no columns; add a header")
-    twice = {name for name in names if name and names.count(name) > 1}
+    twice = [place for place, name in enumerate(names, 1) if name and names.count(name) > 1]
     if twice:
-        raise InputError(f'{path}: the column "{min(twice)}" is named twice; rename one')
+        # By number: where there is no header, the names are somebody's data.
+        raise InputError(f"{path}: columns {twice[0]} and {twice[1]} have the same name; rename one")
     return names, delimiter
 
 

@@ -348,7 +348,7 @@ def _write(path: Path, data: bytes) -> Path:
     [
         ("t.csv", b"", "names no columns"),
         ("t.csv", b"image,caption\n", "add rows"),
-        ("t.csv", b"image,caption,caption\na.png,b,c\n", '"caption" is named twice'),
+        ("t.csv", b"image,caption,caption\na.png,b,c\n", "columns 2 and 3 have the same name"),
         ("t.csv", "image,caption\na.png,Ä\n".encode("latin-1"), "save it as UTF-8"),
         ("t.csv", "image,caption\na.png,b\n".encode("utf-16")[:-1], "UTF"),
         ("t.csv", b"alpha,beta\n1,2\n", "--image-column NAME"),

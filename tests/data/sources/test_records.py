@@ -181,7 +181,7 @@ def test_a_damaged_cell_costs_its_row_alone(tmp_path: Path) -> None:
         ("x.csv", "a,b\né,x\n".encode("latin-1"), "not UTF-8 (byte 4 is 0xe9)"),
         ("x.csv", b"", "names no columns"),
         ("x.csv", b"\n\n", "names no columns"),
-        ("x.csv", b"a,b,a\n1,2,3\n", 'the column "a" is named twice'),
+        ("x.csv", b"a,b,a\n1,2,3\n", "columns 1 and 3 have the same name"),
         ("x.csv", b'a,b\n1,2\n"3,4\n5,6\n', "line 3 opens a quotation mark that nothing closes"),
         ("x.tsv", b'"a\tb\n1\t2\n', "the first line is no TSV"),
         ("x.parquet", b"PAR1nothingPAR1", "not a parquet file"),
