@@ -215,10 +215,14 @@ def test_a_text_that_is_no_text_is_told_in_one_line(column: str, streaming: bool
     folder = write(tmp_path / "a", listed, shards=1, **WRITERS["as prepare"])
     path = next((folder / "data").iterdir())
     path.write_bytes(path.read_bytes().replace(b"vqa#7", b"vq\xff#7"))
-    with pytest.raises(InputError, match=r"a shard cannot be read \('utf-8' codec .*\); prepare again$"):
+
+    def asked() -> None:
         found = opened(folder, streaming=streaming)
         found.licenses()
         found.texts[0]
+
+    with pytest.raises(InputError, match=r"a shard cannot be read \('utf-8' codec .*\); prepare again$"):
+        asked()
 
 
 def test_threads_take_turns(tmp_path: Path) -> None:
