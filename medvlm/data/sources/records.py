@@ -9,6 +9,7 @@ CSV, and 3 times that of JSON.
 from __future__ import annotations
 
 import codecs
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -17,7 +18,6 @@ import itertools
 import json
 import re
 import stat
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -258,7 +258,7 @@ class _Lines:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._again: deque[str] = deque()
+        self._again: collections.deque[str] = collections.deque()
         self.held: list[str] = []
         self.number = 0
         """Of the line read last, from 1 on."""
@@ -309,7 +309,7 @@ def _table(path: str, kind: str) -> _Table:
     """Return the rows of a table with a header."""
     with _lines_of(path) as lines:
         names, delimiter = _header(path, lines, kind)
-        keys = _key_places(lines, delimiter, len(names))
+        keys = _key_shapes(lines, delimiter, len(names))
         return _Table(names, delimiter, list(_rows(path, lines, names, delimiter, keys)))
 
 
@@ -339,16 +339,24 @@ def _header(path: str, lines: _Lines, kind: str) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _key_places(lines: _Lines, delimiter: str, width: int) -> list[int]:
-    """Return the columns that mostly hold numbers, ids or names of files in the first lines of a table."""
+def _key_shapes(lines: _Lines, delimiter: str, width: int) -> dict[int, set[str]]:
+    """Return the columns that mostly hold numbers, ids or names of files in the first rows, with the shapes they show.
+
+    A shape that one row alone has may come from a line within a text.
+    """
     lines.begin()
-    plain = (line.split(delimiter) for line in itertools.islice(lines, ROWS) if '"' not in line)
-    rows = [cells for cells in plain if len(cells) == width]
+    first = list(itertools.islice(lines, ROWS))
     lines.give_back(0)
-    return [place for place in range(width) if sum(_is_key(row[place]) for row in rows) * 2 > len(rows)]
+    rows = [cells for cells in csv.reader(first, delimiter=delimiter) if len(cells) == width]
+    if max((cell.count("\n") for cells in rows for cell in cells), default=len(first)) * 2 > len(first):
+        # A stray quotation mark takes in most of these lines: those without one are read.
+        rows = [cells for line in first if '"' not in line and len(cells := _cells(line, delimiter)) == width]
+    places = [place for place in range(width) if sum(_is_key(row[place]) for row in rows) * 2 > len(rows)]
+    counts = {place: collections.Counter(_shape(row[place]) for row in rows) for place in places}
+    return {place: {shape for shape, count in found.items() if count > 1} for place, found in counts.items()}
 
 
-def _rows(path: str, lines: _Lines, names: list[str], delimiter: str, keys: list[int]) -> Iterator[str | Bad]:
+def _rows(path: str, lines: _Lines, names: list[str], delimiter: str, keys: dict[int, set[str]]) -> Iterator[str | Bad]:
     """Yield the rows of a table as they stand there, but for empty ones.
 
     A stray quotation mark opens a field that ends somewhere below: in a line that then makes no sense, or in a row
@@ -358,37 +366,51 @@ def _rows(path: str, lines: _Lines, names: list[str], delimiter: str, keys: list
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     read_before = 0
     while True:
-        first = lines.begin()
+        first, again = lines.begin(), True
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            if "unexpected end" in str(error):  # all lines to the end of the file are in one field
-                message = f"{path}: line {first} opens a quotation mark that nothing closes; mend it"
-                raise InputError(message) from error
             problem = str(error)
+            if "unexpected end" in problem:  # all lines to the end of the file are in one field
+                problem = "opens a quotation mark that nothing closes"
+                if first > read_before:
+                    raise InputError(f"{path}: line {first} {problem}; mend it") from error
         else:
             row, below = _row(names, values), lines.held[1:]
-            if below and (isinstance(row, Bad) or any(_is_row(line, names, delimiter, keys) for line in below)):
+            again = _takes_in_rows(below, values, names, delimiter, keys)
+            if again:
                 problem = "its quotation mark takes in other lines"
             elif first <= read_before and not below and any(values) and not _is_whole(values, names, keys):
                 problem = "no whole row, below a stray quotation mark"
             else:
                 problem = row.detail if isinstance(row, Bad) else ""
         if problem:
-            read_before = max(read_before, lines.number)
-            lines.give_back(1)
+            if again:
+                read_before = max(read_before, lines.number)
+                lines.give_back(1)
             yield Bad("malformed record", f"line {first}: {problem}")
         elif any(values):
             yield "".join(lines.held)
 
 
-def _is_row(line: str, names: list[str], delimiter: str, keys: list[int]) -> bool:
-    """Whether a line within a field is a row by itself.
+def _takes_in_rows(
+    below: list[str], values: list[str], names: list[str], delimiter: str, keys: dict[int, set[str]]
+) -> bool:
+    """Whether the lines below the first of a row are rows themselves, as they are below a stray quotation mark.
 
-    The lines of a report hold commas too, but hardly as many as a row and with an id before the first of them.
+    A row of the right length is doubted only where all lines in its midst are rows: the lines of a report hold commas,
+    too, and the last of them, with the columns behind it, often looks like a row.
     """
+    if len(values) != len(names):
+        return any(_is_row(line, names, delimiter, keys) for line in below)
+    inside = [line for line in below[:-1] if line.strip()]
+    return bool(inside) and all(_is_row(line, names, delimiter, keys) for line in inside)
+
+
+def _is_row(line: str, names: list[str], delimiter: str, keys: dict[int, set[str]]) -> bool:
+    """Whether a line within a field is a row by itself."""
     if not keys or line.count(delimiter) < len(names) - 1:
         return False
     try:
@@ -397,13 +419,19 @@ def _is_row(line: str, names: list[str], delimiter: str, keys: list[int]) -> boo
         return False
 
 
-def _is_whole(values: list[str], names: list[str], keys: list[int]) -> bool:
-    return len(values) == len(names) and all(_is_key(values[place]) for place in keys)
+def _is_whole(values: list[str], names: list[str], keys: dict[int, set[str]]) -> bool:
+    return len(values) == len(names) and all(_shape(values[place]) in shapes for place, shapes in keys.items())
 
 
 def _is_key(value: str) -> bool:
     """Whether a field is a number, an id or a file's name."""
     return len(value) < 300 and _KEY.fullmatch(value.strip()) is not None
+
+
+def _shape(value: str) -> str:
+    """Return a key as it is built: 12.png is 9.a, L4-L5 is a9-a9, and a mix of digits and letters, as in a hash, w."""
+    letters = re.sub(r"[^\W\d_]+", "a", value[:300].replace('"', ""))
+    return re.sub(r"[a9]{3,}", "w", re.sub(r"\d+", "9", letters))
 
 
 def _cells(row: str, delimiter: str) -> list[str]:

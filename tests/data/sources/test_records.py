@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,83 @@ def test_a_stray_quotation_mark_costs_no_other_row(
     for n, record in enumerate(found):
         if isinstance(record, dict):
             assert record["Figure_path"].rstrip('"') == f"PMC{n}_a.jpg"
+
+
+REPORT_LINES = (
+    "FINDINGS: large effusion, left.",
+    "L4-L5, mild bulge.",
+    "2022-05-01, Vergleich",
+    "12mm, left, stable",
+    "T2, hyperintense, new, 3",
+    "IMPRESSION:",
+    "",
+    'a so-called "mass", 5mm',
+    "size of 5mm, 2.png",
+)
+
+
+def _reports(order: list[str], line_end: str = "\n") -> str:
+    """A valid table of 200 reports, most of several lines."""
+    chance = random.Random(len(order[0]))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, order, lineterminator=line_end)
+    writer.writeheader()
+    for n in range(200):
+        report = line_end.join([*chance.choices(REPORT_LINES, k=chance.randrange(6)), f"end {n}"])
+        writer.writerow({"id": n, "image": f"{n}.png", "report": report, "split": chance.choice(["train", "test"])})
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "order",
+    [["image", "report", "id", "split"], ["report", "image", "split", "id"], ["id", "split", "report", "image"]],
+)
+def test_reports_of_several_lines_are_read_as_the_csv_module_does(
+    tmp_path: Path, order: list[str], line_end: str
+) -> None:
+    text = _reports(order, line_end)
+    path = tmp_path / "x.csv"
+    path.write_bytes(text.encode())
+    assert [record for _, record in every(path)] == list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'report,image\n"FINDINGS: effusion.\nno more",1.png\n"Mass.\nend",2.png\nNormal,3.png\n',
+        'image,report\n1.png,Normal.\n2.png,"MRI.\nL4-L5, bulge.\nL5-S1, none."\n3.png,Normal\n',
+        'id,report,split\n1,Normal,train\n2,"X\n12mm, left, stable\nend",test\n3,n,train\n',
+        'study,text\n1,"Befund:\n2022-05-01, Vergleich\nkein Erguss"\n2,o.B.\n',
+        '"image","report"\n"1.png","CT.\nL4-L5, bulge\nend"\n"2.png","b\nT1, dark\n"\n',
+    ],
+)
+def test_small_tables_of_reports_are_read_whole(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    assert [record for _, record in every(tmp_path / "x.csv")] == list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_row_of_several_lines_that_is_too_long_is_one_reject(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('image,report\n1.png,a\n2.png,b\n4.png,"x\ny",extra\n5.png,ok\n')
+    found = [record for _, record in every(tmp_path / "x.csv")]
+    assert found[2] == Bad("malformed record", "line 4: 3 fields in 2 columns")
+    assert found[3:] == [{"image": "5.png", "report": "ok"}]
+
+
+def test_a_mark_that_opens_only_when_read_again_costs_its_line(tmp_path: Path) -> None:
+    """The mark in row 1 takes in rows 2 to 4; once it is left alone, the one in row 4 opens a field, to the end."""
+    (tmp_path / "x.csv").write_text('id,a,b\n1,"x,y\n2,b,c\n3,b,c\n4,",c\n5,b,c\n6,b,c\n')
+    found = [record for _, record in every(tmp_path / "x.csv")]
+    assert [n for n, record in enumerate(found, 1) if isinstance(record, Bad)] == [1, 4]
+    assert [record["id"] for record in found if isinstance(record, dict)] == ["2", "3", "5", "6"]
+    assert found[3] == Bad("malformed record", "line 5: opens a quotation mark that nothing closes")
+
+
+def test_a_line_of_a_report_below_a_stray_mark_is_no_record(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.png,text {n}\n" for n in range(9))
+    (tmp_path / "x.csv").write_text(f'image,report\n{rows}9.png,"He said\nL4-L5, mild "ok" yes\n10.png,end\n')
+    found = [record for _, record in every(tmp_path / "x.csv")]
+    assert [isinstance(record, Bad) for record in found] == [False] * 9 + [True, True, False]
 
 
 def test_a_table_takes_little_more_memory_than_its_file(tmp_path: Path) -> None:
