@@ -56,12 +56,17 @@ _CC_ADDRESS = re.compile(
     r"(?:www\.)?creativecommons\.org/+(?:licen[sc]es/+(?P<code>by(?:-(?:nc|sa|nd)){0,2})"
     r"|(?:licen[sc]es|publicdomain)/+(?P<public>cc0|zero|cc-zero|mark|pdm|publicdomain))(?:/+(?P<tail>.*))?"
 )
-_CC_LANGUAGE = r"(?!nc\b|nd\b|sa\b)[a-z]{2}(?:[-_][a-z0-9]{2,4})?"
+_CC_LANGUAGE = r"(?!nc\b|nd\b|sa\b)[a-z]{2}(?:[-_](?!nc\b|nd\b|sa\b)(?:[a-z]{2}|han[st]|cyrl|latn|tarask|\d{3}))?|ast"
 # Anything else behind the code may be a term ("for research only"): nobody knows what such an address means.
 _CC_TAIL = re.compile(
     rf"(?:(?P<version>\d(?:\.\d)?)(?:/+|$))?(?:(?P<port>{_PORT})(?:/+|$))?"
-    rf"(?:(?:deed|legalcode)(?:[._]{_CC_LANGUAGE})?(?:\.(?:html?|txt|php))?(?:/+|$))?(?:{_CC_LANGUAGE})?"
+    rf"(?:(?:deed|legalcode|license|rdf|index)(?:[-._](?:{_CC_LANGUAGE}))?(?:\.(?:html?|txt|php))?(?:/+|$))?"
+    rf"(?:{_CC_LANGUAGE})?"
 )
+# Of the sentence around an address: marks with no letter behind them, or its next word after a mark.
+_SENTENCE = re.compile(r"(?:(?:[,;*)\]]|%20)[^a-z]*|[.,;:/]+(?:which|that|this|the|and)|[^a-z0-9]+)$")
+_LONGEST = 500
+"""Letters of an address with a sentence around it."""
 _CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
 _CC_ORDER = ("nc", "nd", "sa")
 _CC_PUBLIC = {"mark": "CC-PDM-1.0", "pdm": "CC-PDM-1.0", "publicdomain": "CC-PDDC"}
@@ -142,14 +147,17 @@ def from_url(url: str | None) -> str | None:
     """Return the SPDX id or LicenseRef that a license's address stands for, or None where it is not known.
 
     With or without scheme and `www.`, any case, with jurisdiction, deed or legal code behind the version, and nothing
-    else: more may be a restriction. White space inside is dropped, as articles break addresses over lines.
+    else: more may be a restriction, which leaves an NC license one. White space inside is dropped, as articles break
+    addresses over lines, and so are marks of the sentence around it.
     """
-    address = re.sub(r"\s+", "", url or "").lower()
+    address = re.sub(r"[\s\u200b-\u200d\u2060\ufeff]+", "", url or "").lower()
     address = re.sub(r"^[(<\[\"']*(?:https?:)?/*(?:www\.)?", "", address)
     address = re.split(r"[?#]", address)[0].rstrip(".,;:)>]\"'/")
-    found = _CC_ADDRESS.fullmatch(address)
+    found = _CC_ADDRESS.fullmatch(_SENTENCE.sub("", address) if len(address) < _LONGEST else address)
     if found:
         tail = _CC_TAIL.fullmatch(found["tail"] or "")
+        if not tail and "-nc" in (found["code"] or ""):
+            tail = _CC_TAIL.match(re.split("[^0-9.]", found["tail"])[0])
         return _from_creative_commons(found, tail) if tail else None
     address = re.sub(r"\.(?:html?|txt|php|json)$", "", address)
     return _ADDRESSES.get(address) or _from_license_list(address)

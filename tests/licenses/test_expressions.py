@@ -141,6 +141,26 @@ ADDRESSES = [
     ("https://creativecommons.org/publicdomain/zero/1.0/deed.de", "CC0-1.0"),
     ("https://creativecommons.org/licenses/by/4.0/deed.zh-hans/", "CC-BY-4.0"),
     ("https://creativecommons.org/licenses/by/4.0/legalcode.txt", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/deed-en", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/deed.ast", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/deed.be-tarask", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/deed.es-419", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/rdf", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/index.html", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/3.0/us/license", "CC-BY-3.0-US"),
+    ("https://creativecommons.org/licenses/by/4.0/%20", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/*", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/,which", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/\u200b\u201d).", "CC-BY-4.0"),
+    ("https://creativecommons.org/licenses/by/4.0/*nc", None),
+    ("https://creativecommons.org/licenses/by/4.0/%20nc", None),
+    ("https://creativecommons.org/licenses/by/4.0/)(nc)", None),
+    ("https://creativecommons.org/licenses/by/4.0/, which is non-commercial", None),
+    ("https://creativecommons.org/licenses/by/4.0/deed.no-comm", None),
+    ("https://creativecommons.org/licenses/by-nd/4.0/for members", None),
+    ("https://creativecommons.org/licenses/by-nc/4.0/for members", "CC-BY-NC-4.0"),
+    ("https://creativecommons.org/licenses/by-nc-sa/3.0,and more", "CC-BY-NC-SA-3.0"),
+    ("https://creativecommons.org/licenses/by-nc-nd/some words", "LicenseRef-CC-BY-NC-ND-unversioned"),
     ("https://creativecommons.org.example.org/licenses/by/4.0/", None),
     ("https://example.org/creativecommons.org/licenses/by/4.0/", None),
     ("https://example.org/?to=http://creativecommons.org/licenses/by/4.0/", None),
@@ -182,6 +202,13 @@ def test_addresses_keep_their_terms(code: str, version: str, tail: str, head: st
     assert license is not None
     assert f"CC-{code.upper()}-{version}" in license
     assert commercial_use(license) == ("no" if "nc" in code else "conditional" if "nd" in code else "yes")
+
+
+@given(st.sampled_from(["by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd"]), st.text(max_size=12))
+def test_what_stands_behind_an_address_never_makes_it_freer(code: str, junk: str) -> None:
+    license = from_url(f"https://creativecommons.org/licenses/{code}/4.0/{junk}")
+    assert "nc" not in code or commercial_use(license) == "no"
+    assert "nd" not in code or commercial_use(license) != "yes"
 
 
 @given(NAMES, NAMES)

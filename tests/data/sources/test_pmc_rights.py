@@ -147,6 +147,52 @@ def test_rules(inner: str, expected: str | None) -> None:
     assert rights_of(inner)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (f"{CC}/by-nc/4.0/,which", "CC-BY-NC-4.0"),
+        (f"{CC}/by-nc-nd/4.0/*", "CC-BY-NC-ND-4.0"),
+        (f"{CC}/by-nc/4.0/%20", "CC-BY-NC-4.0"),
+        (f"{CC}/by/4.0/%20", "CC-BY-4.0"),
+        (f"{CC}/by-xx/4.0/", None),
+        (f"{CC}/by/4.0/for-members", None),
+        ("http://creativecommons.org/publicdomain/zero/1.0/for-members", None),
+        ("http://creativecommons.org/licenses/", "CC-BY-4.0"),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_words_make_no_address_freer(address: str, expected: str | None, inside: bool) -> None:
+    words = "Open access under a Creative Commons Attribution 4.0 License"
+    if inside:
+        license, evidence = rights_of(f"<permissions><license>{words} ({address} permits use.</license></permissions>")
+    else:
+        license, evidence = rights_of(f"<permissions><license xlink:href='{address}'>{words}</license></permissions>")
+    assert license == expected
+    assert evidence is not None
+    assert expected == "CC-BY-4.0" or address in evidence
+
+
+def test_an_address_ends_with_its_element() -> None:
+    parts = f"<ali:license_ref>{CC}/by/4.0/</ali:license_ref><license-p>You may use it.</license-p>"
+    assert rights_of(f"<permissions><license>{parts}</license></permissions>")[0] == "CC-BY-4.0"
+
+
+def test_an_address_that_cannot_be_read_leaves_stricter_words() -> None:
+    words = "Under the Creative Commons Attribution-NonCommercial 4.0 License"
+    inner = f"<permissions><license xlink:href='{CC}/by/4.0/for-members'>{words}</license></permissions>"
+    assert rights_of(inner)[0] == "CC-BY-NC-4.0"
+
+
+def test_an_address_of_data_that_cannot_be_read_is_not_that_of_the_article() -> None:
+    dedication = "http://creativecommons.org/publicdomain/zero/1.0/all-of-it"
+    inner = f"<permissions><license>Under {CC}/by/4.0/. The waiver ({dedication}) is for data.</license></permissions>"
+    assert rights_of(inner)[0] == "CC-BY-4.0"
+
+
+def test_a_figure_whose_address_cannot_be_read_has_no_license() -> None:
+    assert captioned(f"Image by Smith, CC BY 4.0, {CC}/by/4.0/for-members.") == (None, "figure", True)
+
+
 def test_unknown_license_keeps_its_words_as_evidence() -> None:
     inner = "<permissions><license><license-p>Free to <bold>read</bold>.</license-p></license></permissions>"
     assert rights_of(inner) == (None, "Free to read.")

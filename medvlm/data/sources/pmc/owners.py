@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 from medvlm.data.sources.pmc.prose import (
-    address_license,
     cc_by_names,
     prose_license,
+    stated_license,
     strictest,
     text_addresses,
 )
@@ -202,7 +202,7 @@ def caption_license(text: str) -> tuple[str, str] | None:
             found.append((named, sentence))
     for address in text_addresses(folded):
         start = folded.find(address)
-        if (named := address_license(address)) and not _denied(folded[:start]):
+        if (named := stated_license(address)) and not _denied(folded[:start]):
             found.append((named, _sentence(folded, start, start + len(address))))
     return strictest(found)
 

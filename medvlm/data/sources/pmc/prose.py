@@ -16,6 +16,8 @@ from medvlm.licenses.expressions import commercial_use, from_url
 ALL_RIGHTS_RESERVED = "LicenseRef-all-rights-reserved"
 PUBLIC_DOMAIN = "LicenseRef-public-domain"
 TDM = "LicenseRef-PMC-TDM"
+UNREAD = "unread"
+"""An address of Creative Commons that cannot be read: no record has it, it takes a freer license away."""
 
 _STRICTEST_FIRST = ("no", "unknown", "conditional", "yes")
 _CC_BY = re.compile(r"(?:LicenseRef-)?CC-BY((?:-(?:NC|ND|SA))*)-(unversioned|\d\.\d(?:-[A-Z]+)?)")
@@ -23,6 +25,9 @@ _OTHER_TERMS = 9
 """Weighs more than all terms of Creative Commons together."""
 _OPEN = ("CC0-1.0", PUBLIC_DOMAIN, "CC-PDM-1.0", "CC-PDDC")
 _URL = re.compile(r"https?://[^\s<>\"')\]]+")
+_CC_ADDRESS = re.compile(
+    r"\W*(?:https?://)?(?:www\.)?creativecommons\.org/+(?:licen[sc]es|publicdomain)/+\w", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"(?<=[.;!?])\s+(?=[\"'(\[]?[A-Z])")
 _DATA = re.compile(r"\b(?:meta)?data(?:sets?)?\b", re.IGNORECASE)
 
@@ -180,7 +185,7 @@ def _addresses(text: str) -> Iterator[str]:
         partial = reserved or bool(_DATA.search(sentence))
         for match in _URL.finditer(sentence):
             limited = partial or bool(_LIMITED.search(sentence[: match.start()]))
-            if not (limited and address_license(match[0]) in _OPEN):
+            if not (limited and (address_license(match[0]) in _OPEN or "/publicdomain/" in match[0].lower())):
                 yield match[0]
 
 
@@ -188,6 +193,11 @@ def _addresses(text: str) -> Iterator[str]:
 def address_license(address: str) -> str | None:
     """Return the license behind an address, which may carry the punctuation of its sentence."""
     return from_url(address.rstrip(".,;")) if address else None
+
+
+def stated_license(address: str) -> str | None:
+    """Return the license behind an address; `UNREAD` for one of Creative Commons that may be any license."""
+    return address_license(address) or (UNREAD if _CC_ADDRESS.match(address) else None)
 
 
 def strictest(pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:

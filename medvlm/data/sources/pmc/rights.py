@@ -20,11 +20,13 @@ from medvlm.data.sources.pmc.owners import caption_license, third_party_note
 from medvlm.data.sources.pmc.prose import (
     ALL_RIGHTS_RESERVED,
     PUBLIC_DOMAIN,
+    UNREAD,
     address_license,
     code_license,
     combined,
     is_open,
     prose_license,
+    stated_license,
     strictest,
     text_addresses,
     worded,
@@ -32,6 +34,7 @@ from medvlm.data.sources.pmc.prose import (
 from medvlm.data.sources.pmc.text import fold_hyphens, local, plain, squeeze, words
 
 _EVIDENCE_CHARS = 400
+_BLOCKS = ("license_ref", "license-p", "p")
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _GROUPS = ("fig-group", "table-wrap-group")
 _HOLDERS = ("fig", "supplementary-material", "table-wrap", "disp-formula-group", "chem-struct-wrap", *_GROUPS)
@@ -86,7 +89,11 @@ def article_rights(front: etree._Element | None, inherited: Rights = NONE_STATED
 
 def _of_article(found: Iterable[tuple[str, str]]) -> Rights | None:
     strict = strictest(found)
-    return Rights(strict[0], "article", strict[1][:_EVIDENCE_CHARS]) if strict else None
+    return Rights(_known(strict[0]), "article", strict[1][:_EVIDENCE_CHARS]) if strict else None
+
+
+def _known(license: str) -> str | None:
+    return None if license == UNREAD else license
 
 
 def no_freer(stated: Rights, told: Rights | None) -> Rights:
@@ -166,7 +173,7 @@ def _noted_rights(notes: Iterable[str], article: Rights, authors: frozenset[str]
         # What was made of, or with, somebody's figure is under the terms of both.
         strict = _with_article(strict, article)
     if strict:
-        return Rights(strict[0], "figure", strict[1][:_EVIDENCE_CHARS], True)
+        return Rights(_known(strict[0]), "figure", strict[1][:_EVIDENCE_CHARS], True)
     borrowed = borrowed or bool(licenses)
     return dataclasses.replace(article, third_party=True) if borrowed else article
 
@@ -213,7 +220,7 @@ def _stated(permissions: etree._Element | None, front: etree._Element | None) ->
     statements = where.findall("copyright-statement") + where.findall("copyright-holder")
     found = _licensed(licenses) or strictest(_from_prose(statements))
     if found:
-        return found[0], found[1][:_EVIDENCE_CHARS]
+        return _known(found[0]), found[1][:_EVIDENCE_CHARS]
     terms = [plain(e) or next(_attribute_addresses(e), "") for e in licenses]
     terms += [text for e in statements if _TERMS.search(text := plain(e))]
     words = squeeze(" ".join(terms))
@@ -239,7 +246,7 @@ def _from_addresses(licenses: list[etree._Element]) -> Iterator[tuple[str, str]]
     for addresses in (_attribute_addresses, lambda e: text_addresses(_with_addresses(e))):
         for element in licenses:
             for address in addresses(element):
-                if license := address_license(address):
+                if license := stated_license(address):
                     yield license, address
 
 
@@ -262,6 +269,8 @@ def _spell_out(element: etree._Element, parts: list[str]) -> None:
         _spell_out(child, parts)
         if child.tag in ("ext-link", "uri") and (href := child.get(_XLINK)):
             parts.append(f" {href} ")
+        elif local(child) in _BLOCKS:
+            parts.append(" ")
         parts.append(child.tail or "")
 
 
@@ -286,6 +295,6 @@ def _pmc_license_refs(front: etree._Element) -> Iterator[tuple[str, str]]:
             continue
         value = meta.find("meta-value")
         text = plain(value) if value is not None else ""
-        found = next((s for a in text_addresses(text) if (s := address_license(a))), None) or code_license(text)
+        found = next((s for a in text_addresses(text) if (s := stated_license(a))), None) or code_license(text)
         if found:
             yield found, f"pmc-license-ref: {text}"
