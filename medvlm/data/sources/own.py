@@ -25,7 +25,7 @@ from medvlm.data.sources.base import Unit
 from medvlm.data.sources.files import FileSource, Place, relative
 from medvlm.data.sources.pictures import Pictures
 from medvlm.data.sources.pmc.prose import code_license
-from medvlm.data.sources.records import text_of
+from medvlm.data.sources.records import Record, text_of
 from medvlm.errors import UsageError
 from medvlm.io import sha256_bytes
 from medvlm.licenses import expressions
@@ -285,6 +285,11 @@ def words(value: Any) -> str | None:
         return text
     # Tables that passed through pandas write an empty field as nan.
     return "" if text in ("nan", "NaN") else str(value).replace("\0", " ").replace("\r\n", "\n").strip()
+
+
+def held(record: Record, column: str | None) -> Any:
+    """Return a record's field, None where no column has the meaning: "None" may be the name of one."""
+    return None if column is None else record.get(column)
 
 
 def number_of(value: Any) -> str:

@@ -248,6 +248,15 @@ def test_a_license_that_is_no_text_is_not_left_out(tmp_path: Path) -> None:
         assert (sample.license, sample.commercial_use) == (None, "unknown")
 
 
+def test_a_column_called_none_is_read_for_nothing(tmp_path: Path) -> None:
+    """Where no column has a meaning, Python's word for it is no column's name."""
+    pictures(tmp_path, 1)
+    write_table(tmp_path / "t.jsonl", [{"image": "000.png", "caption": "A.", "None": "CC0-1.0"}])
+    (sample,), _ = read(FolderSource([tmp_path], data_license="CC-BY-NC-4.0"))
+    assert (sample.license, sample.group, sample.organ) == ("CC-BY-NC-4.0", "000", None)
+    assert "CC0" not in sample.id
+
+
 @pytest.mark.parametrize(
     ("text", "license"),
     [("CC0", "CC0-1.0"), ("cc-by-4.0", "CC-BY-4.0"), (OWN_DATA, OWN_DATA), ("mine", None), ("", None), ("()", None)],

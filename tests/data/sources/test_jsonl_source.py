@@ -225,6 +225,13 @@ def test_patients_ids_splits_and_licenses(tmp_path: Path) -> None:
     assert sample.group == "000"
 
 
+def test_a_key_called_none_is_read_for_nothing(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    write_table(tmp_path / "a.jsonl", [{**llava([("Q?", "A.")], 0), "None": "CC0-1.0"}])
+    (sample,), _ = read(JsonlSource([tmp_path], data_license="CC-BY-NC-4.0"))
+    assert (sample.license, sample.group, sample.organ) == ("CC-BY-NC-4.0", "000", None)
+
+
 def test_what_is_damaged_is_counted(tmp_path: Path) -> None:
     good = llava([("Q?", "A.")], 0)
     asked, answered = good["conversations"]

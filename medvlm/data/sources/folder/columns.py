@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from medvlm.data.sources.own import ENDINGS, is_base64, listed, number_of, parts_of, words
+from medvlm.data.sources.own import ENDINGS, held, is_base64, listed, number_of, parts_of, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import UsageError
 from medvlm.registry import nearest
@@ -85,7 +85,7 @@ class Columns:
 
     def described(self, record: Record) -> dict[str, str | None]:
         """Return the fields of `Sample` that a record says of its picture and question, None where it says nothing."""
-        told = {name: number_of(record.get(str(getattr(self, name)))) for name in DESCRIBED}
+        told = {name: number_of(held(record, getattr(self, name))) for name in DESCRIBED}
         kept = {name: text if name == "question_type" else text.lower() for name, text in told.items()}
         if kept["answer_type"] not in ANSWER_TYPES:
             kept["answer_type"] = ""

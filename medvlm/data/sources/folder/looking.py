@@ -14,7 +14,7 @@ from medvlm.data.sources.files import relative
 from medvlm.data.sources.folder import columns as meaning_of
 from medvlm.data.sources.folder import tables
 from medvlm.data.sources.folder.columns import Columns, plain
-from medvlm.data.sources.own import Root, listed, names_in, number_of, parts_of, split_of_path, words
+from medvlm.data.sources.own import Root, held, listed, names_in, number_of, parts_of, split_of_path, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError, UsageError
 
@@ -247,7 +247,7 @@ def _task(columns: Columns, rows: Sequence[Record] = ()) -> str:
         return "vqa"
     if columns.text and plain(columns.text) in meaning_of.REPORT_NAMES:
         return "report"
-    texts = [text for row in rows if (text := words(row.get(str(columns.text))))]
+    texts = [text for row in rows if (text := words(held(row, columns.text)))]
     headed = [text for text in texts if (found := reports.sections(text)).findings or found.impression]
     return "report" if len(headed) > len(texts) / 2 else "caption"
 

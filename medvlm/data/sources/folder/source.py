@@ -29,6 +29,7 @@ from medvlm.data.sources.own import (
     OwnSource,
     Shown,
     below,
+    held,
     is_missing,
     names_in,
     number_of,
@@ -201,21 +202,18 @@ class FolderSource(OwnSource):
         view = self.look()
         columns = view.columns
 
-        def cell(column: str | None) -> str:
-            return (words(record.get(column)) or "") if column else ""
-
-        own = number_of(record.get(str(columns.id)))
+        own = number_of(held(record, columns.id))
         behind = (self.stand_in("id", own), "-", view.task, "0") if own else self._place_id(place, shown, view.task)
         return self.own_sample(
             shown,
             behind,
-            number_of(record.get(str(columns.group))),
+            number_of(held(record, columns.group)),
             task=view.task,
             prompt=texts[0] if view.task == "vqa" else "",
             target=texts[-1],
             **columns.described(record),
-            official_split=self._split(cell(columns.split), place, shown),
-            **self.rights(record.get(str(columns.license)), str(columns.license)),
+            official_split=self._split(held(record, columns.split), place, shown),
+            **self.rights(held(record, columns.license), columns.license or ""),
         )
 
     def _place_id(self, place: Place, shown: Shown, task: str) -> tuple[str, str, str, str]:
@@ -224,7 +222,7 @@ class FolderSource(OwnSource):
             self._tokens[place.table] = self.token(place)
         return shown.key, self._tokens[place.table], task, str(place.number)
 
-    def _split(self, stated: str, place: Place, shown: Shown) -> str | None:
+    def _split(self, stated: Any, place: Place, shown: Shown) -> str | None:
         """Return the official split: of the column, else of the table's name and folders, else of the image's."""
         if self.look().columns.split:
             return split_word(stated)

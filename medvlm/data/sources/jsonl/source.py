@@ -29,6 +29,7 @@ from medvlm.data.sources.own import (
     MISSING_TEXT,
     OwnSource,
     Shown,
+    held,
     is_missing,
     listed,
     number_of,
@@ -230,9 +231,6 @@ class JsonlSource(OwnSource):
         number, above = at
         turn = talk.turns[number]
 
-        def cell(column: str | None) -> str:
-            return (words(record.get(column)) or "") if column else ""
-
         told = columns.described(record)
         assert turn.question is not None
         assert turn.answer is not None
@@ -240,7 +238,7 @@ class JsonlSource(OwnSource):
         prompt = f"{above}Question: {turn.question}" if above and turn.question else above or turn.question
         if place.table not in self._tokens:
             self._tokens[place.table] = self.token(place)
-        own = number_of(record.get(str(columns.id)))
+        own = number_of(held(record, columns.id))
         name = self.stand_in("id", own) if own else shown.key
         # Such files repeat their ids (LLaVA's are those of the images), so the place goes into the id.
         token = self._tokens[place.table]
@@ -248,16 +246,16 @@ class JsonlSource(OwnSource):
         return self.own_sample(
             shown,
             (name, panel, task, str(number)),
-            number_of(record.get(str(columns.group))),
+            number_of(held(record, columns.group)),
             task=task,
             prompt=prompt if task == "vqa" else "",
             target=turn.answer,
             **{**told, "language": talk.language or told["language"]},
-            official_split=self._split(cell(columns.split), place, shown),
-            **self.rights(record.get(str(columns.license)), str(columns.license)),
+            official_split=self._split(held(record, columns.split), place, shown),
+            **self.rights(held(record, columns.license), columns.license or ""),
         )
 
-    def _split(self, stated: str, place: Place, shown: Shown) -> str | None:
+    def _split(self, stated: Any, place: Place, shown: Shown) -> str | None:
         if self.look().columns.split:
             return split_word(stated)
         return split_of_path(relative(self.base(place.folder), place.table), *shown.folders)
