@@ -180,19 +180,19 @@ def _say_of_folder(source: Any, split: str, quiet: bool) -> None:
 
 def _say_of_patients(source: Any, columns: Columns, quiet: bool) -> None:
     """Say how patients are kept apart, and what of them goes into the data set."""
-    from medvlm.data.sources.folder.columns import of_patients, of_studies
+    from medvlm.data.sources.folder.columns import of_patients, of_stays, of_studies
 
     if source.key is not None:
         say(f"patients, ids and file names are replaced under the key {source.key.fingerprint}", quiet)
-    elif columns.group and of_patients(columns.group):
+    elif columns.group and (of_patients(columns.group) or of_stays(columns.group)):
         warn(
             f'the numbers in "{show.plain(columns.group)}" are copied into the data set as they are; to replace them: '
             "--hash-ids --key FILE (a file outside the data set)"
         )
     if columns.group and of_studies(columns.group):
         say(
-            f'note: "{show.plain(columns.group)}" tells studies, not patients: two studies of one patient may be '
-            "split; --group-column NAME if a column has the patients",
+            f'note: "{show.plain(columns.group)}" tells studies or stays, not patients: two of one patient may '
+            "be split; --group-column NAME if a column has the patients",
             quiet,
         )
     if columns.group is None and source.given.group is None:

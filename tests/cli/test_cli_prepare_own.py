@@ -266,13 +266,18 @@ def test_studies_are_told_from_patients(own: Path, capsys: pytest.CaptureFixture
     table = Path("own/labels.csv").read_text()
     Path("own/labels.csv").write_text(table.replace("patient_id", "study_id"))
     assert run([*PREPARE, "--yes", *PRIVATE, "--out", "out"]) == 0
-    assert any('"study_id" tells studies, not patients' in line for line in told(capsys)[0])
+    assert any('"study_id" tells studies or stays, not patients' in line for line in told(capsys)[0])
     Path("own/labels.csv").write_text(table.replace("patient_id", "Pat.-Nr."))
     assert run([*PREPARE, "--yes", *PRIVATE, "--out", "out2"]) == 0
     lines, errors = told(capsys)
     assert not any("not patients" in line for line in lines)
     assert '"Pat.-Nr." are copied' in errors[0]
     assert len({row["group"] for row in rows(Path("out2"))}) == 3
+    Path("own/labels.csv").write_text(table.replace("patient_id", "Fallnummer"))
+    assert run([*PREPARE, "--yes", *PRIVATE, "--out", "out3"]) == 0
+    lines, errors = told(capsys)
+    assert any('"Fallnummer" tells studies or stays, not patients' in line for line in lines)
+    assert '"Fallnummer" are copied' in errors[0]
 
 
 def test_columns_of_questions_are_shown_and_their_line_builds(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

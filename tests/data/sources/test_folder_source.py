@@ -582,6 +582,10 @@ GROUPS = [
     (["StudyID", "PatNr"], "PatNr"),
     (["case", "Patientennummer"], "Patientennummer"),
     (["study", "Fallnummer"], "Fallnummer"),
+    (["Fallnummer", "PatNr"], "PatNr"),
+    (["Fallnummer", "patient_id"], "patient_id"),
+    (["num_patients", "no_patients", "Nr. Patienten", "study"], "study"),
+    (["num_patient", "study"], "num_patient"),
     (["PIZ", "study"], "PIZ"),
     (["study_id", "patient_age", "pattern", "path_no", "fall"], "study_id"),
 ]
@@ -591,6 +595,23 @@ GROUPS = [
 def test_patients_go_before_studies(names: list[str], group: str) -> None:
     row = {"image": "a.png", "text": "Clear lungs.", **dict.fromkeys(names, "7")}
     assert guess(list(row), [row], Columns()).group == group
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_a_patient_in_some_rows_tears_no_study_apart(tmp_path: Path, ending: str) -> None:
+    pictures(tmp_path, 2)
+    rows = [{"image": f"{n % 2:03}.png", "caption": "A.", "study_id": f"S{n // 6}"} for n in range(120)]
+    for patient in [{"patient_id": "P9"}, {"patient_id": "P9", "study_id": None}]:
+        blank = {} if ending == ".jsonl" else {"patient_id": None}
+        table = write_table(tmp_path / f"t{ending}", [*({**row, **blank} for row in rows[1:]), {**rows[0], **patient}])
+        with pytest.raises(UsageError, match=r'"patient_id" is empty in rows where "study_id" is not.*--group-column'):
+            FolderSource([table]).look()
+    samples, _ = read(FolderSource([table], columns=Columns(group="study_id"), data_license="CC0-1.0"))
+    assert len({sample.group for sample in samples}) == 21
+    full = [{**row, "patient_id": f"P{n // 12}"} for n, row in enumerate(rows)]
+    write_table(table, [{**row, "study_id": None if n % 2 else row["study_id"]} for n, row in enumerate(full)])
+    samples, _ = read(FolderSource([table], data_license="CC0-1.0"))
+    assert len({sample.group for sample in samples}) == 10
 
 
 def test_ids_that_differ_by_a_slash_stay_two(tmp_path: Path) -> None:

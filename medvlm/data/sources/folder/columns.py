@@ -57,8 +57,11 @@ REPORT_NAMES = ("report", "report_text", "findings", "impression", "befund", "be
 
 _PATIENT = r"(?:pat|patient(?:en|s|_s)?|paciente|subject|participant|proband(?:en)?|piz|mrn|pid)"
 _NUMBER = r"(?:id|ids|uid|nr|no|num|number|nummer|kennung|code|key|hash|identifier|pseudonym)"
-_PATIENTS = re.compile(rf"{_PATIENT}|(?:.*_)?(?:{_PATIENT}|fall)_?{_NUMBER}|{_NUMBER}_{_PATIENT}")
+_COUNT = r"(?:nr|no|num|number)_(?:patients|patienten)"
+_PATIENTS = re.compile(rf"{_PATIENT}|(?:.*_)?{_PATIENT}_?{_NUMBER}|(?!{_COUNT}$){_NUMBER}_{_PATIENT}")
 """What columns with numbers of patients are called, as `plain` writes it: "Pat.-Nr.", "Patientennummer", "PIZ"."""
+_STAYS = re.compile(rf"(?:.*_)?fall_?{_NUMBER}")
+"""A "Fall" is a patient's stay in a hospital, with all studies made there."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,9 +158,19 @@ def _names_patients(name: str) -> bool:
     return _PATIENTS.fullmatch(plain(name)) is not None
 
 
+def of_stays(name: str) -> bool:
+    """Whether a column's name says that it holds numbers of stays in a hospital, several of which may be of one."""
+    return _STAYS.fullmatch(plain(name)) is not None and not _names_patients(name)
+
+
 def of_studies(name: str) -> bool:
-    """Whether a column's name says that it tells studies apart, and not patients."""
-    return plain(name) in STUDY_NAMES
+    """Whether a column's name says that it tells studies or stays apart, and not patients."""
+    return plain(name) in STUDY_NAMES or of_stays(name)
+
+
+def tells_groups(name: str) -> bool:
+    """Whether a column's name says that its rows of one value belong together: to a patient, a stay or a study."""
+    return plain(name) in NAMES["group"] or says(name, "group") or of_stays(name)
 
 
 def says(name: str, meaning: str) -> bool:
@@ -168,7 +181,7 @@ def says(name: str, meaning: str) -> bool:
 def _meant(names: Sequence[str], meaning: str) -> str | None:
     found = _named(names, NAMES[meaning])
     if meaning == "group" and (found is None or not _names_patients(found)):
-        return next((name for name in names if _names_patients(name)), found)
+        return next((name for of in (_names_patients, of_stays) for name in names if of(name)), found)
     return found
 
 

@@ -128,13 +128,16 @@ def settle(
         if column is not None and getattr(given, meaning) is None:
             _check_everywhere(surveys, meaning, column)
             _check_later(names, later, meaning, column)
+    if columns.group and given.group is None:
+        others = [name for name in [*names, *later] if name != columns.group and meaning_of.tells_groups(name)]
+        _check_filled(found, columns.group, others)
     if columns.group:
         _check_numbers(columns.group, set().union(*(seen.get(columns.group, ()) for seen in surveys.values())))
     return columns
 
 
 def _tells_groups(name: str, given: Columns) -> bool:
-    return name == given.group or plain(name) in meaning_of.NAMES["group"] or meaning_of.says(name, "group")
+    return name == given.group or meaning_of.tells_groups(name)
 
 
 def _check_everywhere(surveys: Mapping[Path, Mapping[str, object]], meaning: str, column: str) -> None:
@@ -155,6 +158,17 @@ def _check_later(names: Sequence[str], later: Sequence[str], meaning: str, colum
             f'both "{column}" and, in other records, "{other}" tell the {_OF[meaning]}; give both one name, or say '
             f"which does: {meaning_of.flag(meaning)} NAME"
         )
+
+
+def _check_filled(found: Sequence[Path], column: str, others: Sequence[str]) -> None:
+    """Make sure that no row lacks its patient and names its study: both would tear the study apart."""
+    for other, table in itertools.product(others, found):
+        for cell, second in zip(tables.values(table, column), tables.values(table, other), strict=True):
+            if not number_of(cell) and number_of(second):
+                raise UsageError(
+                    f'{table}: "{column}" is empty in rows where "{other}" is not, which tells groups too; '
+                    f"fill it, or say which does: {meaning_of.flag('group')} NAME"
+                )
 
 
 def _check_numbers(column: str, numbers: Iterable[str]) -> None:

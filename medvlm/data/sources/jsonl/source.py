@@ -35,7 +35,6 @@ from medvlm.data.sources.own import (
     number_of,
     split_of_path,
     split_word,
-    words,
 )
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError
