@@ -52,6 +52,11 @@ class MergedSource:
             raise UsageError("medvlm data merge takes at least two data sets")
         self.parts = [sound(open_set(path)) for path in paths]
         self.labels = _labels(paths)
+        # Not the label: its number changes with what a part is merged with.
+        self._owners = [
+            f"{_name(path)}-{str(part.manifest['fingerprint'])[:8]}"
+            for path, part in zip(paths, self.parts, strict=True)
+        ]
         self._plan: plan.Plan | None = None
         self._credits: dict[int, notes.Credits] = {}
 
@@ -142,11 +147,14 @@ class MergedSource:
             yield _sample({**record, "id": f"{prefix}{record['id']}"})
 
     def _group(self, sample: Sample, part: int) -> str:
-        """Return the group of a sample; where it is but the name of one's own file, that of another part is another."""
+        """Return the group of a sample; where it is but the name of one's own file, that of another part is another.
+
+        The part's fingerprint tells them apart, also where both come out of merged sets and had one name.
+        """
         manifest = self.parts[part].manifest
         columns = manifest["settings"].get("columns")
         named = manifest["source"] in _OWN and not (isinstance(columns, dict) and columns.get("group"))
-        return f"{self.labels[part]}/{sample.group}" if named and sample.group == sample.figure_id else sample.group
+        return f"{self._owners[part]}/{sample.group}" if named and sample.group == sample.figure_id else sample.group
 
     def card(self) -> dict[str, Any]:
         """Return the facts for the dataset card: what the parts are, with their citations and known problems."""
@@ -169,7 +177,11 @@ class MergedSource:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Return a short name for each part: its folder's, numbered where several have the same."""
-    return plan.unused(["_".join(path.resolve().name.split()) or "part" for path in paths], ())
+    return plan.unused([_name(path) for path in paths], ())
+
+
+def _name(path: Path) -> str:
+    return "_".join(path.resolve().name.split()) or "part"
 
 
 def _rows(part: DataSet, shard: Shard, first: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -254,9 +254,33 @@ def test_equal_file_names_of_two_folders_are_no_shared_group(tmp_path: Path, pat
     manifest = combine([one, two], tmp_path / "out", workers=1).manifest
     assert manifest["drops"] == {"shared with a held-out split": 2 if patients else 1}
     groups = {row["group"] for row in rows_of(tmp_path / "out")}
-    assert groups == ({"0", "anna"} if patients else {"one/0", "two/0", "anna"})
+    first, second = (f"{part.name}-{open_set(part).manifest['fingerprint'][:8]}/0" for part in (one, two))
+    assert groups == ({"0", "anna"} if patients else {first, second, "anna"})
     told = (tmp_path / "out" / "attribution.tsv").read_text("utf-8").splitlines()
-    assert any(line.startswith("one/0\t") and "\tUs\t" in line for line in told) is not patients
+    assert any(line.startswith(f"{first}\t") and "\tUs\t" in line for line in told) is not patients
+
+
+def test_equal_file_names_are_no_shared_group_in_merged_sets_either(tmp_path: Path) -> None:
+    """Folders of the same two names in two places, merged there first; one of them is a part itself, too."""
+    parts = {}
+    for number, name in enumerate(("A/own", "A/x", "B/x", "B/own")):
+        side = "test" if name == "B/own" else "train"
+        rows = [
+            sample(f"{name}/{n}", n, shade=10 * number + n, split=side, figure_id=f"{n}", group=f"{n}")
+            for n in range(5)
+        ]
+        parts[name] = prepared(tmp_path / name, rows)
+        edit_manifest(parts[name], lambda manifest: manifest.update(source="folder"))
+    for place in "AB":
+        both = [part for name, part in parts.items() if name.startswith(place)]
+        combine(both, tmp_path / place / "m", workers=1)
+    merged = [tmp_path / "A" / "m", tmp_path / "B" / "m"]
+    assert combine(merged, tmp_path / "out", workers=1).manifest["drops"] == {}
+    combine([*merged, parts["B/own"]], tmp_path / "again", workers=1)
+    for out in ("out", "again"):
+        rows = rows_of(tmp_path / out)
+        assert len(rows) == 20
+        assert len({row["group"] for row in rows}) == 20
 
 
 def test_use_is_never_freer_than_the_license(tmp_path: Path) -> None:
