@@ -460,7 +460,7 @@ def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, Record | Bad
                 if len(line) == LINE_BYTES and not line.endswith(b"\n"):
                     _skip_line(file)
                     yield place, Bad("record too large", f"a line of more than {LINE_BYTES >> 20} MiB")
-                elif line.strip():
+                elif (line if place else line.removeprefix(codecs.BOM_UTF8)).strip():
                     yield place, _line(line, first=not place)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; name a readable file") from error

@@ -51,7 +51,7 @@ def lines_of(data: bytes) -> list[tuple[int, Any]]:
     place = 0
     for number, line in enumerate(data.split(b"\n")):
         body = line.removeprefix(codecs.BOM_UTF8) if not number else line
-        if line.strip():
+        if body.strip():
             try:
                 value = json.loads(body.decode("utf-8"))
             except ValueError:
@@ -74,6 +74,13 @@ def test_json_lines_are_covered_once_at_any_cut(
         assert len(records.slices(path)) == math.ceil(len(data) / step)
     assert [(place, None if isinstance(record, Bad) else record) for place, record in found] == lines_of(data)
     assert {record.reason for _, record in found if isinstance(record, Bad)} <= {"malformed record"}
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\r"])
+def test_a_blank_line_behind_the_byte_order_mark_is_no_record(tmp_path: Path, blank: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + f'{blank}\n{{"n": 1}}\n'.encode())
+    assert [record for _, record in every(path)] == [{"n": 1}]
 
 
 @given(st.lists(st.integers(0, 90), max_size=8), st.integers(1, 50), st.integers(20, 60))
