@@ -48,7 +48,7 @@ def _folder(ctx: typer.Context, **options: Any) -> None:
     line = show.typed(ctx)
     show.rights(line, guessed, options["license"], source.data_license, view.columns.license)
     show.confirm(line, guessed, options["yes"], quiet)
-    settled = _words(view.columns.meanings()) + given.words("--task", view.task)
+    settled = _settled(view.columns, columns) + given.words("--task", view.task)
     settled += given.words("--sections", *filter(None, [sections]))
     _build(source, "folder", options, settled)
 
@@ -80,7 +80,7 @@ def _jsonl(ctx: typer.Context, **options: Any) -> None:
     _check_apart_of_pictures(options["out"], source)
     _say_of_patients(source, view.columns, quiet)
     show.rights(show.typed(ctx), [], options["license"], source.data_license, view.columns.license)
-    settled = given.words("--format", view.format) + _words(view.columns.meanings())
+    settled = given.words("--format", view.format) + _settled(view.columns, columns)
     settled += given.words("--task", task) if task else []
     settled += given.words("--context", context) if context != "none" else []
     _build(source, "jsonl", options, settled)
@@ -160,6 +160,14 @@ def _words(meanings: dict[str, str]) -> list[str]:
     from medvlm.data.sources.folder.columns import flag
 
     return [word for meaning, column in meanings.items() for word in given.words(flag(meaning), column)]
+
+
+def _settled(found: Columns, columns: Columns) -> list[str]:
+    """Return the flags of all columns, and of those that were given as none: else they are guessed next time."""
+    from medvlm.data.sources.folder.columns import NONE
+
+    none = {meaning: column for meaning, column in columns.meanings().items() if column == NONE}
+    return _words({**none, **found.meanings()})
 
 
 def _first_name(cells: Sequence[Any]) -> str:

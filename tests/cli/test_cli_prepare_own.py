@@ -280,6 +280,18 @@ def test_studies_are_told_from_patients(own: Path, capsys: pytest.CaptureFixture
     assert '"Fallnummer" are copied' in errors[0]
 
 
+def test_the_command_in_the_manifest_keeps_what_was_given_as_none(own: Path) -> None:
+    assert run([*PREPARE, "--group-column", "none", "--organ-column", "none", "--yes", *PRIVATE, "--out", "out"]) == 0
+    llava = ["prepare", "jsonl", "--input", str(layouts.llava(Path("talks"), 2)), "--workers", "1"]
+    assert run([*llava, "--group-column", "none", "--data-license", "CC0-1.0", "--out", "out2"]) == 0
+    for out in ("out", "out2"):
+        command = json.loads(Path(out, "manifest.json").read_text())["command"]
+        assert "--group-column none" in command
+        assert ("--organ-column none" in command) == (out == "out")
+        assert run([*shlex.split(command)[1:], "--workers", "1", "--out", f"{out}-again"]) == 0
+        assert rows(Path(f"{out}-again")) == rows(Path(out))
+
+
 def test_columns_of_questions_are_shown_and_their_line_builds(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = {
         "question": "What is it?",
