@@ -22,6 +22,7 @@ from medvlm.data.sources.dicom import refuse
 from medvlm.data.sources.dicom.files import Found, Inputs
 from medvlm.data.sources.dicom.gray import number
 from medvlm.data.sources.dicom.opened import opened
+from medvlm.data.sources.dicom.options import Options
 from medvlm.data.sources.dicom.texts import ACCESSION, DIFFERENT, UID, Number, Reports
 from medvlm.errors import UsageError
 from medvlm.io import disk_errors
@@ -35,6 +36,7 @@ _TAGS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
     *("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "SeriesNumber"),
     *("InstanceNumber", "BurnedInAnnotation", "DirectoryRecordSequence"),
+    *("ImageType", "ConversionType", "PresentationIntentType"),
 )
 
 
@@ -48,6 +50,20 @@ class _Entry:
 
 
 @dataclasses.dataclass(slots=True)
+class _Part:
+    """Files of one study; where its files tell several patients, of one patient and accession number."""
+
+    person: str
+    entries: list[_Entry] = dataclasses.field(default_factory=list)
+    numbers: set[Number] = dataclasses.field(default_factory=set)
+    """Its UID and accession numbers as they are, to find its report by."""
+    pictured: bool = False
+    """Whether a file is a picture."""
+    taken: bool = False
+    """Whether one is a picture that is not refused by its header."""
+
+
+@dataclasses.dataclass(slots=True)
 class Index:
     """All units of the inputs, and sentences for the user."""
 
@@ -56,17 +72,14 @@ class Index:
 
 
 class _Builder:
-    def __init__(self, inputs: Inputs, key: Key, reports: Reports | None, logging: bool) -> None:
-        self.inputs, self.key, self.logging = inputs, key, logging
-        self.studies: defaultdict[str, list[_Entry]] = defaultdict(list)
+    def __init__(self, inputs: Inputs, key: Key, options: Options, reports: Reports | None, logging: bool) -> None:
+        self.inputs, self.key, self.options, self.logging = inputs, key, options, logging
+        self.parts: dict[tuple[str, str, str], _Part] = {}
+        """(Study, patient by number or name, accession number) -> its files."""
         self.owners: defaultdict[str, set[str]] = defaultdict(set)
         """Study -> the patients that its files tell."""
         self.strays: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """Study -> whom its files without a patient's number are taken for if no other file tells one."""
-        self.numbers: defaultdict[str, set[Number]] = defaultdict(set)
-        """Study -> its UID and accession numbers as they are, to find its report by."""
-        self.pictured: set[str] = set()
-        """Studies with a picture."""
         self.lost: list[tuple[str, str, str]] = []
         self.seen: set[str] = set()
         self.counts: Counter[str] = Counter()
@@ -117,16 +130,18 @@ class _Builder:
         series = self.key.pseudonym("series", uids["Series"] or study)
         instance = self.key.pseudonym("instance", uids["SOP"] or f"file {place}")
         turn = (_number(header, "SeriesNumber"), series, _number(header, "InstanceNumber"), instance, place)
-        self.studies[study].append(_Entry(turn, place))
+        taken = self._is_taken(header)
+        part = self.parts.setdefault((study, person, accession), _Part(person))
+        part.entries.append(_Entry(turn, place))
         if patient:
             self.owners[study].add(patient)
         else:
-            self.strays[study][person or self.key.pseudonym("patient of study", study)] += 1
+            self.strays[study][person or self._unknown(study)] += 1
         # A file cut short may tell no more than an accession number: too little to find a report by.
         told: list[Number] = [(UID, uids["Study"]), (ACCESSION, accession if uids["Study"] or person else "")]
-        self.numbers[study] |= {number for number in told if number[1]}
-        if refuse.is_picture(header):
-            self.pictured.add(study)
+        part.numbers |= {number for number in told if number[1]}
+        part.pictured |= refuse.is_picture(header)
+        part.taken |= taken
         self._count(header)
         self._note(place, study=study, series=series, instance=instance)
 
@@ -142,6 +157,17 @@ class _Builder:
         """Return a stand-in for a patient without a number by name and birth date, "" where one is lacking."""
         name, born = _id(header, "PatientName"), _id(header, "PatientBirthDate")
         return self.key.pseudonym("patient by name", f"{name}\0{born}") if name and born else ""
+
+    def _unknown(self, study: str) -> str:
+        """Return the stand-in of the patient of a study that tells none."""
+        return self.key.pseudonym("patient of study", study)
+
+    def _is_taken(self, header: Dataset) -> bool:
+        try:
+            refuse.check(header, self.options)
+        except PictureError:
+            return False
+        return True
 
     def _count(self, header: Dataset) -> None:
         if refuse.is_picture(header):
@@ -161,34 +187,64 @@ class _Builder:
 
     def _settle(self) -> dict[str, str]:
         """Return study -> its patient: whom its files tell, all of them as one, else whom they are taken for."""
-        people = {study: sorted(self.owners[study] or self.strays[study]) for study in list(self.studies)}
+        people = {study: sorted(self.owners.get(study) or self.strays[study]) for study, _, _ in self.parts}
         one = joined(people.values())
-        told = set().union(*self.owners.values())
+        told: set[str] = set().union(*self.owners.values())
         self.counts["joined"] = sum(one[patient] != patient for patient in told)
+        self.counts["largest"] = max(map(len, self.owners.values()), default=0)
         for study, strays in self.strays.items():
-            self.counts["without PatientID"] += 0 if self.owners[study] else strays.total()
+            self.counts["without PatientID"] += 0 if study in self.owners else strays.total()
         return {study: one[found[0]] for study, found in people.items()}
+
+    def _studies(self, patients: dict[str, str]) -> dict[str, tuple[str, _Part]]:
+        """Return the stand-in of each study -> its patient and files.
+
+        Files of one UID that tell several patients are as many studies: a machine may give all of them one UID, and the
+        report of one patient must not meet the pictures of another.
+        """
+        found: dict[str, tuple[str, _Part]] = {}
+        for (study, person, accession), part in self.parts.items():
+            people = self.owners.get(study) or set(self.strays[study]) - {self._unknown(study)}
+            one = next(iter(people), self._unknown(study)) if len(people) < 2 else person
+            name = study if len(people) < 2 else self.key.pseudonym("study", f"{study}\0{person}\0{accession}")
+            _, whole = found.setdefault(name, (patients[study], _Part(one)))
+            whole.entries += part.entries
+            whole.numbers |= part.numbers
+            whole.pictured |= part.pictured
+            whole.taken |= part.taken
+        return found
 
     def index(self) -> Index:
         units, matched = [], 0
-        patients = self._settle()
-        leads = Counter(number for study in self.pictured for number in self.numbers[study])
-        self.counts["ambiguous"] = sum(leads[number] > 1 for number in self.reports)
-        for study, entries in self.studies.items():
-            patient, report = patients[study], self._report(study, leads)
+        studies = self._studies(self._settle())
+        ambiguous = self._ambiguous(studies)
+        self.counts["studies"], self.counts["ambiguous"] = len(studies), len(ambiguous)
+        for study, (patient, part) in studies.items():
+            report = self._report(part.numbers - ambiguous) if part.taken else ""
             matched += bool(report)
-            places = [entry.place for entry in sorted(entries, key=lambda entry: entry.turn)]
+            places = [entry.place for entry in sorted(part.entries, key=lambda entry: entry.turn)]
             units.append(Unit(f"{patient}/{study}", (STUDY, patient, study, report, *places), self._version(places)))
             for place in places if self.logging else []:
-                self.log[place]["patient"] = patient
+                self.log[place].update(patient=patient, study=study)
         for start in range(0, len(self.lost), LOST_AT_ONCE):
-            part = sorted(self.lost)[start : start + LOST_AT_ONCE]
-            units.append(Unit(f"unreadable/{start:09}", (LOST, json.dumps(part))))
+            lost = sorted(self.lost)[start : start + LOST_AT_ONCE]
+            units.append(Unit(f"unreadable/{start:09}", (LOST, json.dumps(lost))))
         return Index(sorted(units, key=lambda unit: unit.name), list(self._notes(matched)))
 
-    def _report(self, study: str, leads: Counter[Number]) -> str:
-        """Return the place of a study's report, "" where it has none, or several that differ."""
-        found = {self.reports[number] for number in self.numbers[study] if number in self.reports and leads[number] < 2}
+    def _ambiguous(self, studies: dict[str, tuple[str, _Part]]) -> set[Number]:
+        """Return the numbers of reports that stand for several studies with pictures to take, or several patients."""
+        leads: defaultdict[Number, set[str]] = defaultdict(set)
+        people: defaultdict[Number, set[str]] = defaultdict(set)
+        for study, (_, part) in studies.items():
+            for told in part.numbers & self.reports.keys():
+                # A UID of several patients is one whatever their files are; copies of a screen do not count.
+                leads[told] |= {study} if part.taken or told[0] == UID else set()
+                people[told] |= {part.person} if part.pictured else set()
+        return {told for told in leads if max(len(leads[told]), len(people[told])) > 1}
+
+    def _report(self, numbers: set[Number]) -> str:
+        """Return the place of the report of these numbers, "" where there is none, or several that differ."""
+        found = {self.reports[told] for told in numbers if told in self.reports}
         if len({words for _, words in found}) > 1 or DIFFERENT in found:
             self.counts["different"] += 1
             return ""
@@ -214,20 +270,24 @@ class _Builder:
             )
         if counts["joined"]:
             yield (
-                f"{counts['joined']:,} PatientIDs are taken for another patient's, since files of one study tell both."
+                f"{counts['joined']:,} PatientIDs are taken for another patient's, since files of one study tell both; "
+                f"up to {counts['largest']:,} share one StudyInstanceUID, and are on one side of the split."
             )
         if self.reports or self.lost_reports:
             given = len({number for _, number in self.reports})
-            yield f"Reports: {matched:,} of {len(self.studies):,} studies have one of the {given:,} given."
+            yield f"Reports: {matched:,} of {counts['studies']:,} studies have one of the {given:,} given."
         if counts["ambiguous"]:
-            yield f"Reports: {counts['ambiguous']:,} accession numbers stand for several studies; none gets a report."
+            yield (
+                f"Reports: {counts['ambiguous']:,} accession numbers or UIDs stand for several studies or patients; "
+                "none of those gets a report by them."
+            )
         if counts["different"]:
             yield f"Reports: {counts['different']:,} studies have several that differ, and get none."
         for reason, count in sorted(self.lost_reports.items()):
             yield f"Reports left out: {count:,} ({reason})."
 
 
-def build(inputs: Inputs, key: Key, reports: Reports | None, names: Path | None) -> Index:
+def build(inputs: Inputs, key: Key, options: Options, reports: Reports | None, names: Path | None) -> Index:
     """Look at every file once, and write the private list of what is what to `names` if it is given.
 
     Raises:
@@ -238,7 +298,7 @@ def build(inputs: Inputs, key: Key, reports: Reports | None, names: Path | None)
     inputs.check()
     if names is not None:
         _check_list(names)
-    builder = _Builder(inputs, key, reports, names is not None)
+    builder = _Builder(inputs, key, options, reports, names is not None)
     for found in inputs.files():
         builder.add(found)
     index = builder.index()

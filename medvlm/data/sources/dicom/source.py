@@ -126,5 +126,5 @@ class DicomSource:
         if self._found is None:
             from medvlm.data.sources.dicom.index import build
 
-            self._found = build(self.inputs, self.key, self.reports, self.names)
+            self._found = build(self.inputs, self.key, self.options, self.reports, self.names)
         return self._found
