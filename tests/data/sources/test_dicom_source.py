@@ -560,6 +560,30 @@ def test_what_is_personal_in_a_header() -> None:
     assert personal(made) == {"4711", "A778812", "990011"}
     observer = content("CONTAINER", "", "", "CONTAINS", content("PNAME", "Observer", "Doe^John", "HAS OBS CONTEXT"))
     assert personal(structured_report("1.2", observer)) == {"4711", "Doe^John"}
+    order = Dataset()
+    order.RequestedProcedureID = "RP5512"
+    made = ct(AdmissionID="V8844", PatientTelephoneNumbers=["555 0100", "555 0101"], RequestAttributesSequence=[order])
+    assert personal(made) == {"4711", "V8844", "555 0100", "555 0101", "RP5512"}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kind", "value", "told"),
+    [
+        ("StudyID", "IS", "5512", "5512"),
+        ("StudyID", "US", 5512, "5512"),
+        ("PatientID", "DS", "5512", "5512"),
+        ("OperatorsName", "OB", b"Okonkwo^Chidi", "Okonkwo^Chidi"),
+        ("ContentSequence", "OB", b"5512", None),
+    ],
+)
+def test_personal_values_of_another_kind(tmp_path: Path, keyword: str, kind: str, value: Any, told: str | None) -> None:
+    made = ct()
+    made.add_new(keyword, kind, value)
+    assert {one.strip("\0 ") for one in personal(made)} - {"4711"} == ({told} if told else set())
+    save(made, tmp_path / "a")
+    for mode in ("off", "strict"):
+        samples, rejects = read(tmp_path, scanner=Scanner(mode))
+        assert (len(samples), rejects) == (1, [])
 
 
 def test_structured_reports_are_the_text_of_their_study(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
-from pydicom.valuerep import PersonName
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from medvlm.data.look import PictureError
 from medvlm.data.pseudonyms import Key
@@ -31,8 +32,13 @@ _PERSONAL = """
 PatientName PatientID PatientBirthDate OtherPatientNames OtherPatientIDs PatientBirthName PatientMotherBirthName
 AccessionNumber StudyID ReferringPhysicianName PerformingPhysicianName NameOfPhysiciansReadingStudy RequestingPhysician
 OperatorsName PhysiciansOfRecord ConsultingPhysicianName ResponsiblePerson VerifyingObserverName PersonName
+ScheduledPerformingPhysicianName AdmissionID RequestedProcedureID PatientTelephoneNumbers
+PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest
 """
-_PERSONS_WITHIN = "OtherPatientIDsSequence VerifyingObserverSequence AuthorObserverSequence ContentSequence"
+_PERSONS_WITHIN = """
+OtherPatientIDsSequence VerifyingObserverSequence AuthorObserverSequence ContentSequence RequestAttributesSequence
+ReferencedRequestSequence
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,7 +112,8 @@ class StudyReader:
         try:
             with opened(self.inputs.path(place)) as found:
                 header = found.header
-                study.known |= personal(header)
+                if self.scanner is not None and self.scanner.mode != "off":
+                    study.known |= personal(header)
                 if self.options.reports == "sr" and refuse.is_report(header):
                     return self._listen(study, header, where)
                 refuse.check(header, self.options)
@@ -256,14 +263,17 @@ class StudyReader:
 
 
 def personal(header: Dataset, depth: int = 0) -> set[str]:
-    """Return what tells a person in a header: names, numbers, the date of birth; of a report its observers, too."""
+    """Return what tells a person in a header: names, numbers, the date of birth; of a report its observers, too.
+
+    Values may be of any kind: a file may give an element another one (VR) than the standard does.
+    """
     found: set[str] = set()
-    for keyword in _PERSONAL.split():
-        value = header.get(keyword)
-        if value is not None:
-            found |= {str(value)} if isinstance(value, str | PersonName) else {str(part) for part in value}
-    below = _PERSONS_WITHIN.split() if depth < texts.DEPTH else []
-    return found.union(*(personal(item, depth + 1) for keyword in below for item in header.get(keyword) or ()))
+    for value in map(header.get, _PERSONAL.split()):
+        values = value if isinstance(value, list | MultiValue) else [value]
+        found |= {one.decode("latin-1") if isinstance(one, bytes) else str(one) for one in values if one is not None}
+    below = map(header.get, _PERSONS_WITHIN.split() if depth < texts.DEPTH else ())
+    items = (item for value in below if isinstance(value, Sequence) for item in value)
+    return found.union(*(personal(item, depth + 1) for item in items))
 
 
 def spread(files: list[_File], most: int) -> list[tuple[_File, int]]:
