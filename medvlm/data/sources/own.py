@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import decimal
 import hashlib
 import itertools
 import json
@@ -25,7 +26,7 @@ from medvlm.data.sources.base import Unit
 from medvlm.data.sources.files import FileSource, Place, relative
 from medvlm.data.sources.pictures import Pictures
 from medvlm.data.sources.pmc.prose import code_license
-from medvlm.data.sources.records import Record, text_of
+from medvlm.data.sources.records import Bad, Record, text_of
 from medvlm.errors import UsageError
 from medvlm.io import sha256_bytes
 from medvlm.licenses import expressions
@@ -60,6 +61,7 @@ ROOT_NAMES = 200
 NAME_CHARS = 4096
 """A longer text names no file."""
 NO_FILE_READ = "file of records cannot be read"
+NO_PATIENT = "patient cannot be read"
 MISSING_TEXT = "text says that there is none"
 
 _LITERAL_CHARS = 100_000
@@ -299,10 +301,21 @@ def number_of(value: Any) -> str:
     """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, decimal.Decimal):
+        return "" if value.is_nan() else str(int(value) if value.is_finite() and value == int(value) else value)
     text = words(value) or ""
     if text.lower() in MISSING:
         return ""
     return text.partition(".")[0] if re.fullmatch(r"[0-9]+\.0+", text) else text
+
+
+def patient_in(value: Any, column: str | None) -> str | Bad:
+    """Return the patient's number in a field, "" where there is none, or why what stands there is no number."""
+    if number := number_of(value):
+        return number
+    if value in ([], {}, ()) or isinstance(value, decimal.Decimal) or words(value) is not None:
+        return ""
+    return Bad(NO_PATIENT, f"{column}: {type(value).__name__}")
 
 
 def is_missing(text: str, asked: bool = False) -> bool:

@@ -8,6 +8,7 @@ import pickle
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -506,7 +507,9 @@ def test_stand_ins_leave_nothing_of_names_of_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "number"),
     [(1.0, "1"), ("1.0", "1"), (1, "1"), ("1.50", "1.50"), ("00123", "00123"), (1e17, "1" + "0" * 17), (None, ""),
-     (float("nan"), ""), (float("inf"), "inf"), ("N/A", ""), ("None", ""), ("-", ""), ("NULL", ""), ("Nano", "Nano")],
+     (float("nan"), ""), (float("inf"), "inf"), ("N/A", ""), ("None", ""), ("-", ""), ("NULL", ""), ("Nano", "Nano"),
+     (Decimal(7), "7"), (Decimal("7.00"), "7"), (Decimal("1.5"), "1.5"), (Decimal("1e3"), "1000"), (Decimal("NaN"), ""),
+     (Decimal("Infinity"), "Infinity")],
 )  # fmt: skip
 def test_numbers_of_patients_as_tables_write_them(value: Any, number: str) -> None:
     assert number_of(value) == number
@@ -595,6 +598,26 @@ GROUPS = [
 def test_patients_go_before_studies(names: list[str], group: str) -> None:
     row = {"image": "a.png", "text": "Clear lungs.", **dict.fromkeys(names, "7")}
     assert guess(list(row), [row], Columns()).group == group
+
+
+def test_a_patient_that_is_no_text_is_counted(tmp_path: Path) -> None:
+    """Else images of one patient would be parted unseen."""
+    pictures(tmp_path, 6)
+    told = [["P1"], True, {"id": "P1"}, [], None, "P1"]
+    rows = [{"image": f"{n:03}.png", "caption": "A.", "patient_id": one} for n, one in enumerate(told)]
+    write_table(tmp_path / "t.jsonl", rows)
+    samples, rejects = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [sample.group for sample in samples] == ["003", "004", "P1"]
+    assert reasons(rejects) == {"patient cannot be read": 3}
+    assert [reject.detail for reject in rejects] == ["patient_id: list", "patient_id: bool", "patient_id: dict"]
+
+
+def test_a_patient_in_a_column_of_decimals(tmp_path: Path) -> None:
+    pictures(tmp_path, 3)
+    rows = [{"image": f"{n:03}.png", "caption": "A.", "patient_id": one} for n, one in enumerate([7, 7, None])]
+    write_table(tmp_path / "t.parquet", [{**r, "patient_id": r["patient_id"] and Decimal(7)} for r in rows])
+    samples, _ = read(FolderSource([tmp_path], data_license="CC0-1.0"))
+    assert [sample.group for sample in samples] == ["7", "7", "002"]
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])

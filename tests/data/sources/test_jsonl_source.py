@@ -300,6 +300,13 @@ def test_a_second_file_that_alone_tells_patients(tmp_path: Path) -> None:
     assert [sample.group for sample in samples] == ["000", "1"]
 
 
+def test_a_patient_that_is_no_text_is_counted_once(tmp_path: Path) -> None:
+    talk = [("Q?", "A."), ("R?", "B.")]
+    samples, rejects = one(tmp_path, {**llava(talk, 0), "patient_id": ["P1"]}, {**llava(talk, 1), "patient_id": "P1"})
+    assert [sample.group for sample in samples] == ["P1", "P1"]
+    assert [(reject.reason, reject.detail) for reject in rejects] == [("patient cannot be read", "patient_id: list")]
+
+
 def test_links_out_of_the_input_are_refused(tmp_path: Path) -> None:
     pictures(tmp_path / "own", 1)
     secret = write_table(tmp_path / "secret.jsonl", [llava([("Q?", "A.")], 0)])

@@ -14,7 +14,7 @@ from medvlm.data.sources.files import relative
 from medvlm.data.sources.folder import columns as meaning_of
 from medvlm.data.sources.folder import tables
 from medvlm.data.sources.folder.columns import Columns, plain
-from medvlm.data.sources.own import Root, held, listed, names_in, number_of, parts_of, split_of_path, words
+from medvlm.data.sources.own import Root, held, listed, names_in, number_of, parts_of, patient_in, split_of_path, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError, UsageError
 
@@ -164,7 +164,7 @@ def _check_filled(found: Sequence[Path], column: str, others: Sequence[str]) -> 
     """Make sure that no row lacks its patient and names its study: both would tear the study apart."""
     for other, table in itertools.product(others, found):
         for cell, second in zip(tables.values(table, column), tables.values(table, other), strict=True):
-            if not number_of(cell) and number_of(second):
+            if patient_in(cell, column) == "" and number_of(second):
                 raise UsageError(
                     f'{table}: "{column}" is empty in rows where "{other}" is not, which tells groups too; '
                     f"fill it, or say which does: {meaning_of.flag('group')} NAME"

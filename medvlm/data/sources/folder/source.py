@@ -33,6 +33,7 @@ from medvlm.data.sources.own import (
     is_missing,
     names_in,
     number_of,
+    patient_in,
     split_of_path,
     split_word,
     words,
@@ -181,6 +182,10 @@ class FolderSource(OwnSource):
                 yield self.reject(place, MISSING_TEXT, f"{column}: {text}")
                 return
             texts.append(text)
+        patient = patient_in(held(record, columns.group), columns.group)
+        if isinstance(patient, Bad):
+            yield self.reject(place, patient.reason, patient.detail)
+            return
         shown = self.load(record.get(str(columns.image)), place)
         if isinstance(shown, PictureError):
             yield self.without_picture(place, shown)

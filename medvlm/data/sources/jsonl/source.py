@@ -33,10 +33,11 @@ from medvlm.data.sources.own import (
     is_missing,
     listed,
     number_of,
+    patient_in,
     split_of_path,
     split_word,
 )
-from medvlm.data.sources.records import Record
+from medvlm.data.sources.records import Bad, Record
 from medvlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -198,6 +199,11 @@ class JsonlSource(OwnSource):
             talk = formats.READERS[self.look().format](record)
         except FormatError as error:
             yield self._malformed(record, place, str(error))
+            return
+        group = self.look().columns.group
+        patient = patient_in(held(record, group), group)
+        if isinstance(patient, Bad):
+            yield self.reject(place, patient.reason, patient.detail)
             return
         if not talk.turns:
             yield self.reject(place, "conversation without turns")
