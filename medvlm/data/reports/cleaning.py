@@ -23,10 +23,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _NUMBER = re.compile(r"(?<!\S)(?P<number>\d{1,2})[.)][ \t]+(?=[^\W\d_]|___|(?P<figure>[\d(<]))")
 _BULLET = re.compile(r"^[ \t]{0,99}(?P<mark>[-*•·–])[ \t]+(?=\S)(?=(?P<figure>[^\W\d_]?\d)?)", re.M)
-_RUNS_ON = re.compile(
-    r"(?:,|[-–+/<>=(]|\b(?:and|or|to|of|at|in|on|by|the|a|an|no|not|nor|without|with|than|from|for|versus|vs|is|are|x|×))\Z",
-    re.I,
+WORDS_ON = (
+    r"\b(?:and|or|to|of|at|in|on|by|the|a|an|no|not|nor|without|with|than|from|for|versus|vs|is|are|x|×|"
+    r"(?-i:der|die|das|den|dem|des|zur|zum|vom|von|und|im|am|mit|bei))"
 )
+"""Words behind which a sentence goes on, on the next line: of German only in lower case, for "5:30 AM" ends a line."""
+_RUNS_ON = re.compile(rf"(?:,|[-–+/<>=(]|{WORDS_ON})\Z", re.I)
 """What a sentence goes on behind, on the next line."""
 _NUMBERED = re.compile(
     r"(?:\d|\b(?:ribs?|levels?|segments?|zones?|grade|stage|type|class|tubes?|leads?|positions?|series|images?|films?|"
@@ -42,7 +44,8 @@ _WRAPPED = 60
 _PERIODS = re.compile(r"\.(?:\s*\.)+(?!\d)")
 _BLANK_BEFORE = re.compile(r"\s+([.,;:])(?=\s|\Z)")
 _NO_BLANK_AFTER = re.compile(r"(?<=[a-z]{2})\.(?=[A-Z][a-z])")
-_EDGES = re.compile(r"\A(?:(?![-–]\s*\d)[-–=*:;,.|/]+(?=\s|\Z)\s*)+|(?:\s*[-–=*:;,|/]+(?<!\S[-–=*:;,|/]))+\Z")
+_LEADING = re.compile(r"\A(?:(?![-–]\s*\d)[-–=*:;,.|/]+(?=\s|\Z)\s*)+")
+_TRAILING = frozenset("-–=*:;,|/")
 _ENDS = frozenset(".!?:;,")
 
 
@@ -68,7 +71,15 @@ def clean(text: str) -> str:
     text = _without_bullets(_without_numbers(_PERIODS.sub(".", text)))
     text = _PERIODS.sub(".", " ".join(text.split()))
     text = _NO_BLANK_AFTER.sub(". ", _BLANK_BEFORE.sub(r"\1", text))
-    return _EDGES.sub("", text).strip()
+    return _without_trailing(_LEADING.sub("", text).strip())
+
+
+def _without_trailing(text: str) -> str:
+    """Return a line without the separators at its end that a blank stands before."""
+    end = len(text)
+    while end and text[end - 1] in _TRAILING and text[end - 2 : end - 1] in ("", " "):
+        end = max(end - 2, 0)
+    return text[:end]
 
 
 def says_something(text: str) -> bool:
@@ -115,21 +126,24 @@ def _without_numbers(text: str) -> str:
     for mark in reversed(marks):
         seen.append((mark.number + 1 in later, mark.number in later))
         later = {1} if mark.number == 1 else later | {mark.number} if mark.clear or mark.on_line else later
-    kept, expected = [], 1
+    kept, expected, on_lines = [], 1, True
     for mark, (follows, again) in zip(marks, reversed(seen), strict=True):
-        if mark.number in (1, expected) and _is_item(mark, mark.number > 1, follows) and (mark.clear or not again):
-            expected = mark.number + 1
+        running = mark.number > 1
+        likely = follows or (running and (on_lines or not mark.wrapped()))
+        if mark.number in (1, expected) and _is_item(mark, running, follows, likely) and (mark.clear or not again):
+            expected, on_lines = mark.number + 1, mark.on_line and (on_lines or not running)
             kept.append(mark)
     return _without(text, kept)
 
 
-def _is_item(mark: _Mark, running: bool, follows: bool) -> bool:
+def _is_item(mark: _Mark, running: bool, follows: bool, likely: bool) -> bool:
     """Whether the number that is due begins an item.
 
     Args:
         mark: the number.
         running: the items before it were found.
         follows: the next item is there, too.
+        likely: it is, or the items before it began lines, or no wrap can have put this one first on its line.
     """
     if mark.figure and not (running or follows):
         return False
@@ -140,7 +154,7 @@ def _is_item(mark: _Mark, running: bool, follows: bool) -> bool:
         return False
     if _NUMBERED.search(mark.above[-_WORD:]):
         return running and follows
-    return follows or (running and not mark.wrapped())
+    return likely
 
 
 def _without_bullets(text: str) -> str:

@@ -3,7 +3,8 @@
 The English ones are those that the authors of MIMIC-CXR counted in its 227,835 reports (MIT-LCP/mimic-cxr,
 txt/section_parser.py, with the misspellings listed there) and their usual combinations, the German and Spanish ones
 the usual words. Reports are wrapped at some 80 letters, so that a line may begin within a sentence: a name counts as a
-heading only where a sentence cannot run on through it. Where in doubt it stays text, so that nothing said is lost.
+heading only where a sentence cannot run on through it. Where in doubt it stays text, so that nothing said is lost, or
+is marked as doubtful, so that nothing is learnt from the report. What may be an addendum counts as one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import dataclasses
 import difflib
 import re
 
-from medvlm.data.reports.cleaning import RULE
+from medvlm.data.reports.cleaning import RULE, WORDS_ON
 
 _NAMES = {
     "findings": (
@@ -63,6 +64,8 @@ PART_OF = {name.strip(): part for part, names in _NAMES.items() for name in name
 """Heading in lower case -> what it opens: a field of `Sections`, "both" (findings and impression), or "final"."""
 
 PART_OF["findings, impression"] = "both"
+REPORT = ("report", "report body")
+"""May be over the whole report or its number, too: `sectioning` looks at what stands below."""
 
 # "CHEST, TWO VIEWS:" and COMMENT: stand over the findings where no other heading does.
 _VIEWS = re.compile(r"\b(?:chest|portable|views?|frontal|lateral|pa|ap|upright|ribs)\b|^comments?$")
@@ -90,8 +93,19 @@ _LINE = re.compile(
 )
 _INLINE = re.compile(rf"(?<=[ \t])(?P<name>{_ANY})[ \t]{{0,8}}(?P<end>:)", re.I)
 _CAPITALS = re.compile(r"^[ \t]{0,99}(?P<name>[A-Z][A-Z ()/,&-]{2,60}?)[ \t]{0,8}:(?=\s|$)", re.M)
-# With no colon, too: it may correct what stands above.
-_ADDENDUM = re.compile(r"^[ \t]{0,99}(?P<name>ADDENDUM|ADDENDA)(?![^\W_])(?P<end>)", re.M)
+# With no colon and in other words, too: it may correct what stands above.
+_ADDENDUM = re.compile(
+    r"(?:^(?P<line>(?:(?!\n)[\W_]){0,120})|(?<=[.;!?])[ \t]{1,8}[(\[*]{0,3})"
+    r"(?:(?:start|beginning|end)[ ]of[ ])?(?:(?:final|first|second|third|late)[ ])?"
+    r"(?P<name>addend(?:um|a)|nachtrag|adenda"
+    r"|(?:revised|amended|corrected)[ ](?:report|impression|findings?|interpretation|read(?:ing)?)"
+    r"|(?:revised|amended|correction|erratum|korrektur|berichtigung)(?=[ \t]{0,8}:))(?![^\W_])"
+    r"(?P<end>(?:[ \t)\]*_]{0,5}:)?)(?=(?P<colon>(?<=:)|[^\n:]{0,40}(?::|[ ][-–—][ ]))?)",
+    re.I | re.M,
+)
+_RUNS_ON = re.compile(rf"(?:{WORDS_ON}|\b(?:since|prior|previous|see))\Z", re.I)
+_SHORT = 40
+"""Fewer letters than a line has that a wrap has ended."""
 _ENDS_SENTENCE = frozenset(".;:!?]_")
 _NUMBER = re.compile(r"(?:\A|\s)(\d{1,2})[.)](?=\s|\Z)")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
@@ -113,18 +127,24 @@ class Heading:
     """A value of `PART_OF`; "views" or "unknown" for headings in capitals that are not in it and name no part."""
     brief: bool = False
     """Whether only the sentence behind it is its own, and what it stands in goes on then."""
+    on_line: bool = False
+    """Whether it is brief at the start of a line; all below is its own then where that has several paragraphs."""
+    apart: bool = False
+    """Whether no description stands right above one that is brief at the start of a line."""
+    doubtful: bool = False
+    """Whether it may be in the midst of a sentence."""
 
 
 def find(text: str) -> list[Heading]:
     """Return the headings of a report in order, without overlaps."""
-    matches = [*_LINE.finditer(text), *_ADDENDUM.finditer(text), *_INLINE.finditer(text), *_CAPITALS.finditer(text)]
+    matches = [match for form in (_LINE, _ADDENDUM, _INLINE, _CAPITALS) for match in form.finditer(text)]
     kept: list[Heading] = []
     current = ""
     # The sort is stable: where two begin at one place, the known name counts before one that is only in capitals.
     for match in sorted(matches, key=lambda match: match.start()):
         if kept and match.start() < kept[-1].end:
             continue
-        judge = {_LINE: _on_line, _INLINE: _within_line, _CAPITALS: _in_capitals}.get(match.re, _as_it_stands)
+        judge = {_LINE: _on_line, _INLINE: _within_line, _CAPITALS: _in_capitals}.get(match.re, _addendum)
         heading = judge(text, match, current, kept[-1].end if kept else -1)
         if heading is None:
             continue
@@ -137,19 +157,54 @@ def find(text: str) -> list[Heading]:
 def _on_line(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
     """Return a known name at the start of a line, if it is a heading.
 
-    With a colon: in lower case only where a sentence begins; in capitals not where a sentence in capitals runs on.
-    Without: alone on the line, not in lower case, or before a dash, in capitals.
+    With a colon: in lower case only where a sentence begins, within a description see `_in_description`. Without:
+    alone on the line, not in lower case, or before a dash, in capitals; REPORT: only with a colon.
     """
     name, heading = match["name"], _known(match)
+    colon = match["end"].startswith(":")
     if heading.part == "final":
-        alone = not text[match.end() : match.end() + 99].partition("\n")[0].strip()
-        return heading if alone and not name[:1].islower() else None
-    if not match["end"].startswith(":") and not (name.isupper() if match["end"] else not name[:1].islower()):
+        return heading if _is_final(text, match, colon) else None
+    if not colon and (heading.name in REPORT or not (name.isupper() if match["end"] else not name[:1].islower())):
         return None
     if name[:1].islower():
         return heading if match["marks"] or _begins_sentence(text, match.start()) else None
-    runs_on = name.isupper() and current in _DESCRIBES and heading.part not in ("impression", "both")
-    return None if runs_on and _in_capitals_above(text, match.start()) else heading
+    return _in_description(text, match, heading, last) if current in _DESCRIBES else heading
+
+
+def _is_final(text: str, match: re.Match[str], colon: bool) -> bool:
+    """Whether FINAL REPORT is a heading: alone on its line, or before a colon where no sentence runs on."""
+    name, place = match["name"], match.start()
+    if not text[match.end() : match.end() + 99].partition("\n")[0].strip():
+        return not name[:1].islower()
+    runs_on = _RUNS_ON.search(_line_above(text, place)) is not None
+    return colon and ((name.isupper() and not runs_on) or (name[:1].isupper() and _begins_sentence(text, place)))
+
+
+def _in_description(text: str, match: re.Match[str], heading: Heading, last: int) -> Heading | None:
+    """Return a known name at the start of a line of a description, if it is a heading.
+
+    In capitals it is none where a sentence in capitals runs on, in Titlecase where any does: German nouns are written
+    so. In Titlecase it is doubtful below a full line without an end, and a comparison, technique or indication brief.
+    What closes a report is a heading in any case.
+    """
+    place = match.start()
+    if _CLOSES.match(heading.name):
+        return heading
+    above = _line_above(text, place)
+    if match["name"].isupper():
+        stays = heading.part not in ("impression", "both") and _in_capitals_above(above)
+        return None if stays else heading
+    ended = _begins_sentence(text, place)
+    if not ended and _RUNS_ON.search(above):
+        return None
+    apart = not text[last:place].strip()
+    brief = (
+        match["end"].startswith(":")
+        and heading.part in ("comparison", "technique", "indication")
+        and (apart or above != "")
+    )
+    doubtful = not ended and heading.part not in ("impression", "both") and len(above) >= _SHORT
+    return dataclasses.replace(heading, brief=brief, on_line=brief, apart=apart, doubtful=doubtful)
 
 
 def _within_line(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
@@ -189,8 +244,17 @@ def _in_capitals(text: str, match: re.Match[str], current: str, last: int) -> He
     return Heading(match.start(), match.end(), name, "unknown" if stays else part)
 
 
-def _as_it_stands(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
-    return _known(match)
+def _addendum(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
+    """Return what opens an addendum, unless a sentence runs on through it; in a line only before a colon or dash."""
+    name, place = match["name"], match.start()
+    first = match["name"][:1].isupper()
+    if match["line"] is None:
+        opens = first and match["colon"] is not None
+    else:
+        likely = name.isupper() or (first and match["colon"] is not None)
+        opens = _begins_sentence(text, place) or (likely and not _RUNS_ON.search(_line_above(text, place)))
+    whole = _plain(text[place : match.end()].strip(" \t\r\n()[]*_:#>=-"))
+    return Heading(place, match.end(), whole, "addendum") if opens else None
 
 
 def _known(match: re.Match[str]) -> Heading:
@@ -222,10 +286,15 @@ def _begins_sentence(text: str, place: int) -> bool:
     return not above or window[len(above) :].count("\n") > 1 or above[-1] in ".!?:" or drawn
 
 
-def _in_capitals_above(text: str, place: int) -> bool:
-    """Whether a sentence in capitals has not ended at the end of the line above, a full one."""
-    line = text[max(0, place - 200) : place].removesuffix("\n").rpartition("\n")[2].strip()
-    return len(line) >= 40 and re.split(r"[.;:!?]", line)[-1].isupper()
+def _line_above(text: str, place: int) -> str:
+    """Return up to 200 letters of the line above the one that begins at a place."""
+    return text[max(0, place - 200) : place].removesuffix("\n").rpartition("\n")[2].strip()
+
+
+def _in_capitals_above(line: str) -> bool:
+    """Whether a sentence in capitals runs on at the end of a full line."""
+    runs_on = _RUNS_ON.search(line) is not None
+    return len(line) >= _SHORT and runs_on and re.split(r"[.;:!?]", line)[-1].isupper()
 
 
 def _enumerated(text: str, match: re.Match[str], since: str) -> bool:

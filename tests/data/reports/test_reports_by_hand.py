@@ -111,6 +111,121 @@ REPORTS = {
         "Clear.",
         "Left effusion.",
     ),
+    "a preliminary side above": (
+        (
+            "PRELIMINARY REPORT\nFINDINGS: Left pneumothorax.\nIMPRESSION: Left pneumothorax.\n\nFINAL REPORT\n"
+            "IMPRESSION: Right pneumothorax."
+        ),
+        "",
+        "Right pneumothorax.",
+    ),
+    "the final report of a phone call": (
+        "FINDINGS: LEFT EFFUSION. PLEASE SEE THE\nFINAL REPORT: CT OF TODAY.\nIMPRESSION: EFFUSION.",
+        "LEFT EFFUSION. PLEASE SEE THE FINAL REPORT: CT OF TODAY.",
+        "EFFUSION.",
+    ),
+    "signed below a full line in capitals": (
+        "IMPRESSION: PNEUMONIA IN THE LEFT LOWER LOBE, STABLE EFFUSION\nDICTATED BY: JOHN SMITH MD\n",
+        "",
+        "PNEUMONIA IN THE LEFT LOWER LOBE, STABLE EFFUSION",
+    ),
+    "signed below a line that runs on": (
+        "FINDINGS: PNEUMONIA IN THE LEFT LOWER LOBE, UNCHANGED SINCE PRIOR\nELECTRONICALLY SIGNED BY: JOHN SMITH MD\n",
+        "PNEUMONIA IN THE LEFT LOWER LOBE, UNCHANGED SINCE PRIOR",
+        "",
+    ),
+    "a history below a full line in capitals": (
+        "FINDINGS: PNEUMONIA IN THE LEFT LOWER LOBE, STABLE EFFUSION\nHISTORY: 55 YEAR OLD\nIMPRESSION: PNEUMONIA",
+        "PNEUMONIA IN THE LEFT LOWER LOBE, STABLE EFFUSION",
+        "PNEUMONIA",
+    ),
+    "a notification below the time": (
+        (
+            "FINDINGS: Left effusion, as told to Dr. ___ by telephone at 3:30 PM\nNOTIFICATION: Dr. John Smith was "
+            "called.\nIMPRESSION: Effusion."
+        ),
+        "Left effusion, as told to Dr. ___ by telephone at 3:30 PM",
+        "Effusion.",
+    ),
+    "a recommendation below capitals": (
+        "IMPRESSION: Mild interstitial edema on background of COPD: NSIP\nRECOMMENDATION(S): CT in 3 months.",
+        "",
+        "Mild interstitial edema on background of COPD: NSIP",
+    ),
+    "a comparison right below findings": (
+        "FINDINGS:\nComparison: ___. The left effusion has increased.\nHeart is large.\nIMPRESSION: Effusion.",
+        "The left effusion has increased. Heart is large.",
+        "Effusion.",
+    ),
+    "a German comparison right below findings": (
+        (
+            "Befund:\nVergleich: Voraufnahme vom 1.2.2018. Der Erguss links hat zugenommen.\nHerz grenzwertig groß.\n\n"
+            "Zusammenfassung:\nErguss links."
+        ),
+        "Der Erguss links hat zugenommen. Herz grenzwertig groß.",
+        "Erguss links.",
+    ),
+    "a comparison in a paragraph of its own": (
+        "Findings: Clear.\n\nComparison: None. Old ones are lost.\n\nImpression: Normal.",
+        "Clear.",
+        "Normal.",
+    ),
+    "a German rib's number that a wrap puts first": (
+        "Befund: Fraktur der\n1. Rippe links. 2. Rippe intakt.",
+        "Fraktur der 1. Rippe links. 2. Rippe intakt.",
+        "",
+    ),
+    "REPORT over a title": (
+        "REPORT: CHEST X-RAY\nCLINICAL INDICATION: Dyspnoea\nFINDINGS: Left effusion.\nOPINION: Effusion.",
+        "Left effusion.",
+        "Effusion.",
+    ),
+    "REPORT before a number": ("SUMMARY:\nNormal.\nREPORT: 12345", "", "Normal."),
+    "Report alone on a line": (
+        "FINDINGS: Lungs clear.\nHeart and\nReport\nnormal.\nIMPRESSION: Normal.",
+        "Lungs clear. Heart and Report normal.",
+        "Normal.",
+    ),
+    "the last item below a full line": (
+        (
+            "IMPRESSION:\n1. No acute cardiopulmonary process\n2. Stable cardiomegaly with chronic interstitial "
+            "changes of both lungs\n3. Right IJ central line"
+        ),
+        "",
+        (
+            "No acute cardiopulmonary process. Stable cardiomegaly with chronic interstitial changes of both lungs. "
+            "Right IJ central line"
+        ),
+    ),
+    **{
+        f"{words!r} is no addendum": (f"FINDINGS: Clear.\nIMPRESSION: Normal.\n\n{words}", "Clear.", "Normal.")
+        for words in (
+            "ADDENDUM: None.",
+            "Addendum: No",
+            "ADDENDUM: N/A",
+            "Nachtrag: entfällt",
+            "Final addendum: none",
+            "ADDENDUM: -",
+            "ADDENDUM:",
+        )
+    },
+    "an addendum that a sentence names": (
+        "FINDINGS: ALL CLEAR. PLEASE SEE THE\n ADDENDUM OF THE CT OF ___.\nIMPRESSION: NORMAL. NO\nADDENDUM FOLLOWS.",
+        "ALL CLEAR. PLEASE SEE THE ADDENDUM OF THE CT OF ___.",
+        "NORMAL. NO ADDENDUM FOLLOWS.",
+    ),
+    "an addendum that the indication names": ("INDICATION: see\nADDENDUM to CT.\nFINDINGS: clear.", "clear.", ""),
+    **{
+        f"{words!r} is of the order": (f"INDICATION: cough\n{words}\nIMPRESSION: Normal.", "", "Normal.")
+        for words in (
+            "CLINICIAN NAME: DR JONES\nHOSPITAL: ST MARY\nWARD: 5",
+            "\nREFERRED BY: DR JONES\n",
+            "DOB: 1/2/1950\nROOM: 512",
+            "\nMEDICATIONS: Aspirin.\nALLERGIES: Penicillin.\n",
+            "EINWEISER: DR. MEIER\nSTATION: 5",
+            "HEART RATE: 80 per minute.",
+        )
+    },
     "wet read above": (
         " WET READ: ___ ___ 5:32 PM\n FINDINGS: Right effusion.\n IMPRESSION: Right effusion.\n"
         + wrapped("FINDINGS: Left effusion.\n\nIMPRESSION: Left effusion, small."),
@@ -260,9 +375,33 @@ BOTH = {
     "no stop between the sections": "No pneumothorax. Pneumonia in the left lower lobe",
     "a number at the end of the findings": "Stable nodule in the right lobe, size 4. 5 mm nodule unchanged.",
     "a list below a negation": "There is no: effusion; pneumothorax. Normal.",
+    "a history below a full line in capitals": "PNEUMONIA IN THE LEFT LOWER LOBE, STABLE EFFUSION. PNEUMONIA",
+    "a notification below the time": "Left effusion, as told to Dr. ___ by telephone at 3:30 PM. Effusion.",
 }
 # Where no heading of findings stands, or one for both: what both sections are.
 WHOLE = {
+    "a final report on its heading's line": (
+        (
+            "PRELIMINARY REPORT\nFINDINGS: Left pneumothorax.\nIMPRESSION: Left pneumothorax.\n\nFINAL REPORT: There "
+            "is a right pneumothorax."
+        ),
+        "There is a right pneumothorax.",
+    ),
+    "a wet read, then the final report on its heading's line": (
+        (
+            "WET READ: IMPRESSION: Left pneumothorax.\n______\nFINAL REPORT: There is a right pneumothorax, not a left "
+            "one."
+        ),
+        "There is a right pneumothorax, not a left one.",
+    ),
+    "a German noun behind a wrap": (
+        "BEFUND UND BEURTEILUNG: Im Vergleich zur\nVoraufnahme: Zunahme des Ergusses.",
+        "Im Vergleich zur Voraufnahme: Zunahme des Ergusses.",
+    ),
+    "organs and devices": (
+        "INDICATION: Cough.\nWARD: 5\n\nLINES AND TUBES: None.\nMEDIASTINUM: Normal.\nHERZ: Normal.",
+        "LINES AND TUBES: None. MEDIASTINUM: Normal. HERZ: Normal.",
+    ),
     "findings, then one heading for both": (
         "FINDINGS: Left effusion.\nFINDINGS AND IMPRESSION: Right pneumothorax.",
         "Left effusion. Right pneumothorax.",
@@ -327,6 +466,51 @@ ADDENDA = [
     "FINDINGS: Left effusion.\n\nCHEST RADIOGRAPH ADDENDUM: Right effusion.",
 ]
 
+ADDENDA += [
+    f"FINDINGS: Clear.\nIMPRESSION: Left pneumothorax.\n\n{added}"
+    for added in (
+        "ADDENDUM:\nIMPRESSION: Right pneumothorax.",
+        "ADDENDUM\n\nIMPRESSION:\n\n Right pneumothorax.",
+        "ADDENDUM:\n______\nFINDINGS: Right pneumothorax.",
+        "Addendum #1: Right pneumothorax.",
+        "Addendum 1: The side is right.",
+        "Addendum to report: The side is right.",
+        "Addendum (___, 3:00 PM): The side is right.",
+        "Addendum by Dr. ___: The side is right.",
+        "Addendum - right side",
+        "addendum\nright side",
+        "*** ADDENDUM ***\nThe side is right.",
+        "(ADDENDUM) The side is right.",
+        "START OF ADDENDUM\n The side is right.\nEND OF ADDENDUM",
+        "REVISED IMPRESSION: Right pneumothorax.",
+        "Amended report: Right pneumothorax.",
+        "Corrected findings: Right pneumothorax.",
+        "CORRECTION: right side.",
+        "ADDENDUM: None of it is on the left.",
+    )
+]
+ADDENDA += [
+    "IMPRESSION: Left pneumothorax\nADDENDUM: The side is right.",
+    "IMPRESSION: Left pneumothorax. Addendum 2: The side is right.",
+    "IMPRESSION: NO PNEUMONIA OR EFFUSION IS SEEN ON THIS STUDY\nADDENDUM: LEFT PNEUMOTHORAX",
+]
+# Where a heading may be within a sentence, or text behind it may be of another section.
+UNSAFE = [
+    "Befund: Zunahme des Ergusses links gegenüber der letzten externen\nVoraufnahme: Rechts kein Erguss.",
+    "Befund: Kein Nachweis eines pathologischen\nBefunde: der Lunge. Kein Erguss.",
+    "Findings: Heart is large.\nComparison: ___. The left effusion is new.\nImpression: Effusion.",
+    "FINDINGS:\nComparison: Chest radiograph of ___\nThe left effusion is new.\nIMPRESSION: Effusion.",
+    "FINDINGS: Left effusion.\nREPORT: There is a right effusion.\nIMPRESSION: Effusion.",
+    "PRELIMINARY READ\nIMPRESSION: Left pneumothorax.\n\nFinal read - right pneumothorax.",
+    "WET READ:\nIMPRESSION: Left pneumothorax.\nFINAL IMPRESSION: Right pneumothorax.",
+]
+# What is left of a report is not learnt where only a line without a sentence follows the preliminary side.
+PRELIMINARY = [
+    "WET READ\nIMPRESSION: Left pneumothorax\n\nFINAL REPORT\n\nSmall right pneumothorax",
+    "PRELIMINARY REPORT\nIMPRESSION: Left pneumothorax.\n\nFINAL REPORT\n Right pneumothorax",
+    "PRELIMINARY REPORT\nIMPRESSION: Left pneumothorax.\n\nFINAL REPORT\n",
+]
+
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_findings_and_impression(name: str) -> None:
@@ -348,3 +532,15 @@ def test_a_report_with_an_addendum_is_left_out(text: str, choice: str) -> None:
     """It may correct what stands above it; which words it corrects no program can tell."""
     assert target(sections(text), choice) is None
     assert lacking(sections(text), choice) == "report has an addendum"
+
+
+@pytest.mark.parametrize("text", UNSAFE)
+def test_a_report_that_cannot_be_split_safely_is_left_out(text: str) -> None:
+    assert target(sections(text), "both") is None
+    assert lacking(sections(text), "both") == "report cannot be split safely"
+
+
+@pytest.mark.parametrize("text", PRELIMINARY)
+def test_a_preliminary_side_is_never_learnt(text: str) -> None:
+    assert target(sections(text), "both") is None
+    assert "Left pneumothorax" in sections(text).rest
