@@ -173,7 +173,8 @@ class Rocov2Source(FileSource):
     def _rights(self, place: Place, name: str) -> tuple[str | None, dict[str, Any]]:
         """Return (PMC id, license fields): what the set's license and those of all rows of the figure allow.
 
-        Without the table, as on the Hub, the set's license stands alone; a figure that the table leaves out has none.
+        Without the table, as on the Hub, the set's license stands alone. A figure that the table leaves out has none,
+        nor has one with a row that names no license.
         """
         table = place.folder / RIGHTS
         if not table.exists():
@@ -183,12 +184,20 @@ class Rocov2Source(FileSource):
             said = f"{self.evidence}; figure: no row in {RIGHTS}"
             return None, {"license": None, "license_scope": None, "license_evidence": said}
         found = next((match for pmcid, _, _ in rows if (match := _PMCID.search(pmcid))), None)
-        own = (address_license(link) or prose_license(attribution) for _, attribution, link in rows)
-        license = functools.reduce(combined, (one for one in own if one), LICENSE)
-        quoted = " and ".join(dict.fromkeys(attribution or link for _, attribution, link in rows))
-        said = f"{self.evidence}; figure: {quoted} ({RIGHTS})"
-        rights = {"license": license, "license_evidence": said, "commercial_use": commercial_use(license)}
-        return found[0] if found else None, rights
+        own = [_license_of(attribution, link) for _, attribution, link in rows]
+        quoted = " and ".join(dict.fromkeys(f"{attribution} {link}".strip() for _, attribution, link in rows))
+        said = f"{self.evidence}; figure: {quoted or 'an empty row'} ({RIGHTS})"
+        article = found[0] if found else None
+        if None in own:
+            return article, {"license": None, "license_scope": None, "license_evidence": said}
+        license = functools.reduce(combined, filter(None, own), LICENSE)
+        return article, {"license": license, "license_evidence": said, "commercial_use": commercial_use(license)}
+
+
+def _license_of(attribution: str, link: str) -> str | None:
+    """Return what both the words and the address of a row allow, or None where they name no license."""
+    named = [one for one in (prose_license(attribution), address_license(link)) if one]
+    return functools.reduce(combined, named) if named else None
 
 
 def _split_of(table: Path) -> str:

@@ -55,8 +55,13 @@ def test_articles_and_licenses_stand_in_zenodos_table(tmp_path: Path) -> None:
     [
         ("CC BY-NC-ND [X et al.]", "https://www.ncbi.nlm.nih.gov/pmc/PMC1/", "LicenseRef-CC-BY-NC-ND-unversioned"),
         ("[X et al.]", "https://creativecommons.org/licenses/by-nc-nd/3.0/", "CC-BY-NC-ND-3.0"),
-        ("[X et al.]", "", "CC-BY-NC-SA-4.0"),
-        ("", "", "CC-BY-NC-SA-4.0"),
+        (
+            "CC BY-NC-ND [X et al.]",
+            "https://creativecommons.org/licenses/by/4.0/",
+            "LicenseRef-CC-BY-NC-ND-unversioned",
+        ),
+        ("All rights reserved", "https://creativecommons.org/licenses/by/4.0/", "LicenseRef-all-rights-reserved"),
+        ("CC BY [X et al.]", "https://creativecommons.org/licenses/by/4.0/", "CC-BY-NC-SA-4.0"),
     ],
 )
 def test_a_stricter_license_of_the_figure_holds(tmp_path: Path, attribution: str, link: str, license: str) -> None:
@@ -65,6 +70,26 @@ def test_a_stricter_license_of_the_figure_holds(tmp_path: Path, attribution: str
     table(folder / "license_information.csv", ["ID", "PMCID", "Attribution", "Link"], [row])
     (sample,) = samples(folder).values()
     assert (sample.license, sample.commercial_use) == (license, "no")
+
+
+@pytest.mark.parametrize(
+    ("attribution", "link"),
+    [
+        ("© 2019 Elsevier, used with permission", "https://doi.org/10.1/x"),
+        ("Elsevier user license", ""),
+        ("[X et al.]", ""),
+        ("", ""),
+    ],
+)
+def test_a_row_that_names_no_license_gives_none(tmp_path: Path, attribution: str, link: str) -> None:
+    """Nor does another row of the figure that names one."""
+    folder = rocov2(tmp_path / "r", 1)
+    rows = [["ROCOv2_2023_train_000001", "PMC1", *said] for said in ((attribution, link), ("CC BY [X et al.]", ""))]
+    for some in (rows[:1], rows, rows[::-1]):
+        table(folder / "license_information.csv", ["ID", "PMCID", "Attribution", "Link"], some)
+        (sample,) = samples(folder).values()
+        assert (sample.license, sample.license_scope, sample.commercial_use) == (None, None, "unknown")
+        assert (sample.pmcid, attribution in (sample.license_evidence or "")) == ("PMC1", True)
 
 
 def test_two_rows_for_one_figure_allow_what_both_allow(tmp_path: Path) -> None:
