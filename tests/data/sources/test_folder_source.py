@@ -468,6 +468,19 @@ def test_names_that_turn_up_late_are_taken_up(tmp_path: Path) -> None:
         FolderSource([tmp_path]).look()
 
 
+@pytest.mark.parametrize(
+    "table", ["image;caption;;\n{};A.;;\n", ",image,caption,\n0,{},A.,\n", "\timage\tcaption\t \n0\t{}\tA.\t\n"]
+)
+def test_columns_without_a_name_may_be_several(tmp_path: Path, table: str) -> None:
+    """Excel and pandas write them: of formatted empty columns, of the number of the row."""
+    pictures(tmp_path, 1)
+    (tmp_path / "t.csv").write_text(table.format("000.png"))
+    source = FolderSource([tmp_path], data_license="CC0-1.0")
+    samples, _ = read(source)
+    assert [(sample.group, sample.target) for sample in samples] == [("000", "A.")]
+    assert source.look().names == ["image", "caption"]
+
+
 @pytest.mark.parametrize(("column", "value"), [("license", "CC BY-NC 4.0"), ("patient_id", "P1"), ("split", "test")])
 def test_tables_of_which_only_some_tell(tmp_path: Path, column: str, value: str) -> None:
     pictures(tmp_path, 2)

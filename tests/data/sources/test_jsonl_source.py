@@ -300,6 +300,14 @@ def test_a_second_file_that_alone_tells_patients(tmp_path: Path) -> None:
     assert [sample.group for sample in samples] == ["000", "1"]
 
 
+def test_an_empty_file_beside_lacks_no_patients(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    write_table(tmp_path / "a.jsonl", [{**llava([("Q?", "A.")], 0), "patient_id": 1}])
+    (tmp_path / "b.jsonl").write_text("")
+    samples, rejects = read(JsonlSource([tmp_path], data_license="CC0-1.0"))
+    assert ([sample.group for sample in samples], rejects) == (["1"], [])
+
+
 def test_a_patient_that_is_no_text_is_counted_once(tmp_path: Path) -> None:
     talk = [("Q?", "A."), ("R?", "B.")]
     samples, rejects = one(tmp_path, {**llava(talk, 0), "patient_id": ["P1"]}, {**llava(talk, 1), "patient_id": "P1"})

@@ -141,7 +141,7 @@ def _tells_groups(name: str, given: Columns) -> bool:
 
 
 def _check_everywhere(surveys: Mapping[Path, Mapping[str, object]], meaning: str, column: str) -> None:
-    lacking = next((table for table, seen in surveys.items() if column not in seen), None)
+    lacking = next((table for table, seen in surveys.items() if seen and column not in seen), None)
     if lacking:
         raise InputError(
             f'{lacking}: no column "{column}", by which other tables tell the {_OF[meaning]}; prepare it by itself, or '
@@ -230,7 +230,7 @@ def _head(table: Path) -> tuple[list[str], list[Record]]:
     """
     rows = [row for row in itertools.islice(tables.everything(table), FIRST_ROWS) if isinstance(row, dict)]
     names = list(tables.PAIR_COLUMNS) if table.is_dir() else records.columns(table)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise InputError(f'{table}: the column "{twice[0]}" is named twice; rename one')
     if not rows:
