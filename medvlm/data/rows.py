@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from medvlm.data import pages
 from medvlm.errors import InputError
-from medvlm.io import resource_errors
+from medvlm.io import resource_errors, sha256_file
 from medvlm.licenses import policy
 
 if TYPE_CHECKING:
@@ -69,15 +69,17 @@ class Shards:
 
     Args:
         paths: the files, in order.
+        sums: name of a file -> SHA-256 of its bytes; of one that is known a copy of the same bytes may take the place.
 
     Raises:
         InputError: a file is damaged or lacks a column.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], sums: Mapping[str, str]) -> None:
         import pyarrow.parquet as pq
 
         self.paths = list(paths)
+        self.sums = [sums.get(path.name) for path in self.paths]
         self.groups: list[tuple[int, int]] = []
         """(file, row group in it)"""
         self.stamps: list[Stamp] = []
@@ -128,7 +130,12 @@ class Shards:
         return self._lock
 
     def _bytes(self, number: int) -> _File:
-        return self._files.get(number, lambda: _File(self.paths[number], self.stamps[number]))
+        def opened() -> _File:
+            found = _File(self.paths[number])
+            self._check(number, found.stamp)
+            return found
+
+        return self._files.get(number, opened)
 
     def _parquet(self, number: int) -> pq.ParquetFile:
         import pyarrow.parquet as pq
@@ -136,10 +143,21 @@ class Shards:
         def opened() -> pq.ParquetFile:
             found = pq.ParquetFile(self.paths[number])
             # Looked at afterwards: what is still the file that was counted was it a moment ago.
-            _same(self.paths[number], os.stat(self.paths[number]), self.stamps[number])
+            self._check(number, _stamp(os.stat(self.paths[number])))
             return found
 
         return self._footers.get(number, opened)
+
+    def _check(self, number: int, found: Stamp) -> None:
+        """Raise where a file is not the one that was counted: its rows would go with the texts of others."""
+        path, known = self.paths[number], self.stamps[number]
+        if found == known:
+            return
+        # Touched, or restored from a copy: then its bytes are those that were counted, and are compared once.
+        same = found[1] == known[1] and self.sums[number] == sha256_file(path) and _stamp(os.stat(path)) == found
+        if not same:
+            raise InputError(f"data: {path} was replaced during the run; start it again, and leave its data as it is")
+        self.stamps[number] = found
 
     def read(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Return columns of a row group.
@@ -210,23 +228,13 @@ def _stamp(found: os.stat_result) -> Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _same(path: Path, found: os.stat_result, stamp: Stamp) -> None:
-    """Raise where a file is not the one that was counted: its rows would go with the texts of others."""
-    if _stamp(found) != stamp:
-        raise InputError(f"data: {path} was replaced during the run; start it again, and leave its data as it is")
-
-
 class _File:
     """The bytes of a shard, read by place. Of a file that is cut short a map would end the process by a signal."""
 
-    def __init__(self, path: Path, stamp: Stamp) -> None:
+    def __init__(self, path: Path) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        try:
-            _same(path, os.fstat(self._file.fileno()), stamp)
-        except InputError:
-            self._file.close()
-            raise
-        self._size = stamp[1]
+        self.stamp = _stamp(os.fstat(self._file.fileno()))
+        self._size = self.stamp[1]
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -270,7 +278,9 @@ class Rows:
         self, folder: DataFolder, split: str, tasks: Sequence[str] | None = None, streaming: bool = False
     ) -> None:
         self.folder = folder
-        self._shards = Shards(folder.shards(split))
+        listed = folder.manifest.get("shards") or []
+        sums = {Path(shard["name"]).name: str(shard["sha256"]) for shard in listed if "sha256" in shard}
+        self._shards = Shards(folder.shards(split), sums)
         self._places: Sequence[int] | np.ndarray = range(len(self._shards))
         if streaming:
             if tasks is not None:

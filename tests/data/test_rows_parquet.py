@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import io
 import itertools
 import multiprocessing
@@ -190,6 +191,29 @@ def test_a_shard_replaced_meanwhile_is_told_by_a_new_worker(writer: str, streami
     if streaming:
         with pytest.raises(InputError, match="was replaced during the run; "):
             worker.texts[3]
+
+
+@pytest.mark.parametrize("writer", ["as prepare", "compressed"])
+def test_a_shard_touched_or_restored_meanwhile_is_the_same(writer: str, tmp_path: Path) -> None:
+    listed = samples("r", 20)
+    folder = write(tmp_path / "a", listed, shards=1, **WRITERS[writer])
+    path = next((folder / "data").iterdir())
+    whole = path.read_bytes()
+    shard = {"name": f"data/{path.name}", "bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
+    write_json(folder / "manifest.json", {"fingerprint": "a", "shards": [shard]})
+    found = opened(folder, streaming=True)
+    os.utime(path, (1, 1))
+    worker = pickle.loads(pickle.dumps(found))
+    assert (worker.encoded(3), worker.texts[3]["id"]) == (listed[3].image.data, listed[3].id)
+    for data, same in ((whole, True), (bytes([*whole[:100], whole[100] ^ 1, *whole[101:]]), False)):
+        path.unlink()
+        path.write_bytes(data)
+        worker = pickle.loads(pickle.dumps(found))
+        if same:
+            assert (worker.encoded(3), worker.texts[3]["id"]) == (listed[3].image.data, listed[3].id)
+            continue
+        with pytest.raises(InputError, match="was replaced during the run; "):
+            worker.encoded(3)
 
 
 @pytest.mark.parametrize("writer", ["as prepare", "compressed"])
