@@ -77,7 +77,13 @@ def test_what_is_known_beforehand_is_found_wherever_it_stands(text: str, kinds: 
         ("Wu^Li", "Li Wu fell, as Wu, Li said.", ["Li Wu", "Wu, Li"]),
         ("WU^LI^^DR", "seen by wu li", ["wu li"]),
         ("Wu^Li", "Li and Wu, 3 Li", []),
-        ("Le^A^B", "Plan A. B is clear.", ["A. B"]),
+        ("Le^A^B", "Plan A. B is clear. Le, A. B was told, as A. B. Le said.", ["Le, A. B", "A. B. Le"]),
+        ("Zyx^A^B", "A B-line is seen.", []),
+        ("Zyx^Abc^^^III", "A grade III sprain.", []),
+        ("NOT^SPECIFIED", "It is not otherwise specified.", []),
+        ("EMERGENCY^ROOM^PHYSICIAN", "The emergency physician in the room was told.", []),
+        ("NO REFERRING DOCTOR", "No doctor and no referring clinic.", []),
+        ("19570713", "Born 1957 07 13, 19570713.", ["1957 07 13", "19570713"]),
         ("19570713", "Born 13.7.57, 7/13/57 and 13-07-1957.", ["13.7.57", "7/13/57", "13-07-1957"]),
         ("1957.07.13", "13. July '57 or Jul 13th, 57", ["13. July '57", "Jul 13th, 57"]),
         ("19570713", "13 of 7.57 mm, 12.7.57, 113.7.57 and 3", []),
@@ -85,6 +91,25 @@ def test_what_is_known_beforehand_is_found_wherever_it_stands(text: str, kinds: 
 )
 def test_short_names_and_dates_known_beforehand(known: str, text: str, found: list[str]) -> None:
     spans = [span for span in Scanner("count").spans(text, [known]) if span.kind in ("name", "date")]
+    assert [text[span.start : span.end] for span in spans] == found
+
+
+@pytest.mark.parametrize(
+    ("known", "text", "found"),
+    [
+        ("0001", "Series 1, image 0001, grade 1.", ["0001"]),
+        ("00000005", "Segment 5.", []),
+        ("0012", "12 mm", []),
+        ("123456", "Number 123 456, 123456, 1234567", ["123 456", "123456"]),
+        ("12.345.678", "Known as 12.345.678, 12345678, 12 345-678.", ["12.345.678", "12345678", "12 345-678"]),
+        ("AB 123 456", "Of AB123456 and ab 123 456, not AB 123 45.", ["AB123456", "ab 123 456"]),
+        ("AB-12345", "Of AB12345, AB 12345 and AB-12345.", ["AB12345", "AB 12345", "AB-12345"]),
+        ("AB#0012345", "Of AB#0012345.", ["AB#0012345"]),
+        ("0012 34 567", "Of 12 34567.", ["12 34567"]),
+    ],
+)
+def test_numbers_known_beforehand(known: str, text: str, found: list[str]) -> None:
+    spans = [span for span in Scanner("count").spans(text, [known]) if span.kind == "record number"]
     assert [text[span.start : span.end] for span in spans] == found
 
 
