@@ -9,22 +9,19 @@ CSV, and 3 times that of JSON.
 from __future__ import annotations
 
 import codecs
-import collections
 import contextlib
 import csv
-import dataclasses
 import functools
-import itertools
 import json
-import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from medvlm.data.sources import text_tables
+from medvlm.data.sources.text_tables import Bad as Bad
+from medvlm.data.sources.text_tables import Record as Record
 from medvlm.errors import InputError
-
-Record = dict[str, Any]
 
 ROWS = 500
 """Records of a JSON list or a table that are read as one unit."""
@@ -38,18 +35,8 @@ GROUP_ROWS = 1 << 20
 """So many rows a row group has at most; as many are told one by one where it cannot be read."""
 FIELD_CHARS = 1 << 20
 """A longer text is no question, caption or report."""
-_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?[\s,;]*', re.IGNORECASE)
-_KEY = re.compile(r"\S*\d\S*")
 
 KINDS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bad:
-    """A record that cannot be read, and why: `reason` is the key that is counted."""
-
-    reason: str
-    detail: str = ""
 
 
 Slice = tuple[str, str, str, str]
@@ -126,7 +113,7 @@ def columns(path: Path, kind: str | None = None) -> list[str]:
         return [str(name) for name in _parquet(str(path)).schema_arrow.names]
     if kind in ("csv", "tsv"):
         with _lines_of(str(path)) as lines:
-            return _header(str(path), lines, kind)[0]
+            return text_tables.header(str(path), lines, kind)[0]
     names: dict[str, None] = {}
     for number, record in enumerate(everything(path, kind)):
         if number == 100:
@@ -239,65 +226,21 @@ def _json(path: str, text: str) -> list[Any]:
     return value
 
 
-class _Table(Sequence[Any]):
-    """The rows of a table as they stand in its file, each parted into its fields when it is asked for."""
-
-    def __init__(self, names: list[str], delimiter: str, rows: list[str | Bad]) -> None:
-        self._names, self._delimiter, self._rows = names, delimiter, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, number: Any) -> Any:
-        row = self._rows[number]
-        return row if isinstance(row, Bad) else _row(self._names, _cells(row, self._delimiter))
-
-
-class _Lines:
-    """The lines of a file; those of the row that is being read are held, and can be read again."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._again: collections.deque[str] = collections.deque()
-        self.held: list[str] = []
-        self.number = 0
-        """Of the line read last, from 1 on."""
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._file)
-        self.held.append(line)
-        self.number += 1
-        return line
-
-    def begin(self) -> int:
-        """Begin a row; return the number of its first line."""
-        self.held = []
-        return self.number + 1
-
-    def give_back(self, first: int) -> None:
-        """Have the held lines from the one at `first` on read again."""
-        lines = self.held[first:]
-        self._again.extendleft(reversed(lines))
-        self.number -= len(lines)
-
-
 @contextlib.contextmanager
-def _lines_of(path: str) -> Iterator[_Lines]:
+def _lines_of(path: str) -> Iterator[text_tables.Lines]:
     """Open a table of text.
 
     Raises:
         InputError: it is too large or cannot be read, there or while its lines are.
     """
     _check_size(path)
+    csv.field_size_limit(WHOLE_BYTES)
     try:
         with open(path, "rb") as file:
             start = file.read(2)
         wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         with open(path, encoding="utf-16" if wide else "utf-8-sig", newline="") as text:
-            yield _Lines(text)
+            yield text_tables.Lines(text)
     except UnicodeError:
         decode(_bytes(path), path)  # which tells the place
         raise
@@ -305,144 +248,12 @@ def _lines_of(path: str) -> Iterator[_Lines]:
         raise InputError(f"{path}: {error.strerror}; name a readable file") from error
 
 
-def _table(path: str, kind: str) -> _Table:
+def _table(path: str, kind: str) -> text_tables.Table:
     """Return the rows of a table with a header."""
     with _lines_of(path) as lines:
-        names, delimiter = _header(path, lines, kind)
-        keys = _key_shapes(lines, delimiter, len(names))
-        return _Table(names, delimiter, list(_rows(path, lines, names, delimiter, keys)))
-
-
-def _header(path: str, lines: _Lines, kind: str) -> tuple[list[str], str]:
-    """Return the columns' names and what parts them.
-
-    The separator of a .csv is what its first line holds most of outside quotation marks, unless a line above says it:
-    Excel's "sep=;".
-    """
-    first = next(lines, "")
-    said = _SEPARATOR.fullmatch(first)
-    first = next(lines, "") if said else first
-    outside = re.sub(r'"[^"]*"', "", first)
-    delimiter = said[1] if said else "\t" if kind == "tsv" else max(",;\t|", key=outside.count)
-    lines.give_back(len(lines.held) - bool(first))
-    csv.field_size_limit(WHOLE_BYTES)
-    try:
-        names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, strict=True), [])]
-    except csv.Error as error:
-        raise InputError(f"{path}: the first line is no {kind.upper()} ({error}); mend it") from error
-    if not any(names):
-        raise InputError(f"{path}: the first line names no columns; add a header")
-    twice = [place for place, name in enumerate(names, 1) if name and names.count(name) > 1]
-    if twice:
-        # By number: where there is no header, the names are somebody's data.
-        raise InputError(f"{path}: columns {twice[0]} and {twice[1]} have the same name; rename one")
-    return names, delimiter
-
-
-def _key_shapes(lines: _Lines, delimiter: str, width: int) -> dict[int, set[str]]:
-    """Return the columns that mostly hold numbers, ids or names of files in the first rows, with the shapes they show.
-
-    A shape that one row alone has may come from a line within a text.
-    """
-    lines.begin()
-    first = list(itertools.islice(lines, ROWS))
-    lines.give_back(0)
-    rows = [cells for cells in csv.reader(first, delimiter=delimiter) if len(cells) == width]
-    if max((cell.count("\n") for cells in rows for cell in cells), default=len(first)) * 2 > len(first):
-        # A stray quotation mark takes in most of these lines: those without one are read.
-        rows = [cells for line in first if '"' not in line and len(cells := _cells(line, delimiter)) == width]
-    places = [place for place in range(width) if sum(_is_key(row[place]) for row in rows) * 2 > len(rows)]
-    counts = {place: collections.Counter(_shape(row[place]) for row in rows) for place in places}
-    return {place: {shape for shape, count in found.items() if count > 1} for place, found in counts.items()}
-
-
-def _rows(path: str, lines: _Lines, names: list[str], delimiter: str, keys: dict[int, set[str]]) -> Iterator[str | Bad]:
-    """Yield the rows of a table as they stand there, but for empty ones.
-
-    A stray quotation mark opens a field that ends somewhere below: in a line that then makes no sense, or in a row
-    with whole rows inside. Then the line with the mark is lost alone; the lines below it are read again, and each that
-    is no whole row by itself is told.
-    """
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    read_before = 0
-    while True:
-        first, again = lines.begin(), True
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problem = str(error)
-            if "unexpected end" in problem:  # all lines to the end of the file are in one field
-                problem = "opens a quotation mark that nothing closes"
-                if first > read_before:
-                    raise InputError(f"{path}: line {first} {problem}; mend it") from error
-        else:
-            row, below = _row(names, values), lines.held[1:]
-            again = _takes_in_rows(below, values, names, delimiter, keys)
-            if again:
-                problem = "its quotation mark takes in other lines"
-            elif first <= read_before and not below and any(values) and not _is_whole(values, names, keys):
-                problem = "no whole row, below a stray quotation mark"
-            else:
-                problem = row.detail if isinstance(row, Bad) else ""
-        if problem:
-            if again:
-                read_before = max(read_before, lines.number)
-                lines.give_back(1)
-            yield Bad("malformed record", f"line {first}: {problem}")
-        elif any(values):
-            yield "".join(lines.held)
-
-
-def _takes_in_rows(
-    below: list[str], values: list[str], names: list[str], delimiter: str, keys: dict[int, set[str]]
-) -> bool:
-    """Whether the lines below the first of a row are rows themselves, as they are below a stray quotation mark.
-
-    A row of the right length is doubted only where all lines in its midst are rows: the lines of a report hold commas,
-    too, and the last of them, with the columns behind it, often looks like a row.
-    """
-    if len(values) != len(names):
-        return any(_is_row(line, names, delimiter, keys) for line in below)
-    inside = [line for line in below[:-1] if line.strip()]
-    return bool(inside) and all(_is_row(line, names, delimiter, keys) for line in inside)
-
-
-def _is_row(line: str, names: list[str], delimiter: str, keys: dict[int, set[str]]) -> bool:
-    """Whether a line within a field is a row by itself."""
-    if not keys or line.count(delimiter) < len(names) - 1:
-        return False
-    try:
-        return _is_whole(_cells(line, delimiter), names, keys)
-    except csv.Error:
-        return False
-
-
-def _is_whole(values: list[str], names: list[str], keys: dict[int, set[str]]) -> bool:
-    return len(values) == len(names) and all(_shape(values[place]) in shapes for place, shapes in keys.items())
-
-
-def _is_key(value: str) -> bool:
-    """Whether a field is a number, an id or a file's name."""
-    return len(value) < 300 and _KEY.fullmatch(value.strip()) is not None
-
-
-def _shape(value: str) -> str:
-    """Return a key as it is built: 12.png is 9.a, L4-L5 is a9-a9, and a mix of digits and letters, as in a hash, w."""
-    letters = re.sub(r"[^\W\d_]+", "a", value[:300].replace('"', ""))
-    return re.sub(r"[a9]{3,}", "w", re.sub(r"\d+", "9", letters))
-
-
-def _cells(row: str, delimiter: str) -> list[str]:
-    return next(csv.reader([row], delimiter=delimiter, strict=True), [])
-
-
-def _row(names: list[str], values: list[str]) -> Record | Bad:
-    if len(values) > len(names) and any(values[len(names) :]):
-        return Bad("malformed record", f"{len(values)} fields in {len(names)} columns")
-    # A row may end early, as spreadsheets write it; a field that is not there is None, an empty one "".
-    return dict(zip(names, [*values, *[None] * (len(names) - len(values))], strict=False))
+        names, delimiter = text_tables.header(path, lines, kind)
+        keys = text_tables.key_shapes(lines, delimiter, len(names))
+        return text_tables.Table(names, delimiter, list(text_tables.rows(path, lines, names, delimiter, keys)))
 
 
 def _lines(path: str, start: int, stop: int) -> Iterator[tuple[int, Record | Bad]]:
