@@ -612,6 +612,32 @@ def test_codes_and_depth_of_structured_reports() -> None:
     assert texts.of_structured_report(made) == "Severity: mild\nplain"
 
 
+@pytest.mark.parametrize(
+    ("title", "name", "last", "target"),
+    [
+        ("Radiology Report", "Findings", "Impression", "A nodule. One nodule."),
+        ("Report", "Findings", "Conclusion", "A nodule. One nodule."),
+        ("Findings and Impression", "Finding", "Impression", "A nodule. One nodule."),
+        ("Chest", "Finding", "Conclusions", "A nodule. One nodule."),
+        ("Findings", "Finding", "Details", "A nodule. One nodule."),
+        (" Impression", "Finding", "Conclusion", "A nodule. One nodule."),
+        ("Examination", "Finding", "History", "A nodule."),
+    ],
+)
+def test_sections_below_any_title(tmp_path: Path, title: str, name: str, last: str, target: str) -> None:
+    items = [content("TEXT", name, "A nodule."), content("TEXT", last, "One nodule.")]
+    save(structured_report(study(tmp_path, 1), content("CONTAINER", title, "", "CONTAINS", *items)), tmp_path / "sr")
+    (sample,), _ = read(tmp_path, reports="sr")
+    assert sample.target == target
+
+
+def test_a_history_below_a_title_is_no_finding(tmp_path: Path) -> None:
+    items = [content("TEXT", "History", "Cough."), content("TEXT", "Finding", "A nodule.")]
+    save(structured_report(study(tmp_path, 1), content("CONTAINER", "Chest", "", "CONTAINS", *items)), tmp_path / "sr")
+    (sample,), _ = read(tmp_path, reports="sr")
+    assert (sample.target, sample.indication) == ("A nodule.", "Cough.")
+
+
 def measurement(name: str, value: str, scheme: str, symbol: str, meaning: str) -> Dataset:
     item, measured = content("NUM", name), Dataset()
     measured.NumericValue, measured.MeasurementUnitsCodeSequence = value, code(meaning)

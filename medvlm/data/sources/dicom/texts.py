@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data.pseudonyms import Key
+from medvlm.data.reports.headings import PART_OF, REPORT
 from medvlm.data.sources import records
 from medvlm.errors import InputError
 from medvlm.io import sha256_file
@@ -39,6 +40,8 @@ DIFFERENT: Given = ("", "")
 
 _SKIPPED = frozenset({"HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD"})
 """Relations of content that tell who observed what and when, not what was found."""
+_SECTIONS = ("findings", "impression", "indication", "comparison", "technique", "addendum")
+"""Parts of a report whose heading tells what stands below it."""
 
 
 class Reports:
@@ -194,13 +197,16 @@ def of_structured_report(header: Any) -> str:
 
 
 def _content(item: Any, depth: int, headed: bool) -> Iterator[str]:
-    """Yield lines of text; a text below a heading of its own needs no second one ("Findings", then "Finding")."""
+    """Yield lines of text; a text below the heading of a section needs no second one ("Findings", then "Finding").
+
+    Below other headings ("Radiology Report", "Chest") its own tells whether it is of the findings or the history.
+    """
     for child in item.get("ContentSequence") or ():
         if depth >= DEPTH or str(child.get("RelationshipType", "")).strip() in _SKIPPED:
             continue
         kind, name = str(child.get("ValueType", "")).strip(), _meaning(child, "ConceptNameCodeSequence")
         if kind == "CONTAINER":
-            below = list(_content(child, depth + 1, headed or bool(name)))
+            below = list(_content(child, depth + 1, headed or _is_section(name)))
             yield from ([f"{name.upper()}:"] if name and below else [])
             yield from below
             continue
@@ -212,6 +218,11 @@ def _content(item: Any, depth: int, headed: bool) -> Iterator[str]:
         if kind == "NUM" and (said := _measured(child)):
             yield f"{name}: {said}" if name else said
         yield from _content(child, depth + 1, headed)
+
+
+def _is_section(name: str) -> bool:
+    plain = " ".join(name.lower().split())
+    return PART_OF.get(plain) in _SECTIONS and plain not in REPORT
 
 
 def _measured(item: Any) -> str:
