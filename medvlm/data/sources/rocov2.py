@@ -23,7 +23,7 @@ from medvlm.data.sources.base import Unit
 from medvlm.data.sources.facts import Facts
 from medvlm.data.sources.files import FileSource, Place, one_of
 from medvlm.data.sources.pictures import NO_FILE, Pictures, from_cell
-from medvlm.data.sources.pmc.prose import address_license, combined, prose_license
+from medvlm.data.sources.pmc.prose import UNREAD, combined, prose_license, stated_license
 from medvlm.data.sources.records import Bad, Record
 from medvlm.errors import InputError
 from medvlm.licenses.expressions import commercial_use
@@ -196,8 +196,9 @@ class Rocov2Source(FileSource):
 
 def _license_of(attribution: str, link: str) -> str | None:
     """Return what both the words and the address of a row allow, or None where they name no license."""
-    named = [one for one in (prose_license(attribution), address_license(link)) if one]
-    return functools.reduce(combined, named) if named else None
+    named = [one for one in (prose_license(attribution), stated_license(link)) if one]
+    # An address of Creative Commons that cannot be read may be of any license.
+    return functools.reduce(combined, named) if named and UNREAD not in named else None
 
 
 def _split_of(table: Path) -> str:
