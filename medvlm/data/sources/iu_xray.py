@@ -214,7 +214,8 @@ def _texts(record: Record) -> tuple[Sections, str] | str:
     if "report" in texts:
         return sections(texts["report"]), texts["report"]
     original = "\n".join(f"{name.upper()}: {text}" for name, text in texts.items() if text)
-    return Sections(**{name: text.strip() for name, text in texts.items()}, once=False), original
+    parts: dict[str, Any] = {name: text.strip() for name, text in texts.items()}
+    return Sections(**parts, once=False), original
 
 
 def _picture(base: Path, name: str) -> Image | PictureError:
