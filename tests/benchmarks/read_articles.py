@@ -24,7 +24,8 @@ ROUNDS = 9
 
 def shared_articles() -> list[Path]:
     """Return every shared XML file."""
-    root = Path(os.environ["MEDVLM_REALDATA"])
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    root = Path(os.environ.get("MEDVLM_REALDATA", beside))
     return sorted(p for p in root.glob("jats_*/**/*") if p.suffix in (".xml", ".nxml"))
 
 
