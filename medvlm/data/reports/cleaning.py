@@ -153,7 +153,7 @@ def _is_item(mark: _Mark, running: bool, follows: bool, likely: bool) -> bool:
     if not mark.on_line or _RUNS_ON.search(mark.above[-_WORD:]):
         return False
     if _NUMBERED.search(mark.above[-_WORD:]):
-        return running and follows
+        return running and (follows or not mark.wrapped())
     return likely
 
 

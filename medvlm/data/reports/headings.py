@@ -26,7 +26,8 @@ _NAMES = {
         "recommendation, impression and recommendations, impression and recommendation(s), impression/recommendation, "
         "impression/recommendations, impression/recommendation(s), impression / recommendations, impression & "
         "recommendations, impression and plan, impression/plan, summary, interpretation, beurteilung, "
-        "zusammenfassung, impresión, conclusión, conclusiones, impresión diagnóstica"
+        "zusammenfassung, bewertung, zusammenfassende beurteilung, gesamtbeurteilung, "
+        "impresión, conclusión, conclusiones, impresión diagnóstica"
     ),
     "both": (
         "findings and impression, findings and impressions, findings & impression, findings/impression, "
@@ -103,6 +104,13 @@ _ADDENDUM = re.compile(
     r"(?P<end>(?:[ \t)\]*_]{0,5}:)?)(?=(?P<colon>(?<=:)|[^\n:]{0,40}(?::|[ ][-–—][ ]))?)",
     re.I | re.M,
 )
+_SIGNED = re.compile(
+    r"^[ \t]{0,99}(?P<name>mit (?:freundlichen|kollegialen|besten)\b[^\n]{0,40}gr(?:ü|ue)(?:ß|ss)en|"
+    r"electronically signed|(?:this report was )?"
+    r"(?:electronically signed|dictated|transcribed|verified|signed) by\b|reported by(?=:| dr))",
+    re.I | re.M,
+)
+"""Who signed a report, and all below it."""
 _RUNS_ON = re.compile(rf"(?:{WORDS_ON}|\b(?:since|prior|previous|see))\Z", re.I)
 _SHORT = 40
 """Fewer letters than a line has that a wrap has ended."""
@@ -137,14 +145,14 @@ class Heading:
 
 def find(text: str) -> list[Heading]:
     """Return the headings of a report in order, without overlaps."""
-    matches = [match for form in (_LINE, _ADDENDUM, _INLINE, _CAPITALS) for match in form.finditer(text)]
+    matches = [match for form in (_LINE, _ADDENDUM, _INLINE, _CAPITALS, _SIGNED) for match in form.finditer(text)]
     kept: list[Heading] = []
     current = ""
     # The sort is stable: where two begin at one place, the known name counts before one that is only in capitals.
     for match in sorted(matches, key=lambda match: match.start()):
         if kept and match.start() < kept[-1].end:
             continue
-        judge = {_LINE: _on_line, _INLINE: _within_line, _CAPITALS: _in_capitals}.get(match.re, _addendum)
+        judge = _JUDGES[match.re]
         heading = judge(text, match, current, kept[-1].end if kept else -1)
         if heading is None:
             continue
@@ -167,7 +175,8 @@ def _on_line(text: str, match: re.Match[str], current: str, last: int) -> Headin
     if not colon and (heading.name in REPORT or not (name.isupper() if match["end"] else not name[:1].islower())):
         return None
     if name[:1].islower():
-        return heading if match["marks"] or _begins_sentence(text, match.start()) else None
+        opens = match["marks"] or (colon and _below_lower_case(text, match)) or _begins_sentence(text, match.start())
+        return heading if opens else None
     return _in_description(text, match, heading, last) if current in _DESCRIBES else heading
 
 
@@ -255,6 +264,24 @@ def _addendum(text: str, match: re.Match[str], current: str, last: int) -> Headi
         opens = _begins_sentence(text, place) or (likely and not _RUNS_ON.search(_line_above(text, place)))
     whole = _plain(text[place : match.end()].strip(" \t\r\n()[]*_:#>=-"))
     return Heading(place, match.end(), whole, "addendum") if opens else None
+
+
+def _signed(text: str, match: re.Match[str], current: str, last: int) -> Heading | None:
+    """Return where a report is signed; the words stay, with all below them, in what is not learnt."""
+    place = match.start()
+    return Heading(place, place, "signed", "rest") if _begins_sentence(text, place) else None
+
+
+def _below_lower_case(text: str, match: re.Match[str]) -> bool:
+    """Whether the line above is a heading in lower case too, with few words: a report all in lower case."""
+    above = _line_above(text, match.start())
+    headed = _LINE.match(above)
+    if headed is None or len(above) >= _SHORT or _RUNS_ON.search(above):
+        return False
+    return headed["name"][:1].islower() and headed["end"].startswith(":")
+
+
+_JUDGES = {_LINE: _on_line, _INLINE: _within_line, _CAPITALS: _in_capitals, _ADDENDUM: _addendum, _SIGNED: _signed}
 
 
 def _known(match: re.Match[str]) -> Heading:

@@ -28,6 +28,7 @@ How a report is read, in the order of the rules:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from typing import Literal, get_args
 
@@ -62,7 +63,9 @@ _NOTHING = re.compile(
     r"\W*(?:none|no|no addend(?:um|a)|n/?a|nil|not applicable|entfällt|keine?r?|nein|ninguna)\W*|-+", re.I
 )
 _PRELIMINARY = re.compile(r"wet ?read|prelim|provis")
-_FINAL = re.compile(r"\bfinal\s+(?:radiology\s+)?(?:report|read|interpretation|impression|findings)\b", re.I)
+_FINAL = re.compile(
+    r"\bfinal\s+(?:radiology\s+)?(?:report|read|interpretation|impression|findings)\b(?!\s+(?:to follow|pending))", re.I
+)
 _DRAWN = re.compile(rf"\A(?:\s*{RULE.pattern})+", re.M)
 _LONG_WORD = re.compile(r"[^\W\d_]{4}")
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -113,6 +116,11 @@ def sections(text: str) -> Sections:
     for heading, stop in zip(found, [*(after.start for after in found[1:]), len(text)], strict=True):
         _add(pieces, heading, text[heading.start : heading.end], text[heading.end : stop])
     _judge_report(pieces)
+    for before, piece in itertools.pairwise(pieces):
+        # A comparison within the findings: what its next paragraph belongs to, nobody can tell.
+        described = before.part in _DESCRIBES and says_something(before.text)
+        if described and piece.part in _ABOVE and _BLANK_LINE.search(_bare(piece.text)):
+            piece.doubtful = True
     _judge_addenda(pieces)
     _set_aside_before_final(pieces)
     if not any(piece.part in ("findings", "both") and _bare(piece.text) for piece in pieces):

@@ -22,6 +22,39 @@ def wrapped(text: str, width: int = 79) -> str:
 
 # Report, findings, impression; "" where it has none. Both are the findings, then the impression, unless BOTH says more.
 REPORTS = {
+    "a letter signed in German": (
+        (
+            "Befund:\nHerz normal groß. Kein Erguss.\n\nBeurteilung:\nKeine Pneumonie.\n\nMit freundlichen Grüßen\n\n"
+            "Prof. Dr. med. K. Meier    Dr. med. A. Schulz\nChefarzt    Assistenzärztin\n"
+        ),
+        "Herz normal groß. Kein Erguss.",
+        "Keine Pneumonie.",
+    ),
+    "signed without a colon": (
+        "FINDINGS: Clear lungs.\n\nIMPRESSION: Normal chest.\n\nElectronically Signed By Jane Doe, MD on 1/2/2020\n",
+        "Clear lungs.",
+        "Normal chest.",
+    ),
+    "signed in a sentence": (
+        "FINDINGS: Clear lungs.\nIMPRESSION: Normal chest.\nThis report was electronically signed by Jane Doe MD\n",
+        "Clear lungs.",
+        "Normal chest.",
+    ),
+    "German name of the impression": (
+        "Befund:\nHerz normal groß. Kein Erguss.\n\nBewertung:\nKeine Pneumonie.\n",
+        "Herz normal groß. Kein Erguss.",
+        "Keine Pneumonie.",
+    ),
+    "all in lower case": (
+        "indication: cough\ncomparison: none\nfindings: large left pneumothorax\nimpression: left pneumothorax.\n",
+        "large left pneumothorax",
+        "left pneumothorax.",
+    ),
+    "last item of a list below a line with a number": (
+        "FINDINGS: Clear.\nIMPRESSION:\n1. CHF\n2. Healing fracture of the left 6th rib\n3. No pneumothorax\n",
+        "Clear.",
+        "CHF. Healing fracture of the left 6th rib. No pneumothorax",
+    ),
     "usual": (
         wrapped(
             "EXAMINATION: CHEST (PA AND LAT)\n\nINDICATION: ___ year old woman with cough // pneumonia?\n\nTECHNIQUE: "
@@ -372,6 +405,7 @@ REPORTS = {
     ),
 }
 BOTH = {
+    "all in lower case": "large left pneumothorax. left pneumothorax.",
     "no stop between the sections": "No pneumothorax. Pneumonia in the left lower lobe",
     "a number at the end of the findings": "Stable nodule in the right lobe, size 4. 5 mm nodule unchanged.",
     "a list below a negation": "There is no: effusion; pneumothorax. Normal.",
@@ -496,6 +530,8 @@ ADDENDA += [
 ]
 # Where a heading may be within a sentence, or text behind it may be of another section.
 UNSAFE = [
+    "FINDINGS:  PA and lateral views of chest.\nComparison:  ___.\n\nThe lungs are clear.\nIMPRESSION:  Effusion.\n",
+    "Findings:\nLiver: normal.\nTechnique: Ultrasound.\n\nKidneys: normal.\nImpression: Normal.\n",
     "Befund: Zunahme des Ergusses links gegenüber der letzten externen\nVoraufnahme: Rechts kein Erguss.",
     "Befund: Kein Nachweis eines pathologischen\nBefunde: der Lunge. Kein Erguss.",
     "Findings: Heart is large.\nComparison: ___. The left effusion is new.\nImpression: Effusion.",
