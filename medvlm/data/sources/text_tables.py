@@ -86,7 +86,7 @@ def header(path: str, lines: Lines, kind: str) -> tuple[list[str], str]:
     said = _SEPARATOR.fullmatch(first)
     first = next(lines, "") if said else first
     outside = re.sub(r'"[^"]*"', "", first)
-    delimiter = said[1] if said else "\t" if kind == "tsv" else max(",;\t|", key=outside.count)
+    delimiter = said[1] if said else "\t" if kind == "tsv" else max(",;\t|", key=lambda one: _parts(one, outside))
     lines.give_back(len(lines.held) - bool(first))
     try:
         names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, strict=True), [])]
@@ -118,6 +118,11 @@ def key_shapes(lines: Lines, delimiter: str, width: int) -> dict[int, set[str]]:
     return {place: {shape for shape, count in found.items() if count > 1} for place, found in counts.items()}
 
 
+def _parts(separator: str, line: str) -> tuple[int, int]:
+    """Return how often a letter parts a line's names, first without those before a blank: commas within a name."""
+    return len(re.findall(re.escape(separator) + r"(?! )", line)), line.count(separator)
+
+
 def rows(path: str, lines: Lines, names: list[str], delimiter: str, keys: dict[int, set[str]]) -> Iterator[str | Bad]:
     """Yield the rows of a table as they stand there, but for empty ones.
 
@@ -144,7 +149,7 @@ def rows(path: str, lines: Lines, names: list[str], delimiter: str, keys: dict[i
                     raise InputError(f"{path}: line {first} {problem}; mend it") from error
         else:
             row, below = _row(names, values), lines.held[1:]
-            again = _takes_in_rows(below, values, names, delimiter, keys)
+            again = _takes_in_rows(lines.held, values, names, delimiter, keys)
             if again:
                 problem = "its quotation mark takes in other lines"
             elif first <= read_before and not below and any(values) and not _is_whole(values, names, keys):
@@ -161,17 +166,23 @@ def rows(path: str, lines: Lines, names: list[str], delimiter: str, keys: dict[i
 
 
 def _takes_in_rows(
-    below: list[str], values: list[str], names: list[str], delimiter: str, keys: dict[int, set[str]]
+    held: list[str], values: list[str], names: list[str], delimiter: str, keys: dict[int, set[str]]
 ) -> bool:
     """Whether the lines below the first of a row are rows themselves, as they are below a stray quotation mark.
 
-    A row of the right length is doubted only where all lines in its midst are rows: the lines of a report hold commas,
-    too, and the last of them, with the columns behind it, often looks like a row.
+    A row of the right length is doubted only where all its lines look like rows: the lines of a report hold commas,
+    too. The line with a stray mark and the one that closes it are rows but for their marks; a report's first line ends
+    within its text, and its last begins there.
     """
+    first, below = held[0], held[1:]
     if len(values) != len(names):
         return any(_is_row(line, names, delimiter, keys) for line in below)
     inside = [line for line in below[:-1] if line.strip()]
-    return bool(inside) and all(_is_row(line, names, delimiter, keys) for line in inside)
+    if not inside or not all(_is_row(line, names, delimiter, keys) for line in inside):
+        return False
+    last = below[-1].replace('"', "").rstrip("\r\n").split(delimiter)
+    keyed = all(_shape(last[place]) in shapes for place, shapes in keys.items() if place < len(last))
+    return first.count(delimiter) >= len(names) - 1 and keyed
 
 
 def _is_row(line: str, names: list[str], delimiter: str, keys: dict[int, set[str]]) -> bool:

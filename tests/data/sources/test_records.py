@@ -443,3 +443,30 @@ def test_fields_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert records.need({"a": " "}, "a") == records.need({"a": float("nan")}, "a") == records.need({}, "a") == "no a"
     assert records.need({"Anwser": 0}, "answer|Anwser") == ""
     assert records.field({"answer": None, "Anwser": 0}, "answer|Anwser") == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        (["image_id", "befund"], "CT Thorax:\n2,5 cm messende Raumforderung rechts.\nKein Erguss."),
+        (["study_date", "report"], "CT\n2023-01-02, CT chest compared\nNo change."),
+        (["id", "report"], "MRI spine\n3, mild bulge\nNo stenosis."),
+    ],
+)
+def test_lines_of_a_report_that_look_like_rows_stay_in_it(tmp_path: Path, header: list[str], value: str) -> None:
+    path = tmp_path / "t.csv"
+    keys = [f"2023-01-{day:02}" if header[0] == "study_date" else str(day) for day in range(1, 29)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows((key, value if number % 3 else "Normal.") for number, key in enumerate(keys))
+    with path.open(encoding="utf-8", newline="") as file:
+        assert list(records.everything(path)) == list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("header", ["Bild;Befund (Text, lang);Alter", "id;report, text", "image, report, age", "a,b"])
+def test_names_may_hold_commas(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(header + "\n")
+    separator = ";" if ";" in header else ","
+    assert records.columns(path) == [name.strip() for name in header.split(separator)]
