@@ -171,7 +171,7 @@ def _settled(found: Columns, columns: Columns) -> list[str]:
 
 
 def _first_name(cells: Sequence[Any]) -> str:
-    from medvlm.data.sources.own import names_in
+    from medvlm.data.sources.own_fields import names_in
 
     return next((name for cell in cells for name in names_in(cell)), "")
 

@@ -62,7 +62,7 @@ def plain(value: Any) -> str:
         return "(empty)"
     if isinstance(value, bytes) or (isinstance(value, dict) and value.get("bytes")):
         return "(the picture itself)"
-    from medvlm.data.sources.own import is_base64
+    from medvlm.data.sources.own_fields import is_base64
 
     text = value if isinstance(value, str) else str(value)
     if is_base64(text):

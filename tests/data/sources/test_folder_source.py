@@ -23,18 +23,8 @@ from medvlm.data.sample import Reject, Sample
 from medvlm.data.sources.folder import FolderSource
 from medvlm.data.sources.folder.columns import Columns, guess, plain
 from medvlm.data.sources.folder.tables import everything
-from medvlm.data.sources.own import (
-    MAX_PICTURES,
-    MISSING,
-    OWN_DATA,
-    ROOT_NAMES,
-    below,
-    check_license,
-    number_of,
-    parts_of,
-    read_license,
-    split_of_path,
-)
+from medvlm.data.sources.own import MAX_PICTURES, OWN_DATA, ROOT_NAMES, below, check_license, read_license
+from medvlm.data.sources.own_fields import MISSING, number_of, parts_of, split_of_path
 from medvlm.data.sources.vqa_rad import VqaRadSource
 from medvlm.errors import InputError, UsageError
 

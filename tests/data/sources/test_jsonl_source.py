@@ -24,7 +24,7 @@ from medvlm.data.sources import records
 from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.jsonl import JsonlSource
 from medvlm.data.sources.jsonl.formats import READERS, FormatError, detect
-from medvlm.data.sources.own import MISSING
+from medvlm.data.sources.own_fields import MISSING
 from medvlm.errors import InputError
 
 Talk = list[tuple[str, str]]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from medvlm.data.sources.own import ENDINGS, held, is_base64, listed, number_of, parts_of, words
+from medvlm.data.sources.own import ENDINGS
+from medvlm.data.sources.own_fields import held, is_base64, listed, number_of, parts_of, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import UsageError
 from medvlm.registry import nearest

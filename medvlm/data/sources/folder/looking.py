@@ -14,7 +14,8 @@ from medvlm.data.sources.files import relative
 from medvlm.data.sources.folder import columns as meaning_of
 from medvlm.data.sources.folder import tables
 from medvlm.data.sources.folder.columns import Columns, plain
-from medvlm.data.sources.own import Root, held, listed, names_in, number_of, parts_of, patient_in, split_of_path, words
+from medvlm.data.sources.own import Root
+from medvlm.data.sources.own_fields import held, listed, names_in, number_of, parts_of, patient_in, split_of_path, words
 from medvlm.data.sources.records import Record
 from medvlm.errors import InputError, UsageError
 

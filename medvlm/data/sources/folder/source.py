@@ -21,14 +21,9 @@ from medvlm.data.sources.files import Place, relative
 from medvlm.data.sources.folder import looking, tables
 from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.folder.looking import View
-from medvlm.data.sources.own import (
-    ENDINGS,
-    MISSING_TEXT,
+from medvlm.data.sources.own import ENDINGS, MISSING_TEXT, NO_FILE_READ, OwnSource, Shown, below
+from medvlm.data.sources.own_fields import (
     NAME_CHARS,
-    NO_FILE_READ,
-    OwnSource,
-    Shown,
-    below,
     held,
     is_missing,
     names_in,

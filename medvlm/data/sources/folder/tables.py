@@ -17,7 +17,8 @@ from typing import Any
 from medvlm.data.look import PictureError
 from medvlm.data.sources import pictures, records
 from medvlm.data.sources.files import relative
-from medvlm.data.sources.own import ENDINGS, number_of, split_of_path
+from medvlm.data.sources.own import ENDINGS
+from medvlm.data.sources.own_fields import number_of, split_of_path
 from medvlm.data.sources.records import Bad, Record, Slice
 from medvlm.errors import InputError
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medvlm.data.sources.own import parts_of, words
+from medvlm.data.sources.own_fields import parts_of, words
 from medvlm.data.sources.records import Record
 
 MARK = "<image>"

@@ -24,19 +24,8 @@ from medvlm.data.sources.folder import looking, tables
 from medvlm.data.sources.folder.columns import Columns
 from medvlm.data.sources.jsonl import formats
 from medvlm.data.sources.jsonl.formats import FormatError, Talk, Turn
-from medvlm.data.sources.own import (
-    MAX_PICTURES,
-    MISSING_TEXT,
-    OwnSource,
-    Shown,
-    held,
-    is_missing,
-    listed,
-    number_of,
-    patient_in,
-    split_of_path,
-    split_word,
-)
+from medvlm.data.sources.own import MAX_PICTURES, MISSING_TEXT, OwnSource, Shown
+from medvlm.data.sources.own_fields import held, is_missing, listed, number_of, patient_in, split_of_path, split_word
 from medvlm.data.sources.records import Bad, Record
 from medvlm.errors import InputError
 
