@@ -27,6 +27,7 @@ def sources(
     import dataclasses
 
     from medvlm.data.sources import SOURCES
+    from medvlm.data.sources.files import FileSource
 
     names = [name] if name else SOURCES.names()
     kinds: list[Any] = [SOURCES.get(one) for one in names]
@@ -34,7 +35,7 @@ def sources(
     if as_json:
         say(json.dumps([dataclasses.asdict(facts) for facts in found], ensure_ascii=False, indent=2))
     elif name:
-        _print(_whole(found[0]))
+        _print(_whole(found[0], issubclass(kinds[0], FileSource)))
     else:
         _print([row for facts in found for row in _brief(facts)])
 
@@ -49,8 +50,8 @@ def _brief(facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def _whole(facts: Facts) -> list[tuple[str, str]]:
-    """Return all facts of one source."""
+def _whole(facts: Facts, splits: bool) -> list[tuple[str, str]]:
+    """Return all facts of one source; `splits`: whether it takes --split."""
     rows = [
         (facts.name, f"{facts.title}: {facts.summary}"),
         ("  task", ", ".join(facts.tasks)),
@@ -60,7 +61,7 @@ def _whole(facts: Facts) -> list[tuple[str, str]]:
         ("  download", facts.download),
         ("  --input", facts.layout),
         ("  Hub", facts.hub or "not read from there"),
-        ("  split", f"{facts.split}, unless --split says otherwise"),
+        ("  split", f"{facts.split}, unless --split says otherwise" if splits else facts.split),
         ("  homepage", facts.homepage),
         *(("  note", problem) for problem in facts.known_problems),
         ("  cite", facts.citation),

@@ -148,6 +148,8 @@ def test_one_source_of_the_list(name: str, capsys: pytest.CaptureFixture[str]) -
     assert f"data_cards/{name}.md" in printed
     assert (shipped("data_cards") / f"{name}.md").is_file()
     assert "medvlm[" in printed or name != "dicom"
+    assert run(["prepare", name, "--help"]) == 0
+    assert ("--split says otherwise" in printed) == ("--split " in capsys.readouterr().out)
 
 
 def test_a_source_that_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
