@@ -194,6 +194,18 @@ class Mixture:
         pick = self.picks[place]
         return self.rows[pick.part].image(pick.row)
 
+    def encoded(self, place: int, most: int = 1) -> list[bytes]:
+        """Return a place's first picture and its further ones in order, at most `most`, as they are stored."""
+        pick = self.picks[place]
+        return self.rows[pick.part].pictures(pick.row, most)
+
+    def pictures(self, place: int, most: int) -> tuple[Any, ...]:
+        """Return the same, decoded."""
+        from medvlm.data.images import decode
+
+        name = str(self.text(place)["id"])
+        return tuple(decode(data, name) for data in self.encoded(place, most))
+
     def texts(self) -> Iterator[dict[str, Any]]:
         """Yield the text columns of all places in order."""
         return (self.text(place) for place in range(len(self)))

@@ -42,6 +42,7 @@ _OPEN_FOOTERS = 16
 _PLACED_GROUPS = 1 << 16
 """Row groups whose pictures' places are kept: 2 KB each, where finding them again may mean to parse a footer."""
 _DECODED_GROUPS = 4
+_MORE = "more_images"
 
 T = TypeVar("T")
 
@@ -86,6 +87,8 @@ class Shards:
         """Of each file."""
         counts = [0]
         self.names: tuple[str, ...] = TEXT_COLUMNS
+        self.with_more: list[bool] = []
+        """Of each file, whether it tells of further pictures."""
         for number, path in enumerate(self.paths):
             with _readable(path), open(path, "rb") as file:
                 self.stamps.append(_stamp(os.fstat(file.fileno())))
@@ -95,6 +98,7 @@ class Shards:
             if missing:
                 raise InputError(f"data: {path.parent.parent} lacks the columns {', '.join(missing)}; prepare it again")
             self.names = tuple(name for name in self.names if name in columns)
+            self.with_more.append(_MORE in columns)
             self.groups += [(number, group) for group in range(metadata.num_row_groups)]
             counts += [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self.starts = np.cumsum(np.array(counts, dtype=np.int64))
@@ -106,6 +110,7 @@ class Shards:
         self._files, self._footers = _Kept(_OPEN_FILES), _Kept(_OPEN_FOOTERS)
         self._placed = _Kept(_PLACED_GROUPS)
         self._decoded, self._texts = _Kept(_DECODED_GROUPS), _Kept(TEXT_GROUPS)
+        self._more = _Kept(_DECODED_GROUPS)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -204,6 +209,25 @@ class Shards:
             raise InputError(f"data: {self.paths[number]}: row {own} of row group {group} has no image; prepare again")
         found: bytes = value["bytes"]
         return found
+
+    def more(self, row: int) -> list[bytes]:
+        """Return the further pictures of a row as they are stored: its row group's are read together.
+
+        Raises:
+            InputError: as `encoded`.
+        """
+        group, own = self._locate(row)
+        number, _ = self.groups[group]
+        if not self.with_more[number]:
+            return []
+        with _readable(self.paths[number]), self._own():
+            values = self._more.get(group, lambda: self.read(group, [_MORE])[_MORE])[own].as_py() or []
+        if any(not value or not value["bytes"] for value in values):
+            raise InputError(
+                f"data: {self.paths[number]}: row {own} of row group {group} lacks one of its further images; prepare "
+                "again"
+            )
+        return [value["bytes"] for value in values]
 
     def _places(self, group: int, data: _File) -> np.ndarray | None:
         """Return offset and length of each picture of a row group; None where it is to be decoded as a whole."""
@@ -308,6 +332,11 @@ class Rows:
         from medvlm.data.images import decode
 
         return decode(self.encoded(row), str(self.texts[row]["id"]))
+
+    def pictures(self, row: int, most: int) -> list[bytes]:
+        """Return the first picture of `row` and its further ones in order, at most `most`, as the file holds them."""
+        further = self._shards.more(int(self._places[row])) if most > 1 else []
+        return [self.encoded(row), *further[: most - 1]]
 
     def blocks(self) -> np.ndarray:
         """Return the number of the first row of each row group, then that of all rows."""
