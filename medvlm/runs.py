@@ -115,6 +115,25 @@ class Run:
             finally:
                 _held.discard(file)
 
+    def fitted(self) -> dict[str, Any]:
+        """Return what the backbone took from the training rows (`Backbone.fit`); empty where it takes nothing.
+
+        Raises:
+            InputError: fitted.json is damaged.
+        """
+        path = self.path / "fitted.json"
+        try:
+            facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, UnicodeDecodeError):
+            raise InputError(f"{path}: damaged; train the run again") from None
+        return facts
+
+    def keep_fitted(self, facts: dict[str, Any]) -> None:
+        """Write fitted.json."""
+        write_json(self.path / "fitted.json", facts)
+
     def record(self, facts: dict[str, Any]) -> None:
         """Write run.json."""
         write_json(self.path / "run.json", facts)

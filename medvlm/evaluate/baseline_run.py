@@ -107,17 +107,20 @@ def _backbone(model_id: str) -> str:
     Raises:
         InputError: nothing here does.
     """
-    from medvlm.models.backbones import BACKBONES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    from medvlm.models.backbones import name_of_type
     from medvlm.models.locate import locate_config
 
     config = locate_config(model_id, key="--model").config()
     kind = str(config.get("model_type", "paligemma"))
-    if kind not in BACKBONES.names():
+    name = name_of_type(kind)
+    if name == "generic" and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise InputError(
-            f"--model {model_id}: a model of type {kind}, and medvlm loads {' and '.join(BACKBONES.names())}; let it "
+            f"--model {model_id}: a model of type {kind}, which medvlm does not load; let it "
             "answer with its own program and score the file with --predictions FILE"
         )
-    return kind
+    return name
 
 
 def _facts(recipe: Recipe, data: list[dict[str, Any]], trained_on: Sequence[str], command: str) -> dict[str, Any]:

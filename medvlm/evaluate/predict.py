@@ -91,10 +91,8 @@ class Predictor:
         inputs = backbone.collate_prompts(examples)
         search = self._search(inputs, prefixes)
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
-        width = inputs["input_ids"].shape[1]
         with torch.inference_mode(), self.precision():
-            tokens = self.model.generate(**inputs, max_new_tokens=self.recipe.eval.max_new_tokens, **search)
-        return backbone.decode(tokens[:, width:])
+            return backbone.answer(self.model, inputs, self.recipe.eval.max_new_tokens, search)
 
     def _search(self, inputs: Mapping[str, torch.Tensor], prefixes: Sequence[str]) -> dict[str, Any]:
         """Return what `generate` is told of decoding; drawing is greedy search over scores that were drawn already."""

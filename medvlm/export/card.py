@@ -12,7 +12,7 @@ import yaml
 from medvlm.export import howto
 from medvlm.export.places import is_copy
 from medvlm.export.rights import CREDITS, NOTICE, Rights, card_license, licenses_of
-from medvlm.models.locate import TINY_BASE, TINY_RANDOM
+from medvlm.models.locate import is_packaged
 from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.report import cost, sections
 from medvlm.report.context import RunContext, read
@@ -91,7 +91,7 @@ def _model_index(export: Export) -> list[dict[str, Any]]:
 
 
 def _on_hub(name: str) -> bool:
-    return name not in (TINY_BASE, TINY_RANDOM) and not is_copy(name)
+    return not is_packaged(name) and not is_copy(name)
 
 
 def _code(export: Export, facts: dict[str, Any]) -> str:

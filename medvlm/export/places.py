@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medvlm.models.locate import TINY_BASE, TINY_RANDOM
+from medvlm.models.locate import is_packaged
 from medvlm.recipe.models import Recipe
 
 _ROLES = ("id", "vision_tower", "language_model")
@@ -15,7 +15,7 @@ _ROLES = ("id", "vision_tower", "language_model")
 
 def is_copy(name: str) -> bool:
     """Return True where the name of a base is a folder or file of this machine, rather than one of the Hub."""
-    if name in (TINY_BASE, TINY_RANDOM):
+    if is_packaged(name):
         return False
     return name.startswith(("/", ".", "~")) or name.count("/") != 1 or Path(name).exists()
 

@@ -20,7 +20,7 @@ from medvlm.export.rights import data_of, licenses_of, stages
 from medvlm.io import check_plain, sha256_file, stable_hash, write_text
 from medvlm.licenses import check, expressions, model_card, registry
 from medvlm.licenses.refs import resolve
-from medvlm.models.locate import TINY_BASE, TINY_RANDOM, locate, weights_fingerprint
+from medvlm.models.locate import is_packaged, locate, weights_fingerprint
 from medvlm.runs import Run
 
 try:
@@ -222,7 +222,7 @@ def _at_hand(name: str, revision: str | None, kept: str | None) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        if name in (TINY_BASE, TINY_RANDOM) or Path(name).expanduser().exists():
+        if is_packaged(name) or Path(name).expanduser().exists():
             path = locate(name).path
         else:
             path = Path(snapshot_download(name, revision=revision, local_files_only=True))

@@ -285,9 +285,11 @@ def of_model(id: str) -> Entry | None:
 
     Whose weights lie in a folder nobody can tell from its name.
     """
-    from medvlm.models.locate import TINY_BASE, TINY_RANDOM
+    from medvlm.models.locate import TINY_RANDOM, is_packaged, is_random
 
-    if id not in (TINY_BASE, TINY_RANDOM) and os.path.exists(os.path.expanduser(id)):
+    if is_random(id):
+        id = TINY_RANDOM
+    if not is_packaged(id) and os.path.exists(os.path.expanduser(id)):
         return None
     key = id.strip().lower()
     return next((entry for entry in _entries() if key in (hub_id.lower() for hub_id in entry.hub_ids)), None)

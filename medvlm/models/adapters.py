@@ -192,9 +192,11 @@ def _whole_modules(
     """Return the modules trained whole, by names of which PEFT, matching ends of names, finds just these."""
     places = Places(model, backbone)
     whole = []
-    for component, prefix in backbone.components.items():
+    for prefix, component in places.prefixes:
         if parts[component].kind == "full":
-            whole += _around(model, prefix.removesuffix("."), places.head)
+            # A longer prefix inside belongs to another component.
+            inner = {one.removesuffix(".") for one, other in places.prefixes if other != component and one != prefix}
+            whole += _around(model, prefix.removesuffix("."), {places.head, *inner})
     if places.head is not None and (parts["head"].kind == "full" or follow):
         whole.append(places.head)
     keys = [name for name, _ in model.named_modules(remove_duplicate=False)]
@@ -218,14 +220,37 @@ def _unmistakable(model: torch.nn.Module, name: str, keys: list[str]) -> list[st
     return [found for child in children for found in _unmistakable(model, f"{name}.{child}", keys)]
 
 
-def _around(model: torch.nn.Module, name: str, head: str | None) -> list[str]:
-    """Return the module, or where the head lies inside it, its parts beside the head."""
-    if head == name:
+def _around(model: torch.nn.Module, name: str, others: set[str | None]) -> list[str]:
+    """Return the module, or where others (the head, another component's) lie inside it, its parts beside them.
+
+    Raises:
+        RecipeError: a parameter that is no module's: PEFT trains modules whole, nothing else.
+    """
+    if name in others:
         return []
-    if head is None or not head.startswith(f"{name}."):
+    inside = [other for other in others if other is not None and other.startswith(f"{name}." if name else "")]
+    module = _module(model, name)
+    if not inside:
         return [name]
-    children = [f"{name}.{child}" for child, _ in model.get_submodule(name).named_children()]
-    return [found for child in children for found in _around(model, child, head)]
+    if next(module.parameters(recurse=False), None) is not None:
+        problem = f"adapters: {name} holds parameters of its own beside other components; use lora or frozen"
+        raise RecipeError("recipe", [problem])
+    stem = f"{name}." if name else ""
+    children = [f"{stem}{child}" for child, _ in module.named_children()]
+    return [found for child in children for found in _around(model, child, others)]
+
+
+def _module(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """Return a module by name.
+
+    Raises:
+        RecipeError: it is a lone parameter.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        problem = f"adapters: {name} is a parameter by itself, which cannot be trained whole beside an adapter"
+        raise RecipeError("recipe", [problem]) from None
 
 
 def trainable_in_float32(model: torch.nn.Module) -> None:

@@ -38,6 +38,7 @@ class Places:
         self.kind = kind
         self.head = module_name(model, output_layer(model))
         self.embeddings = module_name(model, _accessible(model, "get_input_embeddings"))
+        self.prefixes = prefixes_of(model, kind)
 
     def component(self, name: str) -> str:
         """Return the component of a parameter or module, its name as in the bare or in the wrapped model."""
@@ -45,10 +46,17 @@ class Places:
         for component, place in (("head", self.head), ("embeddings", self.embeddings)):
             if place is not None and (bare == place or bare.startswith(f"{place}.")):
                 return component
-        for component, prefix in self.kind.components.items():
+        for prefix, component in self.prefixes:
             if f"{bare}.".startswith(prefix):
                 return component
         raise AssertionError(f"parameter {name} belongs to no component of {self.kind.__name__}")
+
+
+def prefixes_of(model: torch.nn.Module, kind: type[Backbone]) -> list[tuple[str, str]]:
+    """Return (prefix, component) of a model, bare or wrapped by PEFT; the longest prefixes first, so that they win."""
+    config: Any = getattr(model, "config", None)
+    found = [(prefix, name) for name, own in kind.components_of(config).items() for prefix in own]
+    return sorted(found, key=lambda pair: -len(pair[0]))
 
 
 def component_of(name: str, model: torch.nn.Module, kind: type[Backbone]) -> str:
@@ -128,7 +136,8 @@ def census(model: torch.nn.Module, backbone: type[Backbone], quantized: set[str]
         from medvlm.models.quantize import quantized_modules
 
         quantized = {bare_name(name) for name in quantized_modules(model)}
-    counts = {name: Count() for name in [*backbone.components, "head", "embeddings"]}
+    names = ["vision_tower", "projector", "language_model", "head", "embeddings"]
+    counts = {name: Count() for name in names}
     places = Places(model, backbone)
     for name, parameter in model.named_parameters():
         # PEFT keeps the frozen original of a module it saves; it is no parameter of the tuned model.

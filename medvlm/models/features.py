@@ -19,7 +19,8 @@ def tower_of(model: torch.nn.Module, kind: type[Backbone]) -> torch.nn.Module:
     bare: Any = model
     if hasattr(bare, "get_base_model"):
         bare = bare.get_base_model()
-    tower: torch.nn.Module = bare.get_submodule(kind.components["vision_tower"].removesuffix("."))
+    (prefix,) = kind.components_of(bare.config)["vision_tower"]
+    tower: torch.nn.Module = bare.get_submodule(prefix.removesuffix("."))
     return tower
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, MissingExtraError, RecipeError
 from medvlm.models import quantize
-from medvlm.models.backbones import BACKBONES
+from medvlm.models.backbones import BACKBONES, name_of_type
 from medvlm.models.components import cast
-from medvlm.models.locate import Located, locate_config, locate_parts, weights_fingerprint
-from medvlm.models.positions import image_tokens
+from medvlm.models.locate import Located, locate_config, locate_parts, random_family, weights_fingerprint
 from medvlm.models.published import PUBLISHED
 from medvlm.recipe.models import Recipe
 
@@ -56,9 +55,9 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
         paths = {"model": Path(trained)}
     model, processor = _pretrained(recipe, paths, kind) if paths else _untrained(recipe)
     config: Any = model.config
-    checkpoint_size = int(config.vision_config.image_size)
+    checkpoint_size = kind.image_size_of(config)
     size = recipe.model.image_size or checkpoint_size
-    resampled = kind.resize(model, processor, size)
+    resampled = size is not None and kind.resize(model, processor, size)
     if not recipe.model.logit_softcapping:
         config.get_text_config().final_logit_softcapping = None
     tokens = kind.image_tokens_of(config)
@@ -91,11 +90,8 @@ def attention(recipe: Recipe, config: Any) -> str:
     Raises:
         RecipeError: sdpa is asked for by name, and the family has none (Gemma 2, MPT).
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
     text = config.get_text_config()
-    family = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
-    takes_sdpa = bool(getattr(family, "_supports_sdpa", False))
+    takes_sdpa = BACKBONES.get(recipe.model.backbone).takes_sdpa(config)
     if recipe.model.attention == "sdpa" and not takes_sdpa:
         raise RecipeError("recipe", [f"model.attention: 'sdpa': {text.model_type} has none; expected auto or eager"])
     if recipe.model.attention != "auto":
@@ -159,12 +155,11 @@ def read_config(path: Path) -> Any:
 def _untrained(recipe: Recipe) -> tuple[torch.nn.Module, Any]:
     import torch
 
-    from medvlm.models.tiny import random_model
-
     if recipe.quantization.mode != "none":
         raise RecipeError("recipe", [f"quantization.mode: {recipe.model.id} is untrained; expected none"])
     torch.manual_seed(recipe.seed)
-    model, processor = random_model(recipe.model.image_size)
+    family = random_family(str(recipe.model.id))
+    model, processor = BACKBONES.get(recipe.model.backbone).tiny(recipe.model.image_size, family)
     model.set_attn_implementation(attention(recipe, model.config))  # type: ignore[operator]
     cast(model, getattr(torch, recipe.model.dtype))
     return model, processor
@@ -175,7 +170,9 @@ def _pretrained(recipe: Recipe, paths: Mapping[str, Path], kind: type[Backbone])
 
     if recipe.model.dtype == "float16" and not torch.cuda.is_available():
         raise RecipeError("recipe", ["model.dtype: 'float16': expected bfloat16 or float32 where there is no GPU"])
-    wanted = attention(recipe, read_config(paths.get("language_model", paths.get("model", Path()))))
+    whole = read_config(paths.get("language_model", paths.get("model", Path())))
+    check_type(recipe, whole.model_type if "model" in paths else None)
+    wanted = attention(recipe, whole)
     options: dict[str, Any] = {
         "dtype": getattr(torch, recipe.model.dtype),
         # Where nothing is asked for, the tower has sdpa also beside a decoder that takes none.
@@ -183,7 +180,7 @@ def _pretrained(recipe: Recipe, paths: Mapping[str, Path], kind: type[Backbone])
     }
     quantized = recipe.quantization.mode != "none"
     if quantized:
-        options["quantization_config"] = quantize.configuration(recipe.quantization, kind)
+        options["quantization_config"] = quantize.configuration(recipe.quantization, kind, whole)
         if torch.cuda.is_available():
             options["device_map"] = {"": torch.cuda.current_device()}
     model, processor = kind.load(paths, options, recipe.seed)
@@ -206,21 +203,26 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
 
     kind = BACKBONES.get(recipe.model.backbone)
     config = kind.compose({role: _planned(recipe, role, name) for role, name in recipe.model.parts.items()})
-    if config.get("model_type") != recipe.model.backbone:
-        raise InputError(
-            f"model.id: {recipe.model.label} is a {config.get('model_type')} model; expected {recipe.model.backbone}"
-        )
+    check_type(recipe, config.get("model_type"))
     if recipe.model.image_size:
-        vision = {**config["vision_config"], "image_size": recipe.model.image_size}
-        # Through its class, so that what the configuration leaves out has its default.
-        patch: int = AutoConfig.for_model(**vision).patch_size
-        # A checkpoint's own size need be no multiple (384 of 14): what is over is not seen.
-        if recipe.model.image_size != config["vision_config"].get("image_size"):
-            image_tokens(recipe.model.image_size, patch)
-        config = {**config, "vision_config": vision}
+        config = kind.resized(config, recipe.model.image_size)
     whole = AutoConfig.for_model(**config)
     check_length(recipe, whole, kind.image_tokens_of(whole))
     return config
+
+
+def check_type(recipe: Recipe, model_type: str | None) -> None:
+    """Raise where a checkpoint of this type is another backbone's.
+
+    Raises:
+        InputError: says which backbone takes it.
+    """
+    name = recipe.model.backbone
+    if model_type is None or BACKBONES.get(name).takes(model_type):
+        return
+    here = name_of_type(model_type)
+    there = f"; set model.backbone={here}" if here != name else ""
+    raise InputError(f"model.id: {recipe.model.label} is a {model_type} model; expected {name}{there}")
 
 
 def _planned(recipe: Recipe, role: str, name: str) -> dict[str, Any]:
@@ -269,11 +271,11 @@ def decoder_layers(model: torch.nn.Module, kind: type[Backbone]) -> list[torch.n
     """Return the layers of a bare model's decoder, in their order."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    prefix = kind.components["language_model"]
+    prefixes = kind.components_of(model.config)["language_model"]
     return [
         module
         for name, module in model.named_modules()
-        if name.startswith(prefix) and isinstance(module, GradientCheckpointingLayer)
+        if name.startswith(prefixes) and isinstance(module, GradientCheckpointingLayer)
     ]
 
 
@@ -298,7 +300,7 @@ def _liger(model: Any, recipe: Recipe) -> str:
     monkey_patch: Any = importlib.import_module("liger_kernel.transformers.monkey_patch")
     known = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
     # Of GIT-LLM it knows the language model, not the whole around it.
-    decoder = BACKBONES.get(recipe.model.backbone).components["language_model"].removesuffix(".")
+    decoder = BACKBONES.get(recipe.model.backbone).components_of(model.config)["language_model"][0].removesuffix(".")
     part = model if model.config.model_type in known else model.get_submodule(decoder)
     family = part.config.model_type
     if family not in known:

@@ -56,7 +56,7 @@ def locate(model_id: str, revision: str | None = None, key: str = "model.id") ->
         AccessError: gated, unknown or unreachable on the Hub; says what to accept, how to log in, and how to name a
             local copy. Raised within `PROBE_SECONDS` and without retries.
     """
-    if model_id == TINY_RANDOM:
+    if is_random(model_id):
         return Located(model_id, None)
     if model_id == TINY_BASE:
         return Located(model_id, PACKAGE / "models" / "tiny_base")
@@ -120,11 +120,26 @@ def check_weights(facts: Mapping[str, Any]) -> None:
             raise InputError(f"{_key(role)}: {name} has other weights than when this run was trained; train it again")
 
 
+def is_random(model_id: str) -> bool:
+    """Return True for the untrained architectures: `medvlm/tiny-random`, or `medvlm/tiny-random-FAMILY`."""
+    return model_id == TINY_RANDOM or model_id.startswith(f"{TINY_RANDOM}-")
+
+
+def random_family(model_id: str) -> str | None:
+    """Return FAMILY of `medvlm/tiny-random-FAMILY`, or None."""
+    return model_id.removeprefix(f"{TINY_RANDOM}-") if model_id.startswith(f"{TINY_RANDOM}-") else None
+
+
+def is_packaged(model_id: str) -> bool:
+    """Return True for what comes with medvlm: the tiny base, and the untrained architectures."""
+    return model_id == TINY_BASE or is_random(model_id)
+
+
 def is_local(model_id: str) -> bool:
     """Return True where no network is needed: packaged, untrained, a folder, a file, or wholly in the cache."""
     path = Path(model_id).expanduser()
     here = path.is_file() if path.suffix == ".gguf" else path.is_dir()
-    return model_id in (TINY_BASE, TINY_RANDOM) or here or bool(_cached(model_id, None))
+    return is_packaged(model_id) or here or bool(_cached(model_id, None))
 
 
 def locate_config(model_id: str, revision: str | None = None, key: str = "model.id") -> Located:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medvlm.errors import MedvlmError
+from medvlm.errors import MedvlmError, RecipeError
 from medvlm.recipe.models import QuantizationPart
 
 if TYPE_CHECKING:
@@ -13,16 +13,29 @@ if TYPE_CHECKING:
     from medvlm.models.backbones.base import Backbone
 
 
-def configuration(part: QuantizationPart, backbone: type[Backbone]) -> Any:
+def configuration(part: QuantizationPart, backbone: type[Backbone], config: Any = None) -> Any:
     """Return the BitsAndBytesConfig that quantizes the language model's linear layers and nothing else.
 
     Skip patterns are anchored at the model's root: `vision_tower` alone would skip nothing. Any list given replaces
     the default that spares `lm_head`, so that is named again; a backbone whose head is called otherwise names that.
+
+    Args:
+        part: of the recipe.
+        backbone: the model's.
+        config: the model's, for a backbone whose components depend on it.
+
+    Raises:
+        RecipeError: the backbone has nothing that may be 4-bit.
     """
     import torch
     from transformers import BitsAndBytesConfig
 
-    spared = [prefix.removesuffix(".") for name, prefix in backbone.components.items() if name != backbone.quantizable]
+    if backbone.quantizable is None:
+        raise RecipeError("recipe", [f"quantization.mode: 'nf4': {backbone.__name__} has no 4-bit form; expected none"])
+    components = backbone.components_of(config)
+    spared = [
+        prefix.removesuffix(".") for name, own in components.items() if name != backbone.quantizable for prefix in own
+    ]
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, MedvlmError, RecipeError
 from medvlm.models import adapters
-from medvlm.models.backbones import BACKBONES
+from medvlm.models.backbones import BACKBONES, kind_of_type
 from medvlm.models.components import Places, bare_name, tied
 from medvlm.models.load import Loaded, load_base
 from medvlm.recipe.models import COMPONENTS, AdapterPart, Recipe
@@ -69,17 +69,12 @@ def _replace(building: Path, target: Path) -> None:
 
 def _whole_language_model(model: torch.nn.Module) -> bool:
     """Return True where every parameter of decoder and embeddings is trained."""
-    places = Places(model, _kind_of(model))
+    places = Places(model, kind_of_type(model.config.model_type))  # type: ignore[union-attr, arg-type]
     return all(
         parameter.requires_grad
         for name, parameter in model.named_parameters()
         if places.component(name) in ("language_model", "embeddings")
     )
-
-
-def _kind_of(model: torch.nn.Module) -> type[Backbone]:
-    config: Any = model.config
-    return BACKBONES.get(config.model_type)
 
 
 def _save_components(model: torch.nn.Module, folder: Path) -> None:
@@ -128,6 +123,9 @@ def _load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] |
     whole = _is_whole(run)
     stored = {} if whole else _stored(run)
     loaded = load_base(recipe, trained=str(run.model) if whole else None)
+    fitted = run.fitted()
+    if fitted:
+        loaded.backbone.restore(loaded.model, fitted)
     if prepare is not None:
         prepare(loaded.model)
     loaded.model = adapters.apply(loaded.model, recipe.adapters, BACKBONES.get(recipe.model.backbone))

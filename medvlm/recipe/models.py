@@ -22,14 +22,19 @@ class ModelPart(Part):
     """Which base model, at which image size: one checkpoint, or an image tower and a language model put together."""
 
     id: str | None = None
-    """A Hub id, a local folder, `medvlm/tiny-base` (packaged) or `medvlm/tiny-random` (its untrained architecture)."""
+    """A Hub id, a local folder, `medvlm/tiny-base` (packaged), or `medvlm/tiny-random`: the backbone's architecture,
+    small and untrained (`medvlm/tiny-random-FAMILY` where a backbone has several)."""
     vision_tower: str | None = None
-    """GIT-LLM put together: a Hub id or folder with a CLIP or SigLIP model; its image tower is taken."""
+    """GIT-LLM or Flamingo put together: a Hub id or folder with a CLIP or SigLIP model; its image tower is taken."""
     language_model: str | None = None
-    """GIT-LLM put together: a Hub id, a folder, or a GGUF file with any decoder of `AutoModelForCausalLM`."""
+    """GIT-LLM or Flamingo put together: a Hub id, a folder, or a GGUF file with any decoder of
+    `AutoModelForCausalLM`."""
     revision: str | None = None
     """Of `id`."""
-    backbone: Literal["paligemma", "git_llm"] = "paligemma"
+    backbone: Literal[
+        "paligemma", "git_llm", "git", "blip2", "generic", "flamingo", "vilt", "visual_bert", "lxmert", "flava",
+        "contrastive",
+    ] = "paligemma"  # fmt: skip
     image_size: Positive | None = None
     """Side of the square image in pixels; None keeps the checkpoint's. Position embeddings are resampled to fit."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -46,8 +51,8 @@ class ModelPart(Part):
         together = (self.vision_tower, self.language_model)
         if (self.id is None) == (together == (None, None)) or (self.id is None and None in together):
             raise ValueError("expected either id, or vision_tower and language_model")
-        if self.id is None and self.backbone != "git_llm":
-            raise ValueError("vision_tower and language_model are put together by backbone: git_llm only")
+        if self.id is None and self.backbone not in ("git_llm", "flamingo"):
+            raise ValueError("vision_tower and language_model are put together by backbone: git_llm or flamingo only")
         return self
 
     @property

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medvlm.models.backbones.base import IGNORED
+from medvlm.models.components import output_layer, prefixes_of
 from medvlm.recipe.models import Recipe
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class FlopModel:
 
     def __init__(self, model: torch.nn.Module, recipe: Recipe, kind: type[Backbone]) -> None:
         config: Any = model.config
-        self.image_tokens = kind.image_tokens_of(config)
-        self.tower_tokens = _tower_tokens(model, kind) or self.image_tokens
+        self.kind, self.config = kind, config
+        self.tower_tokens = _tower_tokens(model, kind) or kind.image_tokens_of(config)
         self.cached = any(part.cache_features for part in recipe.data)
         checkpointed = recipe.train.activation_checkpointing
         self.rates = _rates(model, kind, checkpointed)
@@ -85,21 +86,16 @@ class FlopModel:
             labels: positions with a loss.
             images: pictures that pass the vision tower and projector.
         """
-        tokens, pairs = sum(lengths), sum(length * length for length in lengths)
-        seen = 0 if self.cached else images
-        amounts = {
-            "vision_tower": (seen * self.tower_tokens, seen * self.tower_tokens**2),
-            "projector": (images * self.image_tokens, 0),
-            "language_model": (tokens, pairs),
-            "head": (labels, 0),
-        }
+        amounts = self.kind.amounts(self.config, self.tower_tokens, lengths, labels, images)
+        if self.cached:
+            amounts["vision_tower"] = (0, 0)
         return Flops({name: _work(self.rates[name], *amounts[name]) for name in amounts})
 
     def batch(self, inputs: Mapping[str, torch.Tensor]) -> int:
         """Return the useful operations of training on what a backbone's `collate` or `collate_packed` made."""
+        kind = self.kind
         labels = int((inputs["labels"] != IGNORED).sum())
-        pictures = inputs.get("pixel_values")
-        return self.training(true_lengths(inputs), labels, 0 if pictures is None else len(pictures)).useful
+        return self.training(kind.true_lengths(inputs), labels, kind.images_in(inputs)).useful
 
 
 def true_lengths(inputs: Mapping[str, torch.Tensor]) -> list[int]:
@@ -131,7 +127,7 @@ def _rates(model: torch.nn.Module, kind: type[Backbone], checkpointed: bool) -> 
     rates = {}
     trained = False
     config: Any = model.config
-    widths = {"vision_tower": _width(config.vision_config), "language_model": _width(config.get_text_config())}
+    widths = kind.widths(config)
     for component in ("vision_tower", "projector", "language_model", "head"):
         members = list(modules_of(model, kind, component))
         rates[component], trained = _component(members, widths.get(component, 0), trained)
@@ -188,12 +184,13 @@ def _size(module: torch.nn.Module) -> int:
 def modules_of(model: torch.nn.Module, kind: type[Backbone], component: str) -> Iterator[tuple[str, torch.nn.Module]]:
     """Yield the modules of a component by their full names; `head` is the output layer, wherever it lies."""
     head = _head_name(model)
+    prefixes = prefixes_of(model, kind)
     for name, module in model.named_modules():
         # PEFT keeps the frozen original of a module it saves; SigLIP's pooling head is not used.
         if ".original_module" in name or ".vision_model.head" in name or ".vision_tower.head" in name:
             continue
         place = bare(_place(name))
-        inside = "head" if place == head else _prefixed(place, kind)
+        inside = "head" if head is not None and place == head else _prefixed(place, prefixes)
         if inside == component:
             yield name, module
 
@@ -204,13 +201,13 @@ def bare(name: str) -> str:
     return re.sub(r"\.modules_to_save\.\w+", "", name)
 
 
-def _prefixed(place: str, kind: type[Backbone]) -> str | None:
-    return next((name for name, prefix in kind.components.items() if f"{place}.".startswith(prefix)), None)
+def _prefixed(place: str, prefixes: Sequence[tuple[str, str]]) -> str | None:
+    return next((name for prefix, name in prefixes if f"{place}.".startswith(prefix)), None)
 
 
 def _head_name(model: torch.nn.Module) -> str | None:
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    return next((bare(name) for name, module in model.named_modules() if module is head), None)
+    head = output_layer(model)
+    return None if head is None else next((bare(name) for name, one in model.named_modules() if one is head), None)
 
 
 def _place(name: str) -> str:
@@ -221,13 +218,6 @@ def _place(name: str) -> str:
 def _parent(name: str) -> str:
     """Return the name of the module that holds that layer."""
     return _place(name).rpartition(".")[0]
-
-
-def _width(config: Any) -> int:
-    """Return heads x head dimension."""
-    heads = int(config.num_attention_heads)
-    head = getattr(config, "head_dim", None) or int(config.hidden_size) // heads
-    return heads * int(head)
 
 
 def _tower_tokens(model: torch.nn.Module, kind: type[Backbone]) -> int | None:

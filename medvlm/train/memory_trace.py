@@ -192,6 +192,12 @@ class Shape:
 def step(model: Any, recipe: Recipe, kind: type[Backbone], shape: Shape, tracker: Tracker) -> None:
     """Make one fake training step, forward and backward; `model` is inside `fake`."""
     device = next(model.parameters()).device
+    mixed = recipe.model.dtype != "float32"
+    if kind.output != "text":
+        with torch.autocast(device.type, dtype=getattr(torch, recipe.model.dtype), enabled=mixed):
+            loss = kind.fake_loss(model, shape, device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return
     head = output_layer(model)
     hidden: list[torch.Tensor] = []
 
@@ -199,10 +205,9 @@ def step(model: Any, recipe: Recipe, kind: type[Backbone], shape: Shape, tracker
         hidden.append(values)
         return values[..., :1]
 
-    mixed = recipe.model.dtype != "float32"
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, dtype=getattr(torch, recipe.model.dtype), enabled=mixed))
-        inputs = _inputs(model, kind, shape, device)
+        inputs = kind.fake_inputs(model, shape, device)
         head.forward = stand_in
         model(**inputs, use_cache=False)
         del head.forward
@@ -212,7 +217,7 @@ def step(model: Any, recipe: Recipe, kind: type[Backbone], shape: Shape, tracker
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _inputs(model: Any, kind: type[Backbone], shape: Shape, device: torch.device) -> dict[str, Any]:
+def embedded_inputs(kind: type[Backbone], model: Any, shape: Shape, device: torch.device) -> dict[str, Any]:
     """Return embeddings with the pictures in them, mask, positions and the places of the labels."""
     tokens = kind.image_tokens_of(model.config)
     vision = model.config.vision_config

@@ -14,12 +14,11 @@ from transformers import AutoConfig
 from medvlm.data.mixture import Mixture
 from medvlm.errors import RecipeError
 from medvlm.models.backbones import BACKBONES
-from medvlm.models.backbones.base import IGNORED, Example
+from medvlm.models.backbones.base import Example
 from medvlm.models.load import planned_config
 from medvlm.recipe.models import Recipe
 from medvlm.train.batches import check_packing
 from medvlm.train.collate import Collator, Examples
-from medvlm.train.flops import true_lengths
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,10 +69,11 @@ class CountingCollator:
     def __call__(self, numbered: Sequence[tuple[Example, int]]) -> dict[str, Any]:
         """Return the inputs of a batch and what it holds."""
         inputs: dict[str, Any] = dict(self.collator([example for example, _ in numbered]))
+        backbone = self.collator.backbone
         held = Held(
             parts=tuple(part for _, part in numbered),
-            tokens=sum(true_lengths(inputs)),
-            labels=int((inputs["labels"][:, 1:] != IGNORED).sum()),
+            tokens=sum(backbone.true_lengths(inputs)),
+            labels=backbone.labels_in(inputs),
             flops=self.flops(inputs) if self.flops else 0,
         )
         return {**inputs, HELD: held}
@@ -190,6 +190,7 @@ def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture) -> None:
     part = recipe.train
     if part.best != "none" and not len(validation):
         raise RecipeError("recipe", [f"train.best: {part.best!r}: there are no validation rows; expected none"])
+    check_abilities(recipe)
     if part.mix == "every_update":
         owners = [pick.part for pick in train.picks]
         check_shares(owners, part_names(train), part.batch_size, part.gradient_accumulation)
@@ -197,6 +198,29 @@ def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture) -> None:
         values = dict(planned_config(recipe))
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         check_packing(recipe, config, BACKBONES.get(recipe.model.backbone).image_tokens_of(config))
+
+
+def check_abilities(recipe: Recipe) -> None:
+    """Raise where the recipe asks for what its backbone has not.
+
+    Raises:
+        RecipeError: packed rows, cached pictures, 4-bit weights; every one of them.
+    """
+    name = recipe.model.backbone
+    kind = BACKBONES.get(name)
+    problems = []
+    if recipe.train.batching == "packed" and not kind.packs:
+        problems.append(f"train.batching: 'packed': {name} keeps examples apart by rows; expected shuffled or grouped")
+    if recipe.quantization.mode != "none" and kind.quantizable is None:
+        problems.append(f"quantization.mode: '{recipe.quantization.mode}': {name} has no 4-bit form; expected none")
+    for place, part in enumerate(recipe.data):
+        problems += [
+            f"data.{place}.{key}: {name} takes its pictures from no cache; expected false"
+            for key in ("cache_pixels", "cache_features")
+            if getattr(part, key) and not kind.caches
+        ]
+    if problems:
+        raise RecipeError("recipe", problems)
 
 
 class PartLosses:

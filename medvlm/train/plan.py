@@ -14,6 +14,7 @@ import torch
 from medvlm.data.mixture import Mixture, Share
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
+from medvlm.models.backbones.base import Backbone
 from medvlm.models.load import planned_config
 from medvlm.models.locate import is_local, locate_parts
 from medvlm.recipe.models import Recipe
@@ -111,13 +112,16 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
         AccessError, InputError, RecipeError: as in loading the model.
     """
     device = device or this_device()
-    prepared = memory.prepare(recipe, planned_config(recipe))
-    model, kind = prepared.model, prepared.kind
+    kind = BACKBONES.get(recipe.model.backbone)
+    prepared = memory.prepare(recipe, kind.planned(planned_config(recipe), _pairs(kind, recipe, mixture)))
+    model = prepared.model
     tokens = kind.image_tokens_of(model.config)
     texts = text_tokens(recipe, mixture, tokens)
     steps = updates(recipe, len(mixture))
     samples = steps * recipe.train.batch_size * recipe.train.gradient_accumulation
-    counted = FlopModel(model, recipe, kind).training([round(tokens + texts.mean)], round(texts.mean_labels), 1)
+    counted = FlopModel(model, recipe, kind).training(
+        [round(kind.in_sequence(tokens) + texts.mean)], round(texts.mean_labels), 1
+    )
     census = adapters.census(model, kind, set(prepared.quantized))
     lora = sum(1 for _, module in model.named_modules() if hasattr(module, "lora_A"))
     batch = largest_batch(recipe, tokens, texts)
@@ -154,6 +158,13 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
     )
 
 
+def _pairs(kind: type[Backbone], recipe: Recipe, mixture: Mixture) -> list[tuple[str, str]]:
+    """Return prefix and suffix of every training row, for a backbone that takes something from them."""
+    if kind.fit is Backbone.fit:
+        return []
+    return [(prefix(text, recipe.prompts), str(text["target"])) for text in mixture.texts()]
+
+
 def this_device() -> Device:
     """Return the GPU, or the processor with the memory that is free now."""
     if torch.cuda.is_available():
@@ -174,7 +185,7 @@ def _available() -> int:
 def largest_batch(recipe: Recipe, image_tokens: int, texts: Texts) -> Shape:
     """Return the largest batch that training will meet: all rows as long as the longest, or packed full."""
     part = recipe.train
-    longest = image_tokens + texts.longest
+    longest = BACKBONES.get(recipe.model.backbone).in_sequence(image_tokens) + texts.longest
     cached = any(data.cache_features for data in recipe.data)
     if part.batching != "packed":
         return Shape(part.batch_size, longest, texts.most_labels, part.batch_size, cached)
@@ -220,12 +231,4 @@ def _local_processor(recipe: Recipe) -> Any:
     paths: Mapping[str, Path | None] = {role: part.path for role, part in locate_parts(recipe.model).items()}
     if None in paths.values():
         return None
-    from transformers import AutoConfig, AutoProcessor
-
-    if "model" in paths:
-        return AutoProcessor.from_pretrained(str(paths["model"]), local_files_only=True, backend="pil")
-    from medvlm.models.git_llm import assemble
-
-    tower, text = Path(str(paths["vision_tower"])), Path(str(paths["language_model"]))
-    vision = assemble.vision_config(AutoConfig.from_pretrained(tower, local_files_only=True))
-    return assemble.processor_of(tower, text, vision)
+    return BACKBONES.get(recipe.model.backbone).processor_of({role: Path(str(path)) for role, path in paths.items()})

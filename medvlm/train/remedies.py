@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from medvlm.models.backbones import BACKBONES
 from medvlm.models.load import planned_config
 from medvlm.recipe.load import merge
 from medvlm.recipe.models import Recipe
@@ -75,7 +76,8 @@ def _single(recipe: Recipe, found: Estimate, tried: _Tries) -> Iterator[tuple[st
 def _changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     if not recipe.train.activation_checkpointing:
         yield "train.activation_checkpointing=true", _with(recipe, {"train": {"activation_checkpointing": True}})
-    if recipe.quantization.mode == "none" and recipe.adapters.language_model.kind != "full":
+    four_bit = BACKBONES.get(recipe.model.backbone).quantizable is not None
+    if four_bit and recipe.quantization.mode == "none" and recipe.adapters.language_model.kind != "full":
         yield "quantization.mode=nf4", _with(recipe, {"quantization": {"mode": "nf4"}})
     smaller = _half_picture(recipe)
     if smaller is not None:
@@ -88,9 +90,13 @@ def _with(recipe: Recipe, changes: dict[str, object]) -> Recipe:
 
 def _half_picture(recipe: Recipe) -> int | None:
     """Return half the side of the picture in whole patches; None where that is too little to see much."""
-    vision = memory.prepare(recipe, planned_config(recipe)).model.config.vision_config
-    patches = vision.image_size // vision.patch_size // 2
-    return patches * vision.patch_size if patches >= 8 else None
+    prepared = memory.prepare(recipe, planned_config(recipe))
+    size = prepared.kind.image_size_of(prepared.model.config)
+    if size is None:
+        return None
+    patch = prepared.kind.patch_size_of(prepared.model.config)
+    patches = size // patch // 2
+    return patches * patch if patches >= 8 else None
 
 
 def _smaller_batch(recipe: Recipe, found: Estimate, tried: _Tries) -> Recipe | None:

@@ -24,7 +24,7 @@ from medvlm.runs import Run, open_run
 from medvlm.train import callbacks, checkpoints, trackers
 from medvlm.train.arguments import arguments
 from medvlm.train.batches import Batches, Streamed, lengths
-from medvlm.train.collate import Collator, Examples
+from medvlm.train.collate import Collator, Examples, prefix
 from medvlm.train.compute import Meter
 from medvlm.train.flops import FlopModel
 from medvlm.train.mixing import CountingCollator, EveryUpdate, Numbered, part_names
@@ -55,6 +55,7 @@ def prepare(
     torch.manual_seed(recipe.seed)
     loaded = load.load_base(recipe, job.located)
     places = sample(len(job.validation), recipe.train.eval_samples, recipe.seed)
+    _fit(job, run, loaded, kind, resumed=checkpoint is not None)
     caches = _caches(job, loaded, kind, show, places)
     loaded.model = _wrapped(recipe, loaded, kind, facts, checkpoint)
     facts["model"] = loaded.facts
@@ -86,6 +87,17 @@ def prepare(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return loaded, trainer
+
+
+def _fit(job: Job, run: Run, loaded: Loaded, kind: type[Backbone], *, resumed: bool) -> None:
+    """Let the backbone take what it must know of the training rows, and keep it beside the run."""
+    if kind.fit is Backbone.fit:
+        return
+    if resumed:
+        loaded.backbone.restore(loaded.model, run.fitted())
+        return
+    pairs = [(prefix(text, job.recipe.prompts), str(text["target"])) for text in job.train.texts()]
+    run.keep_fitted(loaded.backbone.fit(loaded.model, pairs))
 
 
 def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress, places: Sequence[int]) -> Any:

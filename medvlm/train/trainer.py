@@ -21,7 +21,6 @@ from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.train import checkpoints
 from medvlm.train.compute import Meter
 from medvlm.train.failures import diverged
-from medvlm.train.loss import forward_loss
 from medvlm.train.mixing import HELD, PartLosses
 from medvlm.train.validation import undisturbed
 
@@ -117,7 +116,8 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         """Return a batch on the device, pictures that a worker sent in 8 bits as pixel values."""
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         processor = self.data_collator.collator.backbone.image_processor
-        prepared["pixel_values"] = finished(processor, prepared["pixel_values"])
+        if "pixel_values" in prepared:
+            prepared["pixel_values"] = finished(processor, prepared["pixel_values"])
         return prepared
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
@@ -134,7 +134,7 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """Return the loss of a training batch."""
         held = inputs.pop(HELD)
-        loss, sums, counts = forward_loss(
+        loss, sums, counts = self.data_collator.collator.backbone.losses(
             model,
             inputs,
             count=num_items_in_batch,
@@ -200,7 +200,9 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
             inputs = self._prepare_inputs(batch)
             held = inputs.pop(HELD)
             with torch.no_grad():
-                _, sums, counts = forward_loss(self.model_wrapped, inputs, chunk=self.recipe.train.loss_chunk)
+                _, sums, counts = self.data_collator.collator.backbone.losses(
+                    self.model_wrapped, inputs, chunk=self.recipe.train.loss_chunk
+                )
             losses.add(held.parts, sums, counts)
             losses.fold()
         return losses

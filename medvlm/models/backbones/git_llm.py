@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 import medvlm.models.git_llm  # noqa: F401 (so that transformers' Auto classes know it)
 from medvlm.errors import InputError
-from medvlm.models.backbones.base import Example
+from medvlm.models.backbones.base import Backbone, Example
 from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values, texts
 from medvlm.models.git_llm import GitLlmConfig, GitLlmForConditionalGeneration, assemble
 from medvlm.models.git_llm.configuration import has_class_token
@@ -21,7 +21,7 @@ from medvlm.models.positions import resize_embeddings
 from medvlm.models.quantize import mend_cpu_layers
 
 
-class GitLlmBackbone:
+class GitLlmBackbone(Backbone):
     """Turns examples into GIT-LLM's inputs.
 
     Args:
@@ -31,12 +31,11 @@ class GitLlmBackbone:
         max_suffix_tokens: the answer is cut to so many tokens, its end token included and always kept.
     """
 
-    components: Mapping[str, str] = {
+    components: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
         "vision_tower": "vision_tower.",
         "projector": "projector.",
         "language_model": "language_model.",
     }
-    quantizable = "language_model"
 
     def __init__(self, processor: Any, *, image_tokens: int, max_prefix_tokens: int, max_suffix_tokens: int) -> None:
         processor.image_seq_length = image_tokens
@@ -79,6 +78,16 @@ class GitLlmBackbone:
             mend_cpu_layers(model)
         assemble.check_mask(model)
         return model, processor
+
+    @classmethod
+    def processor_of(cls, paths: Mapping[str, Path]) -> Any:
+        """Return the processor of a saved GIT-LLM, or of the two models that are put together."""
+        if "model" in paths:
+            return super().processor_of(paths)
+        from transformers import AutoConfig
+
+        vision = assemble.vision_config(AutoConfig.from_pretrained(paths["vision_tower"], local_files_only=True))
+        return assemble.processor_of(paths["vision_tower"], paths["language_model"], vision)
 
     @classmethod
     def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from medvlm.errors import InputError
-from medvlm.models.backbones.base import IGNORED, Example
+from medvlm.models.backbones.base import IGNORED, Backbone, Example
 from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values, texts
 from medvlm.models.positions import image_tokens, resize_embeddings
 
 
-class PaliGemmaBackbone:
+class PaliGemmaBackbone(Backbone):
     """Turns examples into PaliGemma's inputs.
 
     Args:
@@ -28,12 +28,11 @@ class PaliGemmaBackbone:
         max_suffix_tokens: the suffix is cut to so many tokens, `<eos>` included and always kept.
     """
 
-    components: Mapping[str, str] = {
+    components: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
         "vision_tower": "model.vision_tower.",
         "projector": "model.multi_modal_projector.",
         "language_model": "model.language_model.",
     }
-    quantizable = "language_model"
 
     def __init__(self, processor: Any, *, image_tokens: int, max_prefix_tokens: int, max_suffix_tokens: int) -> None:
         self.tokenizer = processor.tokenizer
@@ -75,9 +74,11 @@ class PaliGemmaBackbone:
         return model, AutoProcessor.from_pretrained(path, local_files_only=True, backend="pil")
 
     @classmethod
-    def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the checkpoint's configuration: there is just one part."""
-        return dict(configs["model"])
+    def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
+        """Return the architecture of `medvlm/tiny-base` with random weights, and its processor."""
+        from medvlm.models.tiny import random_model
+
+        return random_model(image_size)
 
     @classmethod
     def image_tokens_of(cls, config: Any) -> int:
