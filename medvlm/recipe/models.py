@@ -169,11 +169,17 @@ class MixturePart(Part):
 
 
 class PromptsPart(Part):
-    """How a sample's bare prompt becomes the prefix; `{prompt}` stands for it."""
+    """How a sample's bare prompt becomes the prefix (`{prompt}` stands for it), and what is shown with it."""
 
     caption: str = "caption {language}"
     vqa: str = "answer {language} {prompt}"
     report: str = "report {language}"
+    max_images: Positive = 1
+    """At most so many pictures of a sample: its first, then its `more_images` in order (further views of a study)."""
+    shots: Annotated[int, Field(ge=0)] = 0
+    """Few-shot: so many answered training rows of the same task before each row, never of its group or its picture."""
+    shots_in: Literal["eval", "both"] = "eval"
+    """Whether `shots` stand in evaluation only, or in training, too."""
 
     @field_validator(*TASKS)
     @classmethod

@@ -13,6 +13,7 @@ from medvlm.recipe.models import PromptsPart
 
 if TYPE_CHECKING:
     from medvlm.data.cache import Caches
+    from medvlm.train.few_shot import FewShot
 
 
 def prefix(text: dict[str, Any], prompts: PromptsPart) -> str:
@@ -31,6 +32,7 @@ class Examples(torch.utils.data.Dataset[Example]):
         prompts: the recipe's templates.
         places: only these of the mixture, in this order; None is all.
         cache: what is kept of the pictures, if anything: they are then not decoded.
+        few_shot: chooses the answered rows that are shown before each; None shows none.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class Examples(torch.utils.data.Dataset[Example]):
         prompts: PromptsPart,
         places: Sequence[int] | None = None,
         cache: Caches | None = None,
+        few_shot: FewShot | None = None,
     ) -> None:
-        self.mixture, self.prompts, self.cache = mixture, prompts, cache
+        self.mixture, self.prompts, self.cache, self.few_shot = mixture, prompts, cache, few_shot
         self.places = range(len(mixture)) if places is None else places
 
     def __len__(self) -> int:
@@ -48,15 +51,32 @@ class Examples(torch.utils.data.Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         place = self.places[index]
-        words = self.words(index)
+        before, suffix, shots = self._composed(index)
         if self.cache is not None:
-            return Example(None, *words, pixels=self.cache.kept(self.mixture, place))
-        return Example(self.mixture.image(place), *words)
+            return Example(None, before, suffix, pixels=self.cache.kept(self.mixture, place))
+        first, *more = pictures(self.mixture, place, self.prompts.max_images)
+        return Example(first, before, suffix, more_images=tuple(more), shots=shots)
 
     def words(self, index: int) -> tuple[str, str]:
-        """Return prefix and suffix of an example without its picture."""
-        text = self.mixture.text(self.places[index])
-        return prefix(text, self.prompts), str(text["target"])
+        """Return prefix and suffix of an example without its pictures."""
+        before, suffix, _ = self._composed(index, pictured=False)
+        return before, suffix
+
+    def _composed(self, index: int, pictured: bool = True) -> tuple[str, str, tuple[Example, ...]]:
+        """Return prefix, suffix, and the examples before it; without `pictured` these are texts in the prefix."""
+        place = self.places[index]
+        text = self.mixture.text(place)
+        if self.few_shot is None:
+            return prefix(text, self.prompts), str(text["target"]), ()
+        chosen = self.few_shot.of(self.mixture, place)
+        if not pictured:
+            return chosen.whole, str(text["target"]), ()
+        return chosen.prefix, str(text["target"]), self.few_shot.examples(chosen)
+
+
+def pictures(mixture: Mixture, place: int, most: int) -> tuple[Any, ...]:
+    """Return a row's first picture, and at most so many in all of its further ones."""
+    return (mixture.image(place),) if most == 1 else mixture.pictures(place, most)
 
 
 class Collator:

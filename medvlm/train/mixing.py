@@ -19,6 +19,7 @@ from medvlm.models.load import planned_config
 from medvlm.recipe.models import Recipe
 from medvlm.train.batches import check_packing
 from medvlm.train.collate import Collator, Examples
+from medvlm.train.few_shot import check_shown
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,7 +205,8 @@ def check_abilities(recipe: Recipe) -> None:
     """Raise where the recipe asks for what its backbone has not.
 
     Raises:
-        RecipeError: packed rows, cached pictures, 4-bit weights; every one of them.
+        RecipeError: packed rows, cached pictures, 4-bit weights; every one of them. Several pictures or few-shot
+            examples, as `few_shot.check_shown` says.
     """
     name = recipe.model.backbone
     kind = BACKBONES.get(name)
@@ -221,6 +223,7 @@ def check_abilities(recipe: Recipe) -> None:
         ]
     if problems:
         raise RecipeError("recipe", problems)
+    check_shown(recipe)
 
 
 class PartLosses:

@@ -21,7 +21,7 @@ from medvlm.models.load import Loaded
 from medvlm.models.locate import Located
 from medvlm.recipe.models import Recipe
 from medvlm.runs import Run, open_run
-from medvlm.train import callbacks, checkpoints, trackers
+from medvlm.train import callbacks, checkpoints, few_shot, trackers
 from medvlm.train.arguments import arguments
 from medvlm.train.batches import Batches, Streamed, lengths
 from medvlm.train.collate import Collator, Examples, prefix
@@ -60,8 +60,9 @@ def prepare(
     loaded.model = _wrapped(recipe, loaded, kind, facts, checkpoint)
     facts["model"] = loaded.facts
     facts["census"] = {n: dataclasses.asdict(count) for n, count in adapters.census(loaded.model, kind).items()}
-    examples = Examples(job.train, recipe.prompts, cache=caches)
-    held_out = Examples(job.validation, recipe.prompts, places, caches)
+    shots = few_shot.trained_with(job.train, recipe, loaded)
+    examples = Examples(job.train, recipe.prompts, cache=caches, few_shot=shots)
+    held_out = Examples(job.validation, recipe.prompts, places, caches, shots)
     packed = recipe.train.batching == "packed"
     start = checkpoints.step_of(checkpoint) if checkpoint else 0
     go_on = callbacks.GoOn()

@@ -1,0 +1,244 @@
+"""Few-shot: answered rows of the training split that are shown before a row, and what is refused or left out of them.
+
+Which rows they are depends on the recipe's seed and the id of the row that is asked, so on no order, batch or process:
+rows of the same task, never of the same group (patient, article), and never with one of the same pictures. A backbone
+that takes `several` pictures sees each example with its own; for others an example is its text in the prefix, written
+as training wrote it: prefix, line end, answer (as `medvlm predict --examples` does).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from medvlm.cli.common import warn
+from medvlm.data.mixture import Mixture
+from medvlm.errors import RecipeError
+from medvlm.models.backbones import BACKBONES
+from medvlm.models.backbones.base import Example
+from medvlm.recipe.models import Recipe
+from medvlm.train.collate import prefix
+
+if TYPE_CHECKING:
+    from medvlm.models.load import Loaded
+
+_ALL = 1 << 30
+"""More pictures than a sample has."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """What a model has room for, pictures included."""
+
+    positions: int
+    """Tokens that it takes in all."""
+    picture: int
+    """Tokens that a picture takes at most; 0 where pictures are no tokens among the text."""
+
+    def holds(self, pictures: int, text: int, answer: int) -> bool:
+        """Return True where so many pictures, tokens of text and tokens of an answer fit."""
+        return pictures * self.picture + text + answer <= self.positions
+
+
+def room_of(loaded: Loaded) -> Room | None:
+    """Return a model's room; None where it takes one picture at a time, or does not say how many tokens it takes."""
+    backbone, config = loaded.backbone, getattr(loaded.model, "config", None)
+    if not backbone.several or config is None:
+        return None
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return None
+    return Room(positions, backbone.in_sequence(backbone.image_tokens_of(config)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chosen:
+    """The examples of one row, and its prefix."""
+
+    prefix: str
+    """Of the row itself; where examples are texts, with them in front."""
+    places: list[int]
+    """Of the training rows shown, the nearest to the question last."""
+    dropped: int
+    """How many more had no room."""
+    missing: int
+    """How many more the training split had no row for."""
+    ids: list[str]
+    """Of the training rows shown."""
+    whole: str
+    """All text, examples included, for its length."""
+
+
+class FewShot:
+    """Chooses examples, and writes them.
+
+    Args:
+        train: the training rows, as they are trained on.
+        recipe: its `prompts`, its budget of text, and its seed.
+        count: text -> its tokens.
+        room: of the model, where pictures take of it; None asks for none.
+    """
+
+    def __init__(self, train: Mixture, recipe: Recipe, count: Callable[[str], int], room: Room | None = None) -> None:
+        self.train, self.prompts, self.seed = train, recipe.prompts, recipe.seed
+        self.budget = recipe.text.max_prefix_tokens
+        self.answer = max(recipe.eval.max_new_tokens, recipe.text.max_suffix_tokens)
+        self.count, self.room = count, room
+        self.pictured = BACKBONES.get(recipe.model.backbone).several
+        self._pool: dict[str, list[int]] = {}
+        seen = set()
+        for place, text in enumerate(train.texts()):
+            pick = train.picks[place]
+            # A weight lists a row several times.
+            if pick not in seen:
+                seen.add(pick)
+                self._pool.setdefault(str(text["task"]), []).append(place)
+
+    def of(self, mixture: Mixture, place: int) -> Chosen:
+        """Return the examples for a row of any split: those that fit, the furthest left out first."""
+        text, pictures = mixture.text(place), mixture.encoded(place, _ALL)
+        places = list(self._drawn(text, {_digest(one) for one in pictures}))
+        missing = self.prompts.shots - len(places)
+        shown = [self.train.text(place) for place in places]
+        texts = [f"{prefix(one, self.prompts)}\n{one['target']}" for one in shown]
+        own = prefix(text, self.prompts)
+        views = [self._views(place) for place in places]
+        mine = min(len(pictures), self.prompts.max_images)
+        dropped = 0
+        while dropped < len(places) and not self._fits([*texts[dropped:], own], mine + sum(views[dropped:])):
+            dropped += 1
+        whole = "\n".join([*texts[dropped:], own])
+        ids = [str(one["id"]) for one in shown[dropped:]]
+        return Chosen(own if self.pictured else whole, places[dropped:], dropped, missing, ids, whole)
+
+    def examples(self, chosen: Chosen) -> tuple[Example, ...]:
+        """Return the examples with their pictures; none where they stand in the prefix as texts."""
+        return tuple(map(self._example, chosen.places)) if self.pictured else ()
+
+    def _example(self, place: int) -> Example:
+        text = self.train.text(place)
+        first, *more = self.train.pictures(place, self.prompts.max_images)
+        return Example(first, prefix(text, self.prompts), str(text["target"]), more_images=tuple(more))
+
+    def _views(self, place: int) -> int:
+        return len(self.train.encoded(place, self.prompts.max_images)) if self.room else 0
+
+    def _fits(self, texts: Sequence[str], pictures: int) -> bool:
+        tokens = self.count("\n".join(texts))
+        return tokens <= self.budget and (self.room is None or self.room.holds(pictures, tokens, self.answer))
+
+    def _drawn(self, text: dict[str, Any], own: set[bytes]) -> Iterator[int]:
+        """Yield the places of the examples, as many as are asked for and there are."""
+        chance = random.Random(f"{self.seed}:{text['id']}")
+        group, known = text.get("group"), {str(text["id"])}
+        for place in _shuffled(self._pool.get(str(text["task"]), []), chance):
+            if len(known) > self.prompts.shots:
+                return
+            other = self.train.text(place)
+            akin = group not in (None, "") and other.get("group") == group
+            if akin or str(other["id"]) in known or own & set(map(_digest, self.train.encoded(place, _ALL))):
+                continue
+            known.add(str(other["id"]))
+            yield place
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _shuffled(places: Sequence[int], chance: random.Random) -> Iterator[int]:
+    """Yield all places in random order (Fisher-Yates), at the cost of those that are taken alone."""
+    moved: dict[int, int] = {}
+    for at in range(len(places)):
+        other = chance.randrange(at, len(places))
+        taken = moved.get(other, other)
+        moved[other] = moved.get(at, at)
+        yield places[taken]
+
+
+def tokens_of(loaded: Loaded) -> Callable[[str], int]:
+    """Return what counts the tokens of a text by itself."""
+    return functools.partial(_tokens, loaded.processor.tokenizer)
+
+
+def _tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+LOOKED_AT = 64
+"""Of so many training rows it is told how many examples have no room."""
+
+
+def trained_with(train: Mixture, recipe: Recipe, loaded: Loaded) -> FewShot | None:
+    """Return what chooses the examples in training, None where none are shown; says where they have no room."""
+    if not in_training(recipe):
+        return None
+    made = FewShot(train, recipe, tokens_of(loaded), room_of(loaded))
+    step = max(1, len(train) // LOOKED_AT)
+    tell(recipe, [made.of(train, place) for place in range(0, len(train), step)], "rows looked at")
+    return made
+
+
+def tell(recipe: Recipe, chosen: Sequence[Chosen], what: str) -> None:
+    """Print a line where rows are shown fewer examples than were asked for."""
+    asked = recipe.prompts.shots * len(chosen)
+    dropped, missing = sum(one.dropped for one in chosen), sum(one.missing for one in chosen)
+    if dropped:
+        warn(
+            f"prompts.shots: {dropped:,} of the {asked:,} examples for {len(chosen):,} {what} have no room and are "
+            "left out, the furthest first; text.max_prefix_tokens gives more, as far as the model's positions go"
+        )
+    if missing:
+        warn(
+            f"prompts.shots: {missing:,} of the {asked:,} examples for {len(chosen):,} {what} do not exist: the "
+            "training split has too few rows of the same task from other groups, with other pictures"
+        )
+
+
+def in_training(recipe: Recipe) -> bool:
+    """Return True where examples are shown in training, too."""
+    return recipe.prompts.shots > 0 and recipe.prompts.shots_in == "both"
+
+
+def check_shown(recipe: Recipe, training: bool = True) -> None:
+    """Make sure that the backbone can be shown what `prompts` asks for.
+
+    Args:
+        recipe: of the run.
+        training: whether rows are trained on, so that caches and packed rows count.
+
+    Raises:
+        RecipeError: several pictures for a backbone that takes one; examples for one that does not generate; either
+            with packed rows, or with a cache, which keeps one picture a row.
+    """
+    name, prompts = recipe.model.backbone, recipe.prompts
+    kind = BACKBONES.get(name)
+    problems = []
+    if prompts.max_images > 1 and not kind.several:
+        problems.append(
+            f"prompts.max_images: {prompts.max_images}: {name} takes one picture; expected 1, or a backbone that takes "
+            f"several ({', '.join(taking_several())})"
+        )
+    if prompts.shots and kind.output != "text":
+        problems.append(f"prompts.shots: {prompts.shots}: {name} does not generate its answers; expected 0")
+    if training and kind.several and (prompts.max_images > 1 or in_training(recipe)):
+        what = "prompts.max_images above 1" if prompts.max_images > 1 else "prompts.shots in training"
+        if recipe.train.batching == "packed":
+            problems.append(f"train.batching: 'packed': expected shuffled or grouped with {what}")
+        problems += [
+            f"data.{place}.{key}: expected false with {what}: a cache keeps one picture of a row"
+            for place, part in enumerate(recipe.data)
+            for key in ("cache_pixels", "cache_features")
+            if getattr(part, key)
+        ]
+    if problems:
+        raise RecipeError("recipe", problems)
+
+
+def taking_several() -> list[str]:
+    """Return the names of the backbones that take several pictures."""
+    return [name for name in BACKBONES.names() if BACKBONES.get(name).several]
