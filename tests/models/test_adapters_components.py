@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from medvlm.errors import RecipeError
 from medvlm.models import adapters, tiny
 from medvlm.models.adapters import lora_pattern
+from medvlm.models.backbones.base import Backbone
 from medvlm.models.backbones.paligemma import PaliGemmaBackbone
 from medvlm.models.components import Places, component_of, tied
 from medvlm.recipe.load import check
@@ -172,8 +174,8 @@ class Trap(nn.Module):
         raise NotImplementedError
 
 
-class TrapKind:
-    components: ClassVar[dict[str, str]] = {
+class TrapKind(Backbone):
+    components: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
         "vision_tower": "vision_tower.",
         "projector": "projector.",
         "language_model": "language_model.",
@@ -227,7 +229,7 @@ def test_the_pooling_head_of_siglip_gets_no_adapter_where_it_would_do_nothing() 
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     class Kind:
-        components: ClassVar[dict[str, str]] = {"vision_tower": ""}
+        components: ClassVar[Mapping[str, str | tuple[str, ...]]] = {"vision_tower": ""}
 
     config = SiglipVisionConfig(hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     tower = SiglipVisionModel(config)

@@ -90,6 +90,43 @@ class GitLlmBackbone(Backbone):
         return assemble.processor_of(paths["vision_tower"], paths["language_model"], vision)
 
     @classmethod
+    def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
+        """Return a CLIP tower and a LLaMA of four layers each, and their processor.
+
+        Raises:
+            InputError: a family is named; there is one.
+        """
+        from transformers import CLIPVisionConfig, LlamaConfig, LlamaTokenizer
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        from medvlm.models import tiny, tiny_tokenizers
+        from medvlm.models.git_llm.processing import GitLlmProcessor
+
+        if family is not None:
+            raise InputError(f"model.id: git_llm has one untrained form, no {family}; expected medvlm/tiny-random")
+        side = image_size or tiny.IMAGE_SIZE
+        square = {"height": side, "width": side}
+        vocabulary, merges = tiny_tokenizers.sentencepiece(["<unk>", "<s>", "</s>"])
+        processor = GitLlmProcessor(
+            CLIPImageProcessorPil(size=square, crop_size=square), LlamaTokenizer(vocab=vocabulary, merges=merges)
+        )
+        sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+        config = GitLlmConfig(
+            vision_config=CLIPVisionConfig(**sizes, image_size=side, patch_size=tiny.PATCH_SIZE),
+            text_config=LlamaConfig(
+                **sizes,
+                initializer_range=tiny.INITIAL,
+                vocab_size=tiny_tokenizers.rounded(len(processor.tokenizer)),
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=2,
+            ),
+            image_token_id=processor.image_token_id,
+        )
+        processor.image_seq_length = config.image_tokens
+        return GitLlmForConditionalGeneration(config), processor
+
+    @classmethod
     def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the configuration of the whole: the saved one, or that of the two parts, as `load` makes it.
 
