@@ -228,7 +228,7 @@ def test_a_pattern_matches_what_was_asked_and_nothing_else() -> None:
 def test_the_pooling_head_of_siglip_gets_no_adapter_where_it_would_do_nothing() -> None:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    class Kind:
+    class Kind(Backbone):
         components: ClassVar[Mapping[str, str | tuple[str, ...]]] = {"vision_tower": ""}
 
     config = SiglipVisionConfig(hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
