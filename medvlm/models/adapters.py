@@ -117,6 +117,8 @@ def _wrapped(
     follow = tied(model) and parts["language_model"].kind == "full" and parts["head"].kind == "frozen"
     whole = _whole_modules(model, parts, backbone, follow)
     config = _lora_config(model, parts, targets, whole)
+    # What PEFT calls a causal language model must generate.
+    config.task_type = "CAUSAL_LM" if backbone.output == "text" else None
     with warnings.catch_warnings():
         # PEFT warns of adapters on a tied head, which `merge` unties, and of GPT-2's transposed layers, which it finds.
         warnings.filterwarnings("ignore", message="Model (with|has) `tie_word_embeddings=True`")
@@ -155,7 +157,6 @@ def _lora_config(
         use_dora=low_rank[0].kind == "dora",
         target_modules="|".join(patterns.values()),
         modules_to_save=whole or None,
-        task_type="CAUSAL_LM",
     )
 
 

@@ -62,6 +62,7 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
         config.get_text_config().final_logit_softcapping = None
     tokens = kind.image_tokens_of(config)
     check_length(recipe, config, tokens)
+    kind.check(recipe, config)
     backbone = kind(
         processor,
         image_tokens=tokens,
@@ -208,6 +209,7 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
         config = kind.resized(config, recipe.model.image_size)
     whole = AutoConfig.for_model(**config)
     check_length(recipe, whole, kind.image_tokens_of(whole))
+    kind.check(recipe, whole)
     return config
 
 

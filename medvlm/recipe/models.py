@@ -51,8 +51,10 @@ class ModelPart(Part):
         together = (self.vision_tower, self.language_model)
         if (self.id is None) == (together == (None, None)) or (self.id is None and None in together):
             raise ValueError("expected either id, or vision_tower and language_model")
-        if self.id is None and self.backbone not in ("git_llm", "flamingo"):
-            raise ValueError("vision_tower and language_model are put together by backbone: git_llm or flamingo only")
+        if self.id is None and self.backbone not in ("git_llm", "flamingo", "visual_bert", "lxmert"):
+            raise ValueError(
+                "vision_tower and language_model are put together by backbone: git_llm, flamingo, visual_bert or lxmert"
+            )
         return self
 
     @property

@@ -29,6 +29,8 @@ _BY_TYPE = {
     "instructblip": "blip2",
     "clip": "contrastive",
     "siglip": "contrastive",
+    "visual_bert_grid": "visual_bert",
+    "lxmert_grid": "lxmert",
 }
 """`model_type` of a checkpoint's configuration -> the backbone that loads it, where the names differ."""
 

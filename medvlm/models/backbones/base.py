@@ -16,6 +16,7 @@ import torch
 from PIL import Image as PILImage
 
 if TYPE_CHECKING:
+    from medvlm.recipe.models import Recipe
     from medvlm.train.memory_trace import Shape
 
 IGNORED = -100
@@ -245,6 +246,14 @@ class Backbone:
     def fake_loss(cls, model: Any, shape: Shape, device: torch.device) -> torch.Tensor:
         """Return the loss of such a step, where `output` is not "text"."""
         raise NotImplementedError
+
+    @classmethod
+    def check(cls, recipe: Recipe, config: Any) -> None:
+        """Raise where the recipe does not go with a model of this configuration; called before anything is trained.
+
+        Raises:
+            RecipeError: says which keys.
+        """
 
     @classmethod
     def planned(cls, config: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
