@@ -22,6 +22,7 @@ from medvlm.evaluate.baseline_run import is_baseline
 from medvlm.evaluate.cautions import cautions
 from medvlm.evaluate.compare import in_common, scored
 from medvlm.evaluate.files import compare_rows
+from medvlm.evaluate.generation import asking
 from medvlm.evaluate.score_table import Row, Settings, grouped_by, table
 from medvlm.io import stable_hash, write_json, write_text
 from medvlm.models.locate import check_weights
@@ -111,12 +112,21 @@ def _job(run: Run, settings: Settings, show: Show) -> _Job:
     """Return what is to be done, of which all is at hand."""
     settings.check()
     recipe = _with(run.recipe(), settings)
+    _check_asked(recipe)
     mixture, places = _rows(recipe)
     _same_as_trained_on(run, mixture)
     job = _Job(run, recipe, settings, mixture, places, show)
     for base in {False, job.with_base}:
         engines.check(_choice(settings), run, recipe, base=base)
     return job
+
+
+def _check_asked(recipe: Recipe) -> None:
+    """Raise where the backbone cannot be shown what the recipe asks for, before anything is loaded."""
+    if asking(recipe):
+        from medvlm.train.few_shot import check_shown
+
+        check_shown(recipe, training=False)
 
 
 def _evaluated(job: _Job) -> tuple[dict[str, Any], list[Row]]:
@@ -144,7 +154,7 @@ def _evaluated(job: _Job) -> tuple[dict[str, Any], list[Row]]:
         "split": recipe.eval.split,
         "split_hash": stable_hash(ids),
         "limit": recipe.eval.limit,
-        "decoding": predict.decoding(recipe, run=run),
+        "decoding": predict.decoding(recipe, run=run) | asking(recipe),
         "engine": settings.engine,
         "data": mixture.facts(),
         "constant": {task: constant.text for task, constant in constants.items()},

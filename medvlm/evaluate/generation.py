@@ -67,6 +67,17 @@ def decoding(recipe: Recipe, seed: int | None = None, run: Run | None = None) ->
     return facts | ({"model_settings": settings} if settings else {})
 
 
+def asking(recipe: Recipe) -> dict[str, Any]:
+    """Return what rows are shown in evaluation besides one picture and their prompt; nothing where it is no more.
+
+    Returns:
+        max_images where it is above 1; shots and shots_seed (which decides on them) where there are examples.
+    """
+    prompts = recipe.prompts
+    facts: dict[str, Any] = {"max_images": prompts.max_images} if prompts.max_images > 1 else {}
+    return facts | ({"shots": prompts.shots, "shots_seed": recipe.seed} if prompts.shots else {})
+
+
 def acting(settings: dict[str, Any], num_beams: int = 1) -> dict[str, Any]:
     """Return those of a generation configuration's settings that change what is generated, sorted by name."""
     neutral = NEUTRAL | (NEUTRAL_BEAMS if num_beams > 1 else {})

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from medvlm.cli.common import Progress, warn
 from medvlm.evaluate import resume
 from medvlm.evaluate.engines import Batch, Engine, answered, lengths
-from medvlm.evaluate.generation import decoding
+from medvlm.evaluate.generation import asking, decoding
+from medvlm.evaluate.questions import Questions
 from medvlm.evaluate.sampling import SeededDraw
 from medvlm.evaluate.shown import Picture, Pictures
 from medvlm.io import atomic_write, resource_errors, sha256_bytes, stable_hash
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     import torch
 
     from medvlm.data.mixture import Mixture
+    from medvlm.models.backbones.base import Example
     from medvlm.models.load import Loaded
     from medvlm.runs import Run
+    from medvlm.train.few_shot import Room
 
 __all__ = ["Predictor", "decoding", "fingerprint", "load_plain", "load_tuned", "predict_rows", "row_of"]
 
@@ -80,29 +83,44 @@ class Predictor:
         """Return how many tokens a text takes by itself."""
         return len(self.loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
-        """Return one answer for each picture and prefix."""
+    def room(self) -> Room | None:
+        """Return what the model has room for; None where nothing is to be counted but the text."""
+        from medvlm.train.few_shot import room_of
+
+        return room_of(self.loaded)
+
+    def answers(
+        self, images: Sequence[Any], prefixes: Sequence[str], shots: Sequence[Sequence[Example]] = ()
+    ) -> list[str]:
+        """Return one answer for each question (see `medvlm.evaluate.engines.Engine`)."""
         import torch
 
         from medvlm.models.backbones.base import Example
 
         backbone = self.loaded.backbone
-        examples = [Example(image, prefix) for image, prefix in zip(images, prefixes, strict=True)]
+        examples = []
+        for image, prefix, before in zip(images, prefixes, shots or [()] * len(prefixes), strict=True):
+            first, *more = image if isinstance(image, tuple) else (image,)
+            examples.append(Example(first, prefix, more_images=tuple(more), shots=tuple(before)))
         inputs = backbone.collate_prompts(examples)
-        search = self._search(inputs, prefixes)
+        search = self._search(inputs, examples)
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
         with torch.inference_mode(), self.precision():
             return backbone.answer(self.model, inputs, self.recipe.eval.max_new_tokens, search)
 
-    def _search(self, inputs: Mapping[str, torch.Tensor], prefixes: Sequence[str]) -> dict[str, Any]:
+    def _search(self, inputs: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> dict[str, Any]:
         """Return what `generate` is told of decoding; drawing is greedy search over scores that were drawn already."""
         part = self.recipe.eval
         search: dict[str, Any] = {"do_sample": False, "num_beams": part.num_beams}
         if part.temperature > 0:
             from transformers import LogitsProcessorList
 
-            seen = [sha256_bytes(pixels.float().numpy().tobytes()) for pixels in inputs["pixel_values"]]
-            keys = [f"{self.seed}:{pixels}:{prefix}" for pixels, prefix in zip(seen, prefixes, strict=True)]
+            if self.loaded.backbone.several:
+                # Its pixel values need not stand one by one for the questions.
+                seen = [sha256_bytes(b"".join(map(_identity, [*one.shots, one]))) for one in examples]
+            else:
+                seen = [sha256_bytes(pixels.float().numpy().tobytes()) for pixels in inputs["pixel_values"]]
+            keys = [f"{self.seed}:{pixels}:{one.prefix}" for pixels, one in zip(seen, examples, strict=True)]
             search["logits_processor"] = LogitsProcessorList([SeededDraw(keys, part.temperature, part.top_p)])
         return search
 
@@ -114,6 +132,12 @@ class Predictor:
         if kind == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=kind)
+
+
+def _identity(example: Example) -> bytes:
+    """Return a hash of an example's pictures and texts."""
+    pictures = [sha256_bytes(f"{image.size}".encode() + image.tobytes()) for image in example.images]
+    return stable_hash([pictures, example.prefix, example.suffix]).encode()
 
 
 def predict_rows(
@@ -142,7 +166,7 @@ def predict_rows(
         show: told how many rows are done.
         fingerprint: of model, data and decoding; predictions of another one are not used.
         picture: each row's own; `blank`, an even gray; or `shuffled`, another row's, whose id stands in the row as
-            `picture_of` (see `medvlm.evaluate.shown`).
+            `picture_of` (see `medvlm.evaluate.shown`). Few-shot examples keep theirs; their ids stand as `shots`.
         seed: of the shuffle.
 
     Raises:
@@ -162,13 +186,15 @@ def predict_rows(
             with atomic_write(partial) as file:
                 file.writelines(map(resume.line, resume.known(partial, fingerprint).values()))
             resume.write_fingerprint(partial, fingerprint)
-            pictures, left = Pictures(mixture, picture, seed), len(missing)
-            for rows in _generate(mixture, missing, recipe, predictor(), pictures):
+            engine, left = predictor(), len(missing)
+            questions = Questions(mixture, recipe, engine, picture, seed)
+            for rows in _generate(mixture, missing, recipe, engine, questions):
                 resume.append(partial, rows)
                 done |= {row["id"]: row for row in rows}
                 left -= len(rows)
                 show.update(len(wanted) - left, len(wanted))
-            _tell_alone(pictures)
+            questions.tell()
+            _tell_alone(questions.pictures)
         if len(done) > len(kept) or not path.is_file():
             # In the order of the split, and with rows that an earlier, larger evaluation left.
             order = [str(text["id"]) for text in mixture.texts()]
@@ -183,35 +209,29 @@ def predict_rows(
 
 
 def _generate(
-    mixture: Mixture, missing: Sequence[int], recipe: Recipe, engine: Engine, pictures: Pictures
+    mixture: Mixture, missing: Sequence[int], recipe: Recipe, engine: Engine, questions: Questions
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each batch that is done, in any order."""
-    from medvlm.train.collate import prefix
-
-    prefixes = {place: prefix(mixture.text(place), recipe.prompts) for place in missing}
-    tokens = dict(zip(missing, lengths(engine, list(prefixes.values())), strict=True))
+    tokens = dict(zip(missing, lengths(engine, [questions.text(place) for place in missing]), strict=True))
     # Long prompts first: padding is least within a batch, and memory is highest at once rather than at the end.
     order = sorted(missing, key=lambda place: (-tokens[place], place))
     size = recipe.eval.batch_size
     batches = [order[start : start + size] for start in range(0, len(order), size)]
-    # The ids of the rows whose pictures are shown, batch by batch.
-    owners: dict[int, list[str | None]] = {}
+    # What the rows of each batch that is under way tell of what they were shown.
+    told: dict[int, list[dict[str, Any]]] = {}
 
     def asked() -> Iterator[Batch]:
         for number, batch in enumerate(batches):
-            shown = [pictures.of(place) for place in batch]
-            owners[number] = [one.of for one in shown]
-            yield Batch(number, [one.image for one in shown], [prefixes[place] for place in batch])
+            found = [questions.of(place) for place in batch]
+            told[number] = [one.told for one in found]
+            shots = [one.shots for one in found] if any(one.shots for one in found) else []
+            yield Batch(number, [one.image for one in found], [one.prefix for one in found], shots)
 
     for number, answers in answered(engine, asked()):
-        rows = [
-            row_of(mixture.text(place)) | {"prediction": answer}
-            for place, answer in zip(batches[number], answers, strict=True)
+        yield [
+            row_of(mixture.text(place)) | {"prediction": answer} | more
+            for place, answer, more in zip(batches[number], answers, told.pop(number), strict=True)
         ]
-        if pictures.picture == "shuffled":
-            rows = [row | {"picture_of": owner} for row, owner in zip(rows, owners[number], strict=True)]
-        del owners[number]
-        yield rows
 
 
 def _tell_alone(pictures: Pictures) -> None:
@@ -246,7 +266,7 @@ def fingerprint(run: Run, recipe: Recipe, mixture: Mixture, row: str, engine: st
         "recipe": facts.get("recipe_hash"),
         "finished": facts.get("finished"),
         "data": [part["fingerprint"] for part in mixture.facts()],
-        "decoding": decoding(recipe, run=run),
+        "decoding": decoding(recipe, run=run) | asking(recipe),
         "row": row,
     }
     return stable_hash(depends | ({} if engine == "transformers" else {"engine": engine}))

@@ -1,4 +1,7 @@
-"""Which picture a row is shown: its own, an even gray, or another row's, to see whether answers depend on it."""
+"""Which pictures a row is shown: its own, an even gray, or another row's, to see whether answers depend on them.
+
+Of a row with several pictures all are replaced: by as many gray ones, or by those of one other row.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,13 @@ class Shown:
 
     image: Any
     of: str | None
+    more: tuple[Any, ...] = ()
+    """Further pictures of the same row."""
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """Return all pictures in order."""
+        return (self.image, *self.more)
 
 
 class Pictures:
@@ -36,16 +46,18 @@ class Pictures:
 
     With `shuffled` the rows of the whole split stand in a ring whose order the seed decides, and each is shown the
     picture of the next row of another group with other pixels; where all rows are of one group, of the next with other
-    pixels. So a row's picture changes neither with how many rows are asked for nor with which were done before.
+    pixels. So a row's picture changes neither with how many rows are asked for nor with which were done before. Of
+    several pictures the row is shown all of that other row's, none of which is one of its own.
 
     Args:
         mixture: the rows.
         picture: own, blank or shuffled.
         seed: of the ring.
+        most: at most so many pictures of a row.
     """
 
-    def __init__(self, mixture: Mixture, picture: Picture, seed: int) -> None:
-        self.mixture, self.picture = mixture, picture
+    def __init__(self, mixture: Mixture, picture: Picture, seed: int, most: int = 1) -> None:
+        self.mixture, self.picture, self.most = mixture, picture, most
         self.alone: list[str] = []
         """Ids of rows that were shown their own picture since the split has no other."""
         self._ring = [place for place, _ in enumerate(mixture.texts())] if picture == "shuffled" else []
@@ -56,29 +68,37 @@ class Pictures:
         """Return the picture that the row at `place` is shown."""
         name = str(self.mixture.text(place)["id"])
         if self.picture == "blank":
-            return Shown(blank(), None)
-        own = self.mixture.image(place)
+            gray = blank()
+            count = 1 if self.most == 1 else len(self.mixture.encoded(place, self.most))
+            return Shown(gray, None, (gray,) * (count - 1))
+        own = self._pictures(place)
         if self.picture == "own":
-            return Shown(own, name)
+            return Shown(own[0], name, own[1:])
         found = self._other(place, own)
         if found is None:
             self.alone.append(name)
-            return Shown(own, name)
+            return Shown(own[0], name, own[1:])
         return found
 
-    def _other(self, place: int, own: Any) -> Shown | None:
-        """Return the next picture in the ring that is another group's, or else just another."""
+    def _pictures(self, place: int) -> tuple[Any, ...]:
+        return (self.mixture.image(place),) if self.most == 1 else self.mixture.pictures(place, self.most)
+
+    def _other(self, place: int, own: tuple[Any, ...]) -> Shown | None:
+        """Return the next pictures in the ring that are another group's, or else just others."""
         start, count = self._at[place], len(self._ring)
         group = self.mixture.text(place).get("group")
         akin = []
         for step in range(1, count):
             one = self._ring[(start + step) % count]
-            text = self.mixture.text(one)
-            if group is not None and text.get("group") == group:
+            if group is not None and self.mixture.text(one).get("group") == group:
                 akin.append(one)
-            elif (image := self.mixture.image(one)) != own:
-                return Shown(image, str(text["id"]))
-        for one in akin:
-            if (image := self.mixture.image(one)) != own:
-                return Shown(image, str(self.mixture.text(one)["id"]))
-        return None
+            elif found := self._unlike(one, own):
+                return found
+        return next((found for one in akin if (found := self._unlike(one, own))), None)
+
+    def _unlike(self, place: int, own: tuple[Any, ...]) -> Shown | None:
+        """Return a row's pictures where none of them is one of `own`."""
+        first, *more = found = self._pictures(place)
+        if any(image == mine for image in found for mine in own):
+            return None
+        return Shown(first, str(self.mixture.text(place)["id"]), tuple(more))

@@ -12,7 +12,6 @@ import numpy
 import torch
 
 from medvlm.recipe.models import Recipe
-from medvlm.train.collate import prefix
 
 if TYPE_CHECKING:
     from medvlm.data.mixture import Mixture
@@ -73,9 +72,12 @@ def greedy(recipe: Recipe) -> Recipe:
 
 def generated(predictor: Predictor, mixture: Mixture, places: Sequence[int], recipe: Recipe) -> list[str]:
     """Return the model's answer to each place of the validation rows."""
+    from medvlm.evaluate.questions import Questions
+
+    questions = Questions(mixture, recipe, predictor)
     answers: list[str] = []
     for start in range(0, len(places), recipe.eval.batch_size):
-        batch = places[start : start + recipe.eval.batch_size]
-        prefixes = [prefix(mixture.text(place), recipe.prompts) for place in batch]
-        answers += predictor.answers([mixture.image(place) for place in batch], prefixes)
+        asked = [questions.of(place) for place in places[start : start + recipe.eval.batch_size]]
+        images, prefixes, shots = ([getattr(one, name) for one in asked] for name in ("image", "prefix", "shots"))
+        answers += predictor.answers(images, prefixes, shots)
     return answers

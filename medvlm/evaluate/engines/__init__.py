@@ -10,19 +10,30 @@ from medvlm.errors import MissingExtraError, UsageError
 from medvlm.registry import Registry
 
 if TYPE_CHECKING:
+    from medvlm.models.backbones.base import Example
     from medvlm.recipe.models import Recipe
     from medvlm.runs import Run
+    from medvlm.train.few_shot import Room
 
 
 class Engine(Protocol):
     """Answers prompts about pictures.
 
-    It may also have `lengths(prefixes) -> list[int]`, their tokens, by which rows are sorted; and `each(batches)`,
-    which yields the numbers and answers of batches in any order, where several are answered at a time.
+    It may also have `lengths(prefixes) -> list[int]`, their tokens, by which rows are sorted; `count(text) -> int` and
+    `room()`, as `FullEngine`; and `each(batches)`, which yields the numbers and answers of batches in any order, where
+    several are answered at a time.
     """
 
-    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
-        """Return one answer for each picture and prefix."""
+    def answers(
+        self, images: Sequence[Any], prefixes: Sequence[str], shots: Sequence[Sequence[Example]] = ()
+    ) -> list[str]:
+        """Return one answer for each question.
+
+        Args:
+            images: of each its picture, or a tuple of several, where the backbone takes `several`.
+            prefixes: of each.
+            shots: of each the examples shown before it; empty where there are none at all.
+        """
         ...
 
 
@@ -39,14 +50,23 @@ class FullEngine(Engine, Protocol):
         """Return how many tokens each prefix takes, after truncation."""
         ...
 
+    def room(self) -> Room | None:
+        """Return what the model has room for; None where nothing is to be counted but the text."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures and prefixes to be answered together."""
+    """Pictures and prefixes to be answered together, as `Engine.answers` takes them."""
 
     number: int
     images: list[Any]
     prefixes: list[str]
+    shots: Sequence[Sequence[Example]] = ()
+
+    def asked(self) -> tuple[Any, ...]:
+        """Return the arguments of `answers`."""
+        return (self.images, self.prefixes, self.shots) if self.shots else (self.images, self.prefixes)
 
 
 def lengths(engine: Engine, prefixes: Sequence[str]) -> list[int]:
@@ -63,7 +83,7 @@ def answered(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[int, li
 
 def _in_turn(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[int, list[str]]]:
     for batch in batches:
-        yield batch.number, engine.answers(batch.images, batch.prefixes)
+        yield batch.number, engine.answers(*batch.asked())
 
 
 class Kind(Protocol):

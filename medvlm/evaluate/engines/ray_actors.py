@@ -15,8 +15,10 @@ from medvlm.evaluate.engines import ENGINES, Batch, Choice, lengths
 
 if TYPE_CHECKING:
     from medvlm.evaluate.engines import FullEngine
+    from medvlm.models.backbones.base import Example
     from medvlm.recipe.models import Recipe
     from medvlm.runs import Run
+    from medvlm.train.few_shot import Room
 
 RETRIES = 2
 """So often is a copy of the model begun anew whose process died, and its batch asked again."""
@@ -38,9 +40,9 @@ class _Copy:
             self._engine = ENGINES.get(self._name).load(*self._given)
         return self._engine
 
-    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
-        """Answer a batch."""
-        return self._ready().answers(images, prefixes)
+    def answers(self, *asked: Any) -> list[str]:
+        """Answer a batch; pictures, and those of the examples before each question, come with it."""
+        return self._ready().answers(*asked)
 
     def lengths(self, prefixes: Sequence[str]) -> list[int]:
         """Return how many tokens each prefix takes."""
@@ -49,6 +51,10 @@ class _Copy:
     def count(self, text: str) -> int:
         """Return how many tokens a text takes by itself."""
         return self._ready().count(text)
+
+    def room(self) -> Room | None:
+        """Return what the model has room for."""
+        return self._ready().room()
 
 
 class Actors:
@@ -90,11 +96,19 @@ class Actors:
         found: int = self._get(self.copies[0].count.remote(text))
         return found
 
-    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
-        """Return one answer for each picture and prefix, in batches of the recipe's size."""
+    def room(self) -> Room | None:
+        """Return what the model has room for; None where nothing is to be counted but the text."""
+        found: Room | None = self._get(self.copies[0].room.remote())
+        return found
+
+    def answers(
+        self, images: Sequence[Any], prefixes: Sequence[str], shots: Sequence[Sequence[Example]] = ()
+    ) -> list[str]:
+        """Return one answer for each question (see `Engine`), in batches of the recipe's size."""
         size = self.recipe.eval.batch_size
         starts = range(0, len(images), size)
-        batches = (Batch(at, list(images[at : at + size]), list(prefixes[at : at + size])) for at in starts)
+        parts = ((at, [list(part[at : at + size]) for part in (images, prefixes, shots)]) for at in starts)
+        batches = (Batch(at, *part) for at, part in parts)
         found = dict(self.each(batches))
         return [answer for at in starts for answer in found[at]]
 
@@ -110,7 +124,7 @@ class Actors:
         while True:
             while idle and (batch := next(left, None)) is not None:
                 copy = idle.pop(0)
-                running[self.copies[copy].answers.remote(batch.images, batch.prefixes)] = (copy, batch.number)
+                running[self.copies[copy].answers.remote(*batch.asked())] = (copy, batch.number)
             if not running:
                 return
             for reference in self.ray.wait(list(running))[0]:

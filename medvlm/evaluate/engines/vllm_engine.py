@@ -24,6 +24,7 @@ from medvlm.models.locate import locate
 
 if TYPE_CHECKING:
     from medvlm.evaluate.engines import FullEngine
+    from medvlm.models.backbones.base import Example
     from medvlm.recipe.models import Recipe
     from medvlm.runs import Run
 
@@ -182,12 +183,20 @@ class VllmEngine:
         """Return how many tokens a text takes by itself."""
         return len(self._words(text, add_special_tokens=False)["input_ids"])
 
-    def answers(self, images: Sequence[Any], prefixes: Sequence[str]) -> list[str]:
+    def room(self) -> None:
+        """PaliGemma takes one picture, which its budget of text does not count."""
+
+    def answers(
+        self, images: Sequence[Any], prefixes: Sequence[str], shots: Sequence[Sequence[Example]] = ()
+    ) -> list[str]:
         """Return one answer for each picture and prefix.
 
         Raises:
             MedvlmError: vLLM read another prompt than the recipe's template composes.
+            UsageError: several pictures, or examples with pictures.
         """
+        if any(map(len, shots)) or any(isinstance(image, tuple) for image in images):
+            raise UsageError("--engine vllm: one picture a question, and no examples with pictures; use transformers")
         whole = [self._prompt(prefix) for prefix in prefixes]
         skipped = self.image_tokens + 1
         prompts = [
