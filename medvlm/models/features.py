@@ -25,7 +25,7 @@ def tower_of(model: torch.nn.Module, kind: type[Backbone]) -> torch.nn.Module:
 
 
 def skip_tower(model: torch.nn.Module, kind: type[Backbone]) -> None:
-    """Make `model` take features [B, N, D] for `pixel_values`; pictures [B, 3, S, S] it still takes, too.
+    """Make `model` take features [B, N, D] or [B, 1, N, D] for `pixel_values`; pictures [B, 3, S, S] it takes, too.
 
     Doing so twice changes nothing.
     """
@@ -38,6 +38,8 @@ def skip_tower(model: torch.nn.Module, kind: type[Backbone]) -> None:
 def _features_or_pictures(tower: torch.nn.Module, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+    if pixel_values.dim() == 4 and pixel_values.shape[1] == 1:
+        pixel_values = pixel_values[:, 0]
     if pixel_values.dim() != 3:
         return type(tower).forward(tower, pixel_values, *args, **kwargs)
     return BaseModelOutputWithPooling(last_hidden_state=pixel_values)

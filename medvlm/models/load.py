@@ -101,7 +101,9 @@ def attention(recipe: Recipe, config: Any) -> str:
 
 
 _POSITIONS = {
-    **dict.fromkeys(("biogpt", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt"), "max_position_embeddings"),
+    **dict.fromkeys(
+        ("biogpt", "codegen", "git", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt"), "max_position_embeddings"
+    ),
     "mpt": "max_seq_len",
 }
 """Families that know just so many positions (a table of them, or MPT's of biases) -> what says how many."""
@@ -117,6 +119,9 @@ def check_length(recipe: Recipe, config: Any, image_tokens: int) -> None:
     limit = getattr(text, _POSITIONS.get(text.model_type, ""), None)
     if limit is None:
         return
+    if text.model_type == "git":
+        # Its pictures' tokens have no positions.
+        image_tokens = 0
     # One is the start token; the last token that is generated is not read.
     before = image_tokens + 1 + recipe.text.max_prefix_tokens
     longest = before + recipe.text.max_suffix_tokens

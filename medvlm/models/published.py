@@ -159,4 +159,78 @@ _LANGUAGE_MODELS = {
     "mistralai/Mistral-7B-v0.3": _llama("mistral", 4096, 14336, 32, 32, 8, 32768, False, sliding_window=None),
 }
 
-PUBLISHED: dict[str, dict[str, Any]] = {**_paligemmas(), **_TOWERS, **_LANGUAGE_MODELS}
+
+def _git(size: str, image_size: int) -> dict[str, Any]:
+    """Return a GIT (arXiv:2205.14100, section 3.1): CLIP's tower of that size, and always the same decoder."""
+    base = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    tower = {**base, "patch_size": 16} if size == "base" else {**large, "patch_size": 14}
+    return {
+        "model_type": "git",
+        "vision_config": {"model_type": "git_vision_model", **tower, "image_size": image_size},
+        **base,
+        "num_hidden_layers": 6,
+        "vocab_size": 30522,
+        "max_position_embeddings": 1024,
+        "bos_token_id": 101,
+        "eos_token_id": 102,
+        "pad_token_id": 0,
+    }
+
+
+def _gits() -> dict[str, dict[str, Any]]:
+    """Return the GITs for single pictures; those for questions take larger ones."""
+    made = {}
+    for size, larger in (("base", 480), ("large", 420)):
+        for task in ("", "-coco", "-textcaps", "-vqav2", "-textvqa"):
+            made[f"microsoft/git-{size}{task}"] = _git(size, larger if "vqa" in task else 224)
+    return made
+
+
+def _q_former(kind: str, text: dict[str, Any], image_token: int, image_size: int = 224) -> dict[str, Any]:
+    """Return a BLIP-2 or InstructBLIP: ViT-g of EVA-CLIP, 32 queries of a Q-Former, and a language model."""
+    name = "blip_2" if kind == "blip-2" else kind
+    vision = {
+        "model_type": f"{name}_vision_model",
+        "hidden_size": 1408,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 39,
+        "num_attention_heads": 16,
+        "image_size": image_size,
+        "patch_size": 14,
+    }
+    former = {"model_type": f"{name}_qformer", "vocab_size": 30522 if kind == "blip-2" else 30523}
+    return {
+        "model_type": kind,
+        "vision_config": vision,
+        "qformer_config": former,
+        "text_config": text,
+        "num_query_tokens": 32,
+        "image_token_index": image_token,
+    }
+
+
+def _q_formers() -> dict[str, dict[str, Any]]:
+    """Return those whose language model only decodes; the Hub's copies have rows for `<image>`, in all a multiple of 64.
+
+    An OPT of BLIP-2 ends with a line (token 50118), as it was trained to.
+    """
+    grown = {"vocab_size": 50304, "eos_token_id": 50118}
+    small = {**_opt(2560, 32, 32, 2560, norm_before=True), **grown}
+    large = {**_opt(4096, 32, 32, 4096, norm_before=True), **grown}
+    vicuna = {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2}
+    return {
+        "Salesforce/blip2-opt-2.7b": _q_former("blip-2", small, 50265),
+        "Salesforce/blip2-opt-2.7b-coco": _q_former("blip-2", small, 50265, 364),
+        "Salesforce/blip2-opt-6.7b": _q_former("blip-2", large, 50265),
+        "Salesforce/blip2-opt-6.7b-coco": _q_former("blip-2", large, 50265, 364),
+        "Salesforce/instructblip-vicuna-7b": _q_former(
+            "instructblip", _llama("llama", 4096, 11008, 32, 32, 32, 32064, False, **vicuna), 32000
+        ),
+        "Salesforce/instructblip-vicuna-13b": _q_former(
+            "instructblip", _llama("llama", 5120, 13824, 40, 40, 40, 32064, False, **vicuna), 32000
+        ),
+    }
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {**_paligemmas(), **_TOWERS, **_LANGUAGE_MODELS, **_gits(), **_q_formers()}
