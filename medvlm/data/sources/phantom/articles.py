@@ -18,9 +18,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvlm.data.sources.phantom import grammar
-from medvlm.data.sources.phantom.draw import draw, encode
+from medvlm.data.sources.phantom.draw import draw, encode, finding_mask
 from medvlm.data.sources.phantom.spec import Spec, random_spec
 from medvlm.io import atomic_write
 
@@ -117,8 +118,7 @@ def write_package(name: str, files: Mapping[str, bytes], path: Path) -> None:
 def _figure(seed: int, index: int, number: int, owned: bool, rng: random.Random) -> Figure:
     """Make one figure with its questions and, for some, its report."""
     spec = random_spec(rng)
-    # The first word keeps these pictures apart from the base model's.
-    drawing = draw(spec, np.random.default_rng([0x5A3D, seed, index, number]))
+    drawing = draw(spec, _stream(seed, index, number))
     tasks = [_question(asked) for asked in (grammar.presence_question(spec, rng), grammar.further_question(spec, rng))]
     if rng.random() < REPORT_SHARE:
         tasks.append({"task": "report", "prompt": "", "target": grammar.report(spec, rng)})
@@ -140,6 +140,23 @@ def _figure(seed: int, index: int, number: int, owned: bool, rng: random.Random)
         owned=owned,
         annotation=annotation,
     )
+
+
+def _stream(seed: int, index: int, number: int) -> np.random.Generator:
+    """Return the chance that draws a figure; its first word keeps these pictures apart from the base model's."""
+    return np.random.default_rng([0x5A3D, seed, index, number])
+
+
+def finding_masks(seed: int, index: int) -> dict[str, NDArray[np.bool_] | None]:
+    """Return figure id -> where its finding lies [H, W], None where it has none, of article number `index`."""
+    _, files = build_article(seed, index)
+    found = {}
+    for line in files[ANNOTATIONS].splitlines():
+        note = json.loads(line)
+        spec = Spec(**{part.name: note[part.name] for part in dataclasses.fields(Spec)})
+        number = int(note["figure_id"].removeprefix("fig"))
+        found[note["figure_id"]] = finding_mask(spec, _stream(seed, index, number))
+    return found
 
 
 def _question(question: grammar.Question) -> dict[str, Any]:

@@ -35,12 +35,23 @@ class Drawing(NamedTuple):
 
 def draw(spec: Spec, rng: np.random.Generator, size: int = SIZE) -> Drawing:
     """Draw one phantom, `size` pixels a side."""
-    canvas = Canvas(size, random_pose(rng), background=round(rng.uniform(2, 14)))
-    painter = radiograph.paint if spec.modality == "radiograph" else ct.paint
-    finding = painter(canvas, spec, rng)
+    canvas, finding = _painted(spec, rng, size)
     blurred = canvas.image.filter(ImageFilter.GaussianBlur(size / SIZE * rng.uniform(0.8, 1.6)))
     box = None if finding is None else canvas.box(finding)
     return Drawing(_expose(np.asarray(blurred, dtype=np.float32), rng), box)
+
+
+def finding_mask(spec: Spec, rng: np.random.Generator, size: int = SIZE) -> NDArray[np.bool_] | None:
+    """Return where the finding lies [size, size] in what `draw` makes of a generator in the same state, or None."""
+    _, finding = _painted(spec, rng, size)
+    return None if finding is None else np.asarray(finding) > 127
+
+
+def _painted(spec: Spec, rng: np.random.Generator, size: int) -> tuple[Canvas, Image.Image | None]:
+    """Return the phantom before blur and exposure, and the mask of its finding."""
+    canvas = Canvas(size, random_pose(rng), background=round(rng.uniform(2, 14)))
+    painter = radiograph.paint if spec.modality == "radiograph" else ct.paint
+    return canvas, painter(canvas, spec, rng)
 
 
 def encode(pixels: NDArray[np.uint8]) -> bytes:
