@@ -211,9 +211,10 @@ def _q_former(kind: str, text: dict[str, Any], image_token: int, image_size: int
 
 
 def _q_formers() -> dict[str, dict[str, Any]]:
-    """Return those whose language model only decodes; the Hub's copies have rows for `<image>`, in all a multiple of 64.
+    """Return those whose language model only decodes.
 
-    An OPT of BLIP-2 ends with a line (token 50118), as it was trained to.
+    The Hub's copies have a row for `<image>`, and rows up to a multiple of 64. An OPT of BLIP-2 ends with a line
+    (token 50118), as it was trained to.
     """
     grown = {"vocab_size": 50304, "eos_token_id": 50118}
     small = {**_opt(2560, 32, 32, 2560, norm_before=True), **grown}

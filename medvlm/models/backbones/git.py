@@ -148,7 +148,8 @@ class GitBackbone(Backbone):
         embeddings = next(one for one in model.modules() if type(one).__name__ == "GitVisionEmbeddings")
         changed = resize_embeddings(embeddings, image_size, class_token=True)
         config.vision_config.image_size = image_size
-        for module in model.modules():
+        decoder: Any = model.get_submodule("git.encoder")
+        for module in decoder.modules():
             # By this the decoder knows where the picture ends in its cache, and in its own loss.
             if hasattr(module, "image_patch_tokens"):
                 module.image_patch_tokens = cls.image_tokens_of(config)
