@@ -14,7 +14,7 @@ from medvlm.cli.common import DebugOption, QuietOption, progress, say, warn
 
 if TYPE_CHECKING:
     from medvlm.evaluate.ask import Asker
-    from medvlm.evaluate.prompting import Question
+    from medvlm.evaluate.prompting import Question, Shot
     from medvlm.recipe import Recipe
 
 
@@ -30,6 +30,7 @@ def predict(
     task: given.TaskName = None,
     language: given.Language = "en",
     examples: given.Examples = None,
+    together: given.Together = False,
     rationale: given.Rationale = False,
     rationale_prompt: given.RationalePrompt = None,
     answer_prompt: given.AnswerPrompt = None,
@@ -71,7 +72,7 @@ def predict(
         asked,
         prompt,
         language,
-        prompting.read_shots(examples) if examples else (),
+        _shots(examples, recipe) if examples else (),
         rationale,
         rationale_prompt or prompting.RATIONALE,
         answer_prompt or prompting.ANSWER,
@@ -82,13 +83,14 @@ def predict(
     found = pictures.find(images)
     for remark in found.remarks:
         warn(remark)
+    _check_together(together, len(found.paths), recipe)
     check_weights(found_run.facts())
     choice = engines.Choice(engine, workers, ray_address)
     engines.check(choice, found_run, recipe)
-    job = ask.Job(found_run, recipe, question, recipe.seed if seed is None else seed, out, overwrite, choice)
+    job = ask.Job(found_run, recipe, question, recipe.seed if seed is None else seed, out, overwrite, choice, together)
     outcome = ask.Outcome()
     with progress("predict", quiet) as bar:
-        for row in ask.ask(job, found.paths, lambda: _asker(job), outcome, bar, warn):
+        for row in ask.ask(job, found.paths, lambda: _asker(job, len(found.paths)), outcome, bar, warn):
             say(_shown(row, form))
     if out is not None:
         say(f"{out}: {outcome.done} predictions, {outcome.kept} of them made before", quiet)
@@ -135,17 +137,46 @@ def _in_flags(said: str) -> str:
 _FLAGS = {"num_beams": "--beams", "temperature": "--temperature", "top_p": "--top-p"}
 
 
-def _asker(job: Any) -> Asker:
+def _shots(path: Path, recipe: Recipe) -> tuple[Shot, ...]:
+    """Return the examples, with their pictures where the model can be shown them."""
+    from medvlm.evaluate import prompting
+    from medvlm.models.backbones import BACKBONES
+
+    shots = prompting.read_shots(path)
+    if any(shot.image for shot in shots) and BACKBONES.get(recipe.model.backbone).several:
+        return prompting.with_pictures(shots, path.parent)
+    return shots
+
+
+def _check_together(together: bool, count: int, recipe: Recipe) -> None:
+    """Raise UsageError where the model takes one picture; tell where it learned from fewer than it is asked about."""
+    if not together or count == 1:
+        return
+    from medvlm.errors import UsageError
+    from medvlm.models.backbones import BACKBONES
+    from medvlm.train.few_shot import taking_several
+
+    if not BACKBONES.get(recipe.model.backbone).several:
+        raise UsageError(
+            f"--together: {recipe.model.backbone} takes one picture; leave it out to ask about each by itself, or use "
+            f"a backbone that takes several ({', '.join(taking_several())})"
+        )
+    if count > recipe.prompts.max_images:
+        warn(f"--together: {count} pictures; this run's recipe shows at most {recipe.prompts.max_images} of a sample")
+
+
+def _asker(job: Any, count: int) -> Asker:
     """Load the model, and say what of the examples it will not see."""
     from medvlm.evaluate import ask, engines
 
-    made = ask.Asker(engines.load(job.choice, job.run, job.recipe, seed=job.seed), job.question)
+    engine = engines.load(job.choice, job.run, job.recipe, seed=job.seed)
+    made = ask.Asker(engine, job.question, count if job.together else 1)
     _tell_examples(job.question, made.first().dropped, job.recipe)
     return made
 
 
 def _tell_examples(question: Question, dropped: int, recipe: Recipe) -> None:
-    if any(shot.image for shot in question.shots):
+    if any(shot.image for shot in question.shots) and not question.pictured:
         warn(f"--examples: {recipe.model.backbone} takes one picture, so of the examples only the texts are used")
     if dropped:
         warn(
@@ -161,6 +192,7 @@ def _shown(row: dict[str, Any], form: str) -> str:
         from medvlm.evaluate.report_format import render
 
         return render(row)
-    text = f"{row['image']}: {row['prediction']}"
+    more = len(row.get("more_images", ()))
+    text = f"{row['image']}{f' and {more} more' if more else ''}: {row['prediction']}"
     text += f"\n  rationale: {row['rationale']}" if "rationale" in row else ""
     return text + (f"\n  {row['report']['status']}" if "report" in row else "")

@@ -20,12 +20,22 @@ TaskName = Annotated[
     typer.Option("--task", help="caption, vqa or report: which template of the run's recipe.", rich_help_panel=ASK),
 ]
 Language = Annotated[str, typer.Option("--language", help="For a template with {language}.", rich_help_panel=ASK)]
+Together = Annotated[
+    bool,
+    typer.Option(
+        "--together",
+        help="Ask once about all pictures, views of one study, instead of about each by itself; for models that take "
+        "several.",
+        rich_help_panel=ASK,
+    ),
+]
 Examples = Annotated[
     Path | None,
     typer.Option(
         "--examples",
-        help='Few-shot: JSON lines of {"prompt", "answer"}, put as text before the question as far as there is room; '
-        "an example's picture is not shown, since the models here take one picture.",
+        help='Few-shot: JSON lines of {"prompt", "answer", "image"}, put before the question as far as there is room. '
+        "A model that takes several pictures sees each example's (a path from the file's folder, or a list of them); "
+        "others get the texts only.",
         rich_help_panel=ASK,
     ),
 ]

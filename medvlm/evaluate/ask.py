@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from medvlm.evaluate.engines import FullEngine
 
+    Seen = Image | tuple[Image, ...]
+    """What one question is about."""
+
 _SMALLER = "set --batch-size 1"
 
 _BEGINNING = b'{"image": "'
@@ -58,12 +61,15 @@ class Asker:
     Args:
         predictor: of the tuned model (see `medvlm.evaluate.engines.load`).
         question: checked by `prompting.check`.
+        views: pictures that are asked about at once.
     """
 
-    def __init__(self, predictor: FullEngine, question: Question) -> None:
+    def __init__(self, predictor: FullEngine, question: Question, views: int = 1) -> None:
         recipe = predictor.recipe
         self.predictor, self.question = predictor, question
-        self.composer = Composer(question, recipe.prompts, recipe.text.max_prefix_tokens, predictor.count)
+        room = predictor.room() if views > 1 or question.pictured else None
+        budget, answer = recipe.text.max_prefix_tokens, recipe.eval.max_new_tokens
+        self.composer = Composer(question, recipe.prompts, budget, predictor.count, room, views, answer)
 
     def first(self) -> Composed:
         """Return the first prefix, the same for every picture.
@@ -73,10 +79,10 @@ class Asker:
         """
         return self.composer.first_pass() if self.question.rationale else self.composer.plain()
 
-    def records(self, images: Sequence[Image]) -> list[dict[str, Any]]:
+    def records(self, images: Sequence[Seen]) -> list[dict[str, Any]]:
         """Return what is told of each picture: prompt, prediction, and rationale or report where asked for."""
         first = self.first()
-        texts = self.predictor.answers(images, [first.prefix] * len(images))
+        texts = self._answers(images, [first] * len(images))
         if self.question.rationale:
             rows = self._reasoned(images, texts)
         else:
@@ -87,9 +93,15 @@ class Asker:
                 row["report"] = report_format.record(row["prediction"], impression)
         return rows
 
-    def _reasoned(self, images: Sequence[Image], rationales: Sequence[str]) -> list[dict[str, Any]]:
+    def _answers(self, images: Sequence[Seen], composed: Sequence[Composed]) -> list[str]:
+        prefixes = [one.prefix for one in composed]
+        if any(one.before for one in composed):
+            return self.predictor.answers(images, prefixes, [one.before for one in composed])
+        return self.predictor.answers(images, prefixes)
+
+    def _reasoned(self, images: Sequence[Seen], rationales: Sequence[str]) -> list[dict[str, Any]]:
         composed = [self.composer.second_pass(text) for text in rationales]
-        answers = self.predictor.answers(images, [second.prefix for second, _ in composed])
+        answers = self._answers(images, [second for second, _ in composed])
         return [
             {
                 "prefix": second.prefix,
@@ -101,7 +113,7 @@ class Asker:
             for rationale, (second, cut), answer in zip(rationales, composed, answers, strict=True)
         ]
 
-    def _impressions(self, images: Sequence[Image], rows: Sequence[dict[str, Any]]) -> list[str | None]:
+    def _impressions(self, images: Sequence[Seen], rows: Sequence[dict[str, Any]]) -> list[str | None]:
         """Return what the model says when asked for the impression that its text does not state, else None."""
         wording = self.question.impression_prompt
         missing = [n for n, row in enumerate(rows) if report_format.parse(row["prediction"]).impression is None]
@@ -134,6 +146,8 @@ class Job:
     """Begin `out` anew where it holds predictions made otherwise."""
     choice: Choice = dataclasses.field(default_factory=Choice)
     """Who answers."""
+    together: bool = False
+    """Ask once, about all pictures: views of one study."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -164,6 +178,8 @@ def ask(
 ) -> Iterator[dict[str, Any]]:
     """Yield one record for each picture that can be read, in order; each batch is synced to disk before.
 
+    With `job.together` there is one record for all pictures, and none where one of them cannot be read.
+
     Args:
         job: what is asked.
         paths: picture files.
@@ -184,33 +200,30 @@ def ask(
     common = _common(job)
     ready: Asker | None = None
     # A batch for each copy of the model.
-    size = job.recipe.eval.batch_size * job.choice.workers
+    size = len(paths) if job.together else job.recipe.eval.batch_size * job.choice.workers
     with resource_errors(job.out or Path(), _SMALLER), resume.held(job.out) if job.out else contextlib.nullcontext():
         known = _opened(job.out, common["made_by"], job.overwrite) if job.out is not None else {}
         for start in range(0, len(paths), size):
-            batch = _read(paths[start : start + size], outcome, warn)
-            missing = [one for one in batch if (one.name, one.sha256) not in known]
+            batch = _together(paths) if job.together else _read(paths[start : start + size], outcome, warn)
+            missing = [one for one in batch if one.key not in known]
             if missing:
                 ready = ready or asker()
-                rows = ready.records([one.image for one in missing])
-                made = [
-                    {"image": one.name, "sha256": one.sha256, **common, **row}
-                    for one, row in zip(missing, rows, strict=True)
-                ]
-                known |= {(row["image"], row["sha256"]): row for row in made}
+                rows = ready.records([one.seen for one in missing])
+                made = [{**one.told, **common, **row} for one, row in zip(missing, rows, strict=True)]
+                known |= {_key(row): row for row in made}
                 if job.out is not None:
                     resume.append(job.out, made)
             outcome.kept += len(batch) - len(missing)
             outcome.done += len(batch)
             show.update(min(start + size, len(paths)), len(paths))
-            yield from (known[one.name, one.sha256] for one in batch)
+            yield from (known[one.key] for one in batch)
 
 
 def _common(job: Job) -> dict[str, Any]:
     """Return what all records say alike; `made_by` is a hash of what a prediction depends on, the picture apart."""
     facts, recipe = job.run.facts(), job.recipe
     decoded = decoding(recipe, job.seed, job.run)
-    asked = dataclasses.asdict(job.question)
+    asked = job.question.described()
     depends = [facts.get("recipe_hash"), facts.get("finished"), recipe.text.max_prefix_tokens, asked, decoded]
     if job.choice.name != "transformers":
         depends.append(job.choice.name)
@@ -225,13 +238,42 @@ def _common(job: Job) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Picture:
-    name: str
-    sha256: str
-    image: Image
+class _Asked:
+    """One picture, or all of those that are asked about together."""
+
+    names: tuple[str, ...]
+    sha256: tuple[str, ...]
+    images: tuple[Image, ...]
+
+    @property
+    def seen(self) -> Seen:
+        return self.images[0] if len(self.images) == 1 else self.images
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the record says of the pictures."""
+        first, *more = ({"image": name, "sha256": sha} for name, sha in zip(self.names, self.sha256, strict=True))
+        return first | ({"more_images": more} if more else {})
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return _key(self.told)
 
 
-def _read(paths: Sequence[Path], outcome: Outcome, warn: Callable[[str], None]) -> list[_Picture]:
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return by what a record is known: names and contents of its pictures."""
+    more = row.get("more_images")
+    told = [row, *(more if isinstance(more, list) else [])]
+    return tuple(str(one.get(name)) for one in told if isinstance(one, dict) for name in ("image", "sha256"))
+
+
+def _together(paths: Sequence[Path]) -> list[_Asked]:
+    found = [pictures.read(path, "with --together nothing is asked without it") for path in paths]
+    images, sums = zip(*found, strict=True)
+    return [_Asked(tuple(map(str, paths)), sums, images)]
+
+
+def _read(paths: Sequence[Path], outcome: Outcome, warn: Callable[[str], None]) -> list[_Asked]:
     found = []
     for path in paths:
         try:
@@ -240,11 +282,11 @@ def _read(paths: Sequence[Path], outcome: Outcome, warn: Callable[[str], None]) 
             outcome.damaged.append(str(path))
             warn(str(error))
         else:
-            found.append(_Picture(str(path), sha256, image))
+            found.append(_Asked((str(path),), (sha256,), (image,)))
     return found
 
 
-def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, str], dict[str, Any]]:
+def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, ...], dict[str, Any]]:
     """Return the records that `out` holds, and leave it without a line that a kill cut off.
 
     A file that holds none of ours is never touched.
@@ -257,7 +299,7 @@ def _opened(out: Path, made_by: str, overwrite: bool) -> dict[tuple[str, str], d
     rows = [row for row in map(_record, whole) if row is not None]
     if not rows and (whole or not _cut_off(cut)):
         raise InputError(f"{out}: a file that holds no predictions of this command; name another one")
-    known = {(row["image"], row["sha256"]): row for row in rows if row["made_by"] == made_by}
+    known = {_key(row): row for row in rows if row["made_by"] == made_by}
     strangers = len(whole) - sum(row["made_by"] == made_by for row in rows)
     if strangers and not overwrite:
         raise InputError(

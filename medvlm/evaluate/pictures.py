@@ -60,8 +60,10 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read(path: Path) -> tuple[Image, str]:
+def read(path: Path, advice: str = "it is left out") -> tuple[Image, str]:
     """Return a picture in RGB, upright (of several frames the first), and the SHA-256 of its file.
+
+    `advice` ends the error's text.
 
     Raises:
         InputError: no picture, or damaged; one line with its name.
@@ -72,4 +74,4 @@ def read(path: Path) -> tuple[Image, str]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode(data, str(path), "it is left out"), sha256_bytes(data)
+    return decode(data, str(path), advice), sha256_bytes(data)

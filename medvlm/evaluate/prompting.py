@@ -1,6 +1,7 @@
 """What a model is asked: examples in front of the question (few-shot), and a rationale asked for before the answer.
 
 Both are plain text within the prefix. An example is written as training wrote it: its prefix, a line end, its answer.
+Where the backbone takes several pictures and the examples have theirs, each stands before the question by itself.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, UsageError
 from medvlm.recipe.models import PromptsPart, Task
+
+if TYPE_CHECKING:
+    from medvlm.models.backbones.base import Example
+    from medvlm.train.few_shot import Room
 
 RATIONALE = "{prompt} Explain step by step."
 """Wording of the first of two passes; that a rationale comes first is arXiv:2201.11903, with pictures 2302.00923."""
@@ -27,6 +32,17 @@ class Shot:
     prompt: str
     answer: str
     image: str | None = None
+    more_images: tuple[str, ...] = ()
+    """Further pictures of the same example."""
+    pictures: tuple[Any, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    """The pictures, where they are shown (see `with_pictures`)."""
+    sha256: tuple[str, ...] = ()
+    """Of their files."""
+
+    def described(self) -> dict[str, Any]:
+        """Return all that an answer may depend on."""
+        told: dict[str, Any] = {"prompt": self.prompt, "answer": self.answer, "image": self.image}
+        return told | ({"more_images": self.more_images, "sha256": self.sha256} if self.sha256 else {})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +61,16 @@ class Question:
     impression_prompt: str | None = None
     """What asks for an impression, as a question, where the answer states none."""
 
+    @property
+    def pictured(self) -> bool:
+        """Return True where examples are shown with their pictures."""
+        return any(shot.pictures for shot in self.shots)
+
+    def described(self) -> dict[str, Any]:
+        """Return all that an answer may depend on."""
+        names = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names} | {"shots": [shot.described() for shot in self.shots]}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Composed:
@@ -55,10 +81,14 @@ class Composed:
     """Examples in it."""
     dropped: int
     """Examples that had no room."""
+    before: tuple[Example, ...] = ()
+    """Those that are shown with their pictures; they are no part of the prefix."""
 
 
 def read_shots(path: Path) -> tuple[Shot, ...]:
     """Return the examples of a JSONL file: {"prompt": ..., "answer": ..., "image": optional} a line.
+
+    `image` is a path, or a list of paths to several pictures of one example.
 
     Raises:
         InputError: unreadable, empty, or a line that is no such object; says which.
@@ -80,9 +110,36 @@ def _shot(line: str, where: str) -> Shot:
     except ValueError:
         value = None
     texts = isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("prompt", "answer"))
-    if not texts or not value["answer"].strip() or not isinstance(value.get("image"), str | None):
-        raise InputError(f'{where}: expected {{"prompt": text, "answer": text, "image": optional path}}')
-    return Shot(value["prompt"], value["answer"], value.get("image"))
+    images = value.get("image") if isinstance(value, dict) else None
+    names = images if isinstance(images, list) else [] if images is None else [images]
+    if not texts or not value["answer"].strip() or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f'{where}: expected {{"prompt": text, "answer": text, "image": optional path or paths}}')
+    return Shot(value["prompt"], value["answer"], names[0] if names else None, tuple(names[1:]))
+
+
+def with_pictures(shots: Sequence[Shot], folder: Path) -> tuple[Shot, ...]:
+    """Return the examples with their pictures read; as they are where none has one.
+
+    Args:
+        shots: of `read_shots`.
+        folder: what relative paths start at.
+
+    Raises:
+        InputError: a picture cannot be read, or some examples have none.
+    """
+    if not any(shot.image for shot in shots):
+        return tuple(shots)
+    bare = next((number for number, shot in enumerate(shots, 1) if shot.image is None), None)
+    if bare is not None:
+        raise InputError(f"--examples: example {bare} has no image and others have; give all of them one, or none")
+    return tuple(_pictured(shot, folder) for shot in shots)
+
+
+def _pictured(shot: Shot, folder: Path) -> Shot:
+    from medvlm.evaluate.pictures import read
+
+    found = [read(folder / name, "--examples needs it") for name in (str(shot.image), *shot.more_images)]
+    return dataclasses.replace(shot, pictures=tuple(one for one, _ in found), sha256=tuple(sha for _, sha in found))
 
 
 def check(question: Question, prompts: PromptsPart) -> None:
@@ -116,12 +173,25 @@ class Composer:
     Args:
         question: what is asked.
         prompts: the recipe's templates, as in training.
-        budget: most tokens of a prefix.
+        budget: most tokens of a prefix, examples before it included.
         count: text -> its tokens.
+        room: of the model, where pictures take of it; None asks for none.
+        views: pictures that are asked about at once.
+        answer: most tokens of the answer, which `room` must hold, too.
     """
 
-    def __init__(self, question: Question, prompts: PromptsPart, budget: int, count: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        question: Question,
+        prompts: PromptsPart,
+        budget: int,
+        count: Callable[[str], int],
+        room: Room | None = None,
+        views: int = 1,
+        answer: int = 0,
+    ) -> None:
         self.question, self.prompts, self.budget, self.count = question, prompts, budget, count
+        self.room, self.views, self.answer = room, views, answer
 
     def prefix(self, prompt: str, task: Task | None = None) -> str:
         """Return a bare prompt in its task's template."""
@@ -162,11 +232,32 @@ class Composer:
                 f"the prompt takes {length} tokens and this model was trained with prompts of at most {self.budget}; "
                 "shorten it, or set --max-prefix-tokens"
             )
-        shots = self.question.shots if shots is None else shots
-        texts = [f"{self.prefix(shot.prompt)}\n{shot.answer}" for shot in shots]
-        while texts and self.count("\n".join([*texts, last])) > self.budget:
-            texts.pop(0)
-        return Composed("\n".join([*texts, last]), len(texts), len(shots) - len(texts))
+        if not self._fits(last, self.views):
+            raise UsageError(
+                f"{self.views} pictures and the prompt take more than the {self.room.positions if self.room else 0} "
+                "tokens that this model reads at once; ask about fewer"
+            )
+        shots = list(self.question.shots if shots is None else shots)
+        kept = list(shots)
+        while kept and not self._fits(self._written(kept, last), self.views + sum(len(s.pictures) for s in kept)):
+            kept.pop(0)
+        dropped = len(shots) - len(kept)
+        if any(shot.pictures for shot in kept):
+            return Composed(last, len(kept), dropped, tuple(map(self._example, kept)))
+        return Composed(self._written(kept, last), len(kept), dropped)
+
+    def _written(self, shots: Sequence[Shot], last: str) -> str:
+        return "\n".join([*(f"{self.prefix(shot.prompt)}\n{shot.answer}" for shot in shots), last])
+
+    def _fits(self, text: str, pictures: int) -> bool:
+        tokens = self.count(text)
+        return tokens <= self.budget and (self.room is None or self.room.holds(pictures, tokens, self.answer))
+
+    def _example(self, shot: Shot) -> Example:
+        from medvlm.models.backbones.base import Example
+
+        first, *more = shot.pictures
+        return Example(first, self.prefix(shot.prompt), shot.answer, more_images=tuple(more))
 
 
 def _fill(wording: str, *, prompt: str, rationale: str = "") -> str:
