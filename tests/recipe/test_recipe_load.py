@@ -69,7 +69,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ),
         ({**GOOD, "model": {"id": "m", "vision_tower": "v"}}, "expected either id, or vision_tower and language_model"),
         ({**GOOD, "model": {"vision_tower": "v", "backbone": "git_llm"}}, "expected either id, or vision_tower"),
-        ({**GOOD, "model": {"vision_tower": "v", "language_model": "l"}}, "backbone: git_llm or flamingo only"),
+        ({**GOOD, "model": {"vision_tower": "v", "language_model": "l"}}, "backbone: git_llm, flamingo, visual_bert or lxmert"),
         (
             {**GOOD, "model": {"vision_tower": "v", "language_model": "l", "backbone": "git_llm"}},
             "the projector between the two models is new",
