@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from medvlm.cli import run as medvlm
+from medvlm.models.backbones import BACKBONES
+from medvlm.models.published import PUBLISHED
 from medvlm.recipe import load_members
+from medvlm.recipe.models import Recipe
 from medvlm.resources import shipped
 from medvlm.runs import Run
 
@@ -46,10 +51,35 @@ def family(language_model: str) -> str:
     return next((kind for start, kind in FAMILIES.items() if language_model.startswith(start)), "mistral")
 
 
-def tiny_base(name: str, tiny: Path, paligemma2: Path, parts: dict[str, Path]) -> list[str]:
+@pytest.fixture(scope="session")
+def saved_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
+    """The tiny form of a recipe's architecture, saved as a checkpoint, so that it is loaded as the real one is."""
+    made: dict[tuple[str, str | None], Path] = {}
+
+    def folder(recipe: Recipe) -> Path:
+        known = PUBLISHED.get(str(recipe.model.id), {})
+        family = known.get("model_type") if recipe.model.backbone in ("generic", "blip2", "contrastive") else None
+        key = (recipe.model.backbone, family)
+        if key not in made:
+            torch.manual_seed(0)
+            made[key] = tmp_path_factory.mktemp("-".join(map(str, key)))
+            for part in BACKBONES.get(recipe.model.backbone).tiny(None, family):
+                part.save_pretrained(made[key])  # type: ignore[operator, union-attr]
+        return made[key]
+
+    return folder
+
+
+def tiny_base(
+    name: str, tiny: Path, paligemma2: Path, parts: dict[str, Path], saved: Callable[[Recipe], Path]
+) -> list[str]:
     """Return overrides that put tiny models of the same classes in the place of a recipe's bases."""
     members = load_members(f"recipes/{name}")
-    if members.members[0][1].model.backbone == "paligemma":
+    first = members.members[0][1]
+    if first.model.backbone not in ("paligemma", "git_llm"):
+        unset = [f"model.{role}=null" for role in ("vision_tower", "language_model") if role in first.model.parts]
+        return [f"model.id={saved(first)}", *unset, "model.image_size=null"]
+    if first.model.backbone == "paligemma":
         return [f"model.id={paligemma2 if 'paligemma2' in name else tiny}", "model.image_size=112"]
     words = [f"model.vision_tower={parts['tower']}"]
     for member, recipe in members.members:
@@ -81,9 +111,10 @@ def test_some_steps_with_tiny_models(
     tiny_folder: Path,
     paligemma2_folder: Path,
     git_parts: dict[str, Path],
+    saved_tiny: Callable[[Recipe], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    base = tiny_base(name, tiny_folder, paligemma2_folder, git_parts)
+    base = tiny_base(name, tiny_folder, paligemma2_folder, git_parts, saved_tiny)
     assert medvlm(["finetune", f"recipes/{name}", *base, *SOME_STEPS, "--quiet"]) == 0, capsys.readouterr().err
     members = load_members(f"recipes/{name}")
     runs = [Run(path) for path in sorted((at_shelf / "runs").iterdir()) if not path.is_symlink()]
