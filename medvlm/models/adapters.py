@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import RecipeError
-from medvlm.models.components import Count, Places, census, component_of, output_layer, tied, untie
+from medvlm.models.components import (
+    Count,
+    Places,
+    bare_name,
+    census,
+    component_of,
+    output_layer,
+    prefixes_of,
+    tied,
+    untie,
+)
 from medvlm.recipe.models import COMPONENTS, AdapterPart, AdaptersPart, Recipe
 from medvlm.registry import nearest
 
@@ -127,7 +137,20 @@ def _wrapped(
     if follow:
         embeddings: Any = wrapped.get_input_embeddings()  # type: ignore[operator]
         output_layer(wrapped).modules_to_save[ADAPTER].weight = embeddings.weight
+    for name, parameter in lone(wrapped, backbone).items():
+        parameter.requires_grad_(parts[component_of(name, wrapped, backbone)].kind == "full")
     return wrapped
+
+
+def lone(model: torch.nn.Module, backbone: type[Backbone]) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that a component names by themselves, as CLIP's temperature: PEFT does not keep them.
+
+    Args:
+        model: bare or wrapped by PEFT.
+        backbone: the model's class.
+    """
+    named = {prefix.removesuffix(".") for prefix, _ in prefixes_of(model, backbone)}
+    return {name: parameter for name, parameter in model.named_parameters() if bare_name(name) in named}
 
 
 def _lora_config(
@@ -193,8 +216,9 @@ def _whole_modules(
     """Return the modules trained whole, by names of which PEFT, matching ends of names, finds just these."""
     places = Places(model, backbone)
     whole = []
+    alone = lone(model, backbone)
     for prefix, component in places.prefixes:
-        if parts[component].kind == "full":
+        if parts[component].kind == "full" and prefix.removesuffix(".") not in alone:
             # A longer prefix inside belongs to another component.
             inner = {one.removesuffix(".") for one, other in places.prefixes if other != component and one != prefix}
             whole += _around(model, prefix.removesuffix("."), {places.head, *inner})
@@ -225,12 +249,12 @@ def _around(model: torch.nn.Module, name: str, others: set[str | None]) -> list[
     """Return the module, or where others (the head, another component's) lie inside it, its parts beside them.
 
     Raises:
-        RecipeError: a parameter that is no module's: PEFT trains modules whole, nothing else.
+        RecipeError: parameters that are no part's: PEFT trains modules whole, nothing else.
     """
     if name in others:
         return []
     inside = [other for other in others if other is not None and other.startswith(f"{name}." if name else "")]
-    module = _module(model, name)
+    module = model.get_submodule(name)
     if not inside:
         return [name]
     if next(module.parameters(recurse=False), None) is not None:
@@ -239,19 +263,6 @@ def _around(model: torch.nn.Module, name: str, others: set[str | None]) -> list[
     stem = f"{name}." if name else ""
     children = [f"{stem}{child}" for child, _ in module.named_children()]
     return [found for child in children for found in _around(model, child, others)]
-
-
-def _module(model: torch.nn.Module, name: str) -> torch.nn.Module:
-    """Return a module by name.
-
-    Raises:
-        RecipeError: it is a lone parameter.
-    """
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        problem = f"adapters: {name} is a parameter by itself, which cannot be trained whole beside an adapter"
-        raise RecipeError("recipe", [problem]) from None
 
 
 def trainable_in_float32(model: torch.nn.Module) -> None:

@@ -77,7 +77,11 @@ def output_layer(model: torch.nn.Module) -> Any:
 
 def _accessible(model: torch.nn.Module, getter: str) -> Any:
     method = getattr(model, getter, None)
-    return None if method is None else method()
+    try:
+        return None if method is None else method()
+    except NotImplementedError:
+        # transformers cannot tell of every family; CLIP is one.
+        return None
 
 
 def module_name(model: torch.nn.Module, wanted: Any) -> str | None:

@@ -69,6 +69,7 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
         max_prefix_tokens=recipe.text.max_prefix_tokens,
         max_suffix_tokens=recipe.text.max_suffix_tokens,
     )
+    backbone.follow(model, recipe)
     facts = {
         "id": recipe.model.label,
         "parts": recipe.model.parts,

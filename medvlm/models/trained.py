@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,10 @@ def save(model: torch.nn.Module, processor: Any, run_folder: Path, base: str | N
             wrapped.peft_config[adapters.ADAPTER].base_model_name_or_path = base
         # Else PEFT asks the network whether the vocabulary has grown, and stores embeddings beside a head's adapter.
         wrapped.save_pretrained(building, save_embedding_layers=False)
+        kind = kind_of_type(model.config.model_type)  # type: ignore[union-attr, arg-type]
+        beside = {name: one for name, one in adapters.lone(model, kind).items() if one.requires_grad}
+        if beside:
+            _save_parameters(beside, building)
     elif whole:
         model.save_pretrained(building)  # type: ignore[operator]
     else:
@@ -78,10 +82,14 @@ def _whole_language_model(model: torch.nn.Module) -> bool:
 
 
 def _save_components(model: torch.nn.Module, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    _save_parameters({name: one for name, one in model.named_parameters() if one.requires_grad}, folder)
+
+
+def _save_parameters(parameters: Mapping[str, torch.nn.Parameter], folder: Path) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
-    trained = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    trained = {name: parameter.detach().contiguous() for name, parameter in parameters.items()}
     save_file(trained, folder / COMPONENTS_FILE, metadata={"format": "pt"})
 
 
@@ -231,10 +239,12 @@ def _stored(run: Run) -> dict[str, torch.Tensor]:
     """Return what lies in adapter/, by `_key`."""
     from safetensors.torch import load_file
 
-    for name in ("adapter_model.safetensors", COMPONENTS_FILE):
-        if (run.adapter / name).is_file():
-            return {_key(key): value for key, value in load_file(run.adapter / name).items()}
-    raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
+    # Both, where a lone parameter is trained beside an adapter.
+    files = [run.adapter / name for name in ("adapter_model.safetensors", COMPONENTS_FILE)]
+    found = {_key(key): value for file in files if file.is_file() for key, value in load_file(file).items()}
+    if not found:
+        raise InputError(f"{run.path}: neither adapter/ nor model/ holds weights; train it again")
+    return found
 
 
 def _is_whole(run: Run) -> bool:

@@ -77,6 +77,8 @@ class QuantizationPart(Part):
     double: bool = True
     """Quantize the quantization constants too: 0.37 bit a parameter less."""
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    storage: Literal["uint8", "bfloat16", "float16", "float32"] = "uint8"
+    """What two or more 4-bit weights lie in; FSDP2 shares numbers of a float type among devices, and no bytes."""
 
 
 LORA_KINDS = ("lora", "dora", "rslora")
@@ -226,6 +228,9 @@ class TrainPart(Part):
     """8 bits: arXiv:2110.02861, by bitsandbytes, on a GPU; paged: states move to main memory when the GPU is full."""
     loss: Literal["token", "example"] = "token"
     """`token`: mean over all suffix tokens of a batch; `example`: mean over samples of each sample's mean."""
+    contrastive: Literal["auto", "softmax", "sigmoid"] = "auto"
+    """Of the backbone `contrastive`: CLIP's loss (arXiv:2103.00020) or SigLIP's (arXiv:2303.15343); `auto`: the
+    checkpoint's own. Each micro-batch is its own contrast: `batch_size` counts, `gradient_accumulation` does not."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss_chunk: Positive = 256
     """Label positions whose logits exist at one time; the loss does not depend on it."""
@@ -334,6 +339,15 @@ class Recipe(Part):
     def _features_of_a_frozen_tower(self) -> Recipe:
         if self.adapters.vision_tower.kind != "frozen" and any(part.cache_features for part in self.data):
             raise ValueError("data.cache_features: the vision tower is trained, so what it sees changes; freeze it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_contrast_where_there_is_one(self) -> Recipe:
+        if self.train.contrastive != "auto" and self.model.backbone != "contrastive":
+            raise ValueError(
+                f"train.contrastive: '{self.train.contrastive}': expected auto, since {self.model.backbone} has no "
+                "such loss; model.backbone=contrastive has"
+            )
         return self
 
     @model_validator(mode="after")

@@ -255,6 +255,9 @@ class Backbone:
             RecipeError: says which keys.
         """
 
+    def follow(self, model: torch.nn.Module, recipe: Recipe) -> None:
+        """Take what of the recipe the backbone goes by, right after `load`; `model` is bare and without adapters."""
+
     @classmethod
     def planned(cls, config: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return the configuration as `fit` would leave it; pairs are (prefix, suffix) of the training rows."""
