@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -64,26 +65,17 @@ def wordpiece(special: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MA
     Args:
         special: tokens that get the first ids.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import normalizers, pre_tokenizers
 
-    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
-    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY + len(special) + 2 * 94,
-        special_tokens=list(special),
-        # Whole and within a word, so that any text of these can be written.
-        initial_alphabet=[chr(i) for i in range(33, 127)],
-        continuing_subword_prefix="##",
-        show_progress=False,
-    )
-    pieces.train_from_iterator(corpus(), trainer)
-    vocabulary: dict[str, int] = json.loads(pieces.to_str())["model"]["vocab"]
-    for letter in map(chr, range(33, 127)):
-        if not letter.isupper():
-            vocabulary.setdefault(letter, len(vocabulary))
-            vocabulary.setdefault(f"##{letter}", len(vocabulary))
-    return vocabulary
+    # Whole words, not trained pieces: the trainer of WordPiece orders ties by chance, and a model that is made again
+    # needs the same tokenizer.
+    lower, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in corpus() for word, _ in split.pre_tokenize_str(lower.normalize_str(text)))
+    common = sorted(words, key=lambda word: (-words[word], word))[:VOCABULARY]
+    # Whole and within a word, so that any text of these can be written.
+    letters = [chr(number) for number in range(33, 127) if not chr(number).isupper()]
+    tokens = [*special, *letters, *(f"##{letter}" for letter in letters), *common]
+    return {token: place for place, token in enumerate(dict.fromkeys(tokens))}
 
 
 def _vocabulary_and_merges(bpe: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
