@@ -88,15 +88,34 @@ def _tower(kind: str, hidden: int, layers: int, heads: int, inner: int, size: in
         "image_size": size,
         "patch_size": patch,
     }
+    # SigLIP's text tower is as wide and deep as its vision tower, CLIP's has a size of its own.
+    wide = {
+        key: vision[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    }
     # SigLIP's tokenizer has its only end token at 1; the defaults of transformers lie outside its vocabulary.
-    text = {"text_config": {"bos_token_id": 1, "eos_token_id": 1}} if kind == "siglip" else {}
-    return {"model_type": kind, "vision_config": vision, **text}
+    text = {**wide, "bos_token_id": 1, "eos_token_id": 1} if kind == "siglip" else _clip_text(512, 8)
+    return {"model_type": kind, "vision_config": vision, "text_config": {"model_type": f"{kind}_text_model", **text}}
+
+
+def _clip_text(hidden: int, heads: int) -> dict[str, Any]:
+    """Return CLIP's text tower: 12 layers and 77 positions in every size."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": 4 * hidden,
+        "num_hidden_layers": 12,
+        "num_attention_heads": heads,
+    }
+
+
+def _large_clip(size: int) -> dict[str, Any]:
+    text = {"model_type": "clip_text_model", **_clip_text(768, 12)}
+    return {**_tower("clip", 1024, 24, 16, 4096, size, 14), "text_config": text, "projection_dim": 768}
 
 
 _TOWERS = {
     "openai/clip-vit-base-patch16": _tower("clip", 768, 12, 12, 3072, 224, 16),
-    "openai/clip-vit-large-patch14": _tower("clip", 1024, 24, 16, 4096, 224, 14),
-    "openai/clip-vit-large-patch14-336": _tower("clip", 1024, 24, 16, 4096, 336, 14),
+    "openai/clip-vit-large-patch14": _large_clip(224),
+    "openai/clip-vit-large-patch14-336": _large_clip(336),
     "google/siglip-base-patch16-224": _tower("siglip", 768, 12, 12, 3072, 224, 16),
     # 27 x 27 patches: the six pixels that 14 leaves of 384 are not seen.
     "google/siglip-so400m-patch14-384": _tower("siglip", 1152, 27, 16, 4304, 384, 14),

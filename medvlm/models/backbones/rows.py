@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,6 +176,18 @@ def looked_up(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Return the numbers [B, 3, S, S] that a table [3, 256] gives for 8 bits [B, 1 or 3, S, S]."""
     channels = [values[:, min(channel, values.shape[1] - 1)].long() for channel in range(3)]
     return torch.stack([table[channel][own] for channel, own in enumerate(channels)], dim=1)
+
+
+def answer_gap(tokens: Callable[[str], list[int]]) -> str:
+    """Return what stands before an answer so that its tokens are those it has within running text.
+
+    SentencePiece puts a blank before every text by itself; byte-level tokenizers must be given one.
+
+    Args:
+        tokens: gives the tokens of a text, none added.
+    """
+    joint, colon = tokens(": a"), tokens(":")
+    return " " if joint == colon + tokens(" a") and joint != colon + tokens("a") else ""
 
 
 def texts(tokenizer: Any, tokens: torch.Tensor) -> list[str]:

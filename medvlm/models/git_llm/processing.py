@@ -35,6 +35,8 @@ class GitLlmProcessor(ProcessorMixin):  # type: ignore[misc]
         chat_template: str | None = None,
         image_seq_length: int = 197,
     ) -> None:
+        from medvlm.models.backbones.rows import answer_gap
+
         if tokenizer.eos_token_id is None:
             raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no end token; set eos_token in its files")
         if IMAGE_TOKEN not in tokenizer.get_vocab():
@@ -46,15 +48,7 @@ class GitLlmProcessor(ProcessorMixin):  # type: ignore[misc]
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self._embeddings: int | None = None
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
-        self._gap = self._space_before_answers()
-
-    def _space_before_answers(self) -> str:
-        """Return what stands before an answer so that its tokens are those it has within running text.
-
-        SentencePiece puts a blank before every text by itself; byte-level tokenizers must be given one.
-        """
-        joint, colon = self._tokens(": a"), self._tokens(":")
-        return " " if joint == colon + self._tokens(" a") and joint != colon + self._tokens("a") else ""
+        self._gap = answer_gap(self._tokens)
 
     def _tokens(self, text: str) -> list[int]:
         """Return a text's tokens, but for those that would be more than text, and those without an embedding.
