@@ -253,4 +253,32 @@ def _q_formers() -> dict[str, dict[str, Any]]:
     }
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {**_paligemmas(), **_TOWERS, **_LANGUAGE_MODELS, **_gits(), **_q_formers()}
+# ViLT-B/32, VisualBERT and LXMERT have the width and layers of BERT-base; FLAVA's image encoder is ViT-B/16. What is not
+# said is the default of transformers.
+_CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "dandelin/vilt-b32-mlm": {"model_type": "vilt", "image_size": 384, "patch_size": 32, "max_position_embeddings": 40},
+    "uclanlp/visualbert-vqa-coco-pre": {"model_type": "visual_bert", "visual_embedding_dim": 2048},
+    "unc-nlp/lxmert-base-uncased": {
+        "model_type": "lxmert",
+        "l_layers": 9,
+        "x_layers": 5,
+        "r_layers": 5,
+        "visual_feat_dim": 2048,
+        "visual_pos_dim": 4,
+    },
+    "facebook/flava-full": {
+        "model_type": "flava",
+        "image_config": {"image_size": 224, "patch_size": 16, "num_hidden_layers": 12},
+        "text_config": {"num_hidden_layers": 12, "vocab_size": 30522},
+        "multimodal_config": {"num_hidden_layers": 6},
+    },
+}
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    **_paligemmas(),
+    **_TOWERS,
+    **_LANGUAGE_MODELS,
+    **_gits(),
+    **_q_formers(),
+    **_CLASSIFIERS,
+}
