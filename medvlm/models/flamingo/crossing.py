@@ -57,13 +57,22 @@ class Crossing(nn.Module):
 
 
 @contextlib.contextmanager
-def crossed(layers: nn.ModuleList, crossings: Mapping[int, Crossing]) -> Iterator[None]:
-    """Put crossings in the places of decoder layers for the time of the block."""
+def crossed(
+    layers: nn.ModuleList, blocks: Mapping[int, nn.Module], sight: Sight | None, kept: dict[int, KeysValues]
+) -> Iterator[None]:
+    """Put gated blocks before decoder layers for the time of the block.
+
+    Args:
+        layers: the language model's list of them.
+        blocks: by number of the layer.
+        sight: what the tokens look at; None where no row has a picture.
+        kept: keys and values of the sight by number of the layer, filled where none is known.
+    """
     with _TURN:
-        plain = {number: layers[number] for number in crossings}
+        plain = {number: layers[number] for number in blocks}
         try:
-            for number, crossing in crossings.items():
-                layers[number] = crossing
+            for number, block in blocks.items():
+                layers[number] = Crossing(plain[number], block, sight, kept, number)
             yield
         finally:
             for number, layer in plain.items():

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTr
 from transformers import initialization as init
 
 from medvlm.models.flamingo.configuration import FlamingoConfig
-from medvlm.models.flamingo.crossing import Crossing, crossed, layers_name
+from medvlm.models.flamingo.crossing import crossed, layers_name
 from medvlm.models.flamingo.layers import FlamingoProjector, GatedBlock, KeysValues, Resampler, Sight
 from medvlm.models.git_llm import masks
 from medvlm.models.git_llm.modeling import embedding_width, text_attention
@@ -250,11 +250,8 @@ class FlamingoForConditionalGeneration(PreTrainedModel, GenerationMixin):  # typ
         # PEFT names it too.
         kwargs["return_dict"] = True
         layers = self.language_model.get_submodule(self._layers_name)
-        crossings = {
-            number: Crossing(layers[number], block, sight, kept, number)
-            for number, block in zip(self.config.crossed, self.projector.blocks, strict=True)
-        }
-        with crossed(layers, crossings):
+        blocks = dict(zip(self.config.crossed, self.projector.blocks, strict=True))
+        with crossed(layers, blocks, sight, kept):
             return self.language_model(
                 inputs_embeds=embeds, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
             )
