@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from medvlm.models.published_chat import CHAT_MODELS
+
 _SO400M = {
     "model_type": "siglip_vision_model",
     "hidden_size": 1152,
@@ -281,4 +283,5 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     **_gits(),
     **_q_formers(),
     **_CLASSIFIERS,
+    **CHAT_MODELS,
 }
