@@ -62,8 +62,9 @@ class _Job:
 
     @property
     def with_base(self) -> bool:
-        """Whether the untuned base answers too; a baseline is one itself."""
-        return self.settings.base and not is_baseline(self.run.facts())
+        """Whether the untuned base answers too; a baseline is one itself, and what is chosen from the training rows'
+        answers has none before training."""
+        return self.settings.base and not is_baseline(self.run.facts()) and _generates(self.recipe)
 
 
 def evaluate_run(run: Run, settings: Settings, show: Show) -> dict[str, Any]:
@@ -119,6 +120,12 @@ def _job(run: Run, settings: Settings, show: Show) -> _Job:
     for base in {False, job.with_base}:
         engines.check(_choice(settings), run, recipe, base=base)
     return job
+
+
+def _generates(recipe: Recipe) -> bool:
+    from medvlm.models.backbones import BACKBONES
+
+    return BACKBONES.get(recipe.model.backbone).output == "text"
 
 
 def _check_asked(recipe: Recipe) -> None:

@@ -73,6 +73,8 @@ def load_base(recipe: Recipe, located: Mapping[str, Located] | None = None, *, t
     facts = {
         "id": recipe.model.label,
         "parts": recipe.model.parts,
+        "backbone": recipe.model.backbone,
+        "output": kind.output,
         "revision": recipe.model.revision,
         "image_size": size,
         "checkpoint_image_size": checkpoint_size,

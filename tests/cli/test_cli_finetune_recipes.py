@@ -104,7 +104,11 @@ SOME_STEPS = [
 TRAINED_QUICK = {"paligemma448_two_stage.yaml", "git_mpt7b.yaml"}
 
 
-@pytest.mark.parametrize("name", marked([name for name in RECIPES if not name.startswith("tiny")], TRAINED_QUICK))
+# Recipes of tiny models are trained as they are: tests/train, tests/test_demo.py, tests/report.
+OWN_MODELS = ("tiny", "compare_backbones")
+
+
+@pytest.mark.parametrize("name", marked([name for name in RECIPES if not name.startswith(OWN_MODELS)], TRAINED_QUICK))
 def test_some_steps_with_tiny_models(
     name: str,
     at_shelf: Path,
