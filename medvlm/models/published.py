@@ -255,8 +255,8 @@ def _q_formers() -> dict[str, dict[str, Any]]:
     }
 
 
-# ViLT (arXiv:2102.03334), VisualBERT (arXiv:1908.03557) and LXMERT (arXiv:1908.07490) have the width of BERT-base, FLAVA's
-# (arXiv:2112.04482) encoders that of ViT-B/16. What is not said is the default of transformers.
+# ViLT (arXiv:2102.03334), VisualBERT (arXiv:1908.03557) and LXMERT (arXiv:1908.07490) have the width of BERT-base, the
+# encoders of FLAVA (arXiv:2112.04482) that of ViT-B/16. What is not said is the default of transformers.
 _CLASSIFIERS: dict[str, dict[str, Any]] = {
     "dandelin/vilt-b32-mlm": {"model_type": "vilt", "image_size": 384, "patch_size": 32, "max_position_embeddings": 40},
     "uclanlp/visualbert-vqa-coco-pre": {"model_type": "visual_bert", "visual_embedding_dim": 2048},

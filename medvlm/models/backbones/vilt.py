@@ -109,7 +109,7 @@ class ViltBackbone(ClassifierBackbone):
             vocab_size=vocabulary,
             image_size=size,
             patch_size=parts.TINY_PATCH,
-            max_position_embeddings=64,
+            max_position_embeddings=128,
             num_labels=2,
             **parts.TINY_TRANSFORMER,
         )
