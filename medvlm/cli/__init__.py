@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from medvlm.cli.common import state
 from medvlm.errors import MedvlmError
 
-VERBS = ("prepare", "data", "finetune", "eval", "predict", "export", "report", "licenses")
+VERBS = ("prepare", "data", "finetune", "eval", "predict", "inspect", "export", "report", "licenses")
 
 INTERRUPTED = 130
 
@@ -66,7 +67,6 @@ def _prepare_libraries() -> None:
     Set only where the user has not: TRANSFORMERS_VERBOSITY=info and python -W still work.
     """
     import logging
-    import os
     import warnings
 
     # bitsandbytes remarks on CPU kernels that we do not use (see medvlm.models.quantize).
@@ -152,5 +152,11 @@ def _fail(message: str, code: int) -> int:
         traceback.print_exc()
     # Names come from files of unknown making: what a terminal would obey in them is not printed.
     shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from medvlm.train.launch import leave_note
+
+        # One of several processes: the one that started them says it, once.
+        if leave_note(shown, code):
+            return code
     print(f"medvlm: error: {shown}", file=sys.stderr, flush=True)
     return code

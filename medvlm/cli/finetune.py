@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from medvlm.cli.common import DebugOption, QuietOption, progress, say, warn
 if TYPE_CHECKING:
     from medvlm.recipe import Members, Recipe
     from medvlm.runs import Run
+    from medvlm.train.launch import Launch
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +35,18 @@ def finetune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest unfinished run, or stages, of this recipe.")
     ] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", metavar="N", min=1, help="Train on N GPUs of this machine."),
+    ] = None,
+    accelerate_config: Annotated[
+        str | None,
+        typer.Option(
+            "--accelerate-config",
+            metavar="FILE",
+            help="How several devices share the model: a file of `accelerate config`, or ddp, fsdp2, zero2, zero3.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -46,8 +60,11 @@ def finetune(
     members = load_members(recipe, overrides or [])
     names = members.selected(only)
     try:
+        together = _together(devices, accelerate_config)
         if dry_run:
-            _print_plans(members, names, quiet)
+            _print_plans(members, names, quiet, together.count if together else 1)
+        elif together:
+            _start(together, members, names, [recipe, *(overrides or [])], only, resume, quiet, debug)
         else:
             _train(members, names, resume, quiet)
     except RecipeError as error:
@@ -55,25 +72,67 @@ def finetune(
         raise (RecipeError(recipe, error.problems) if error.where == "recipe" else error) from error
 
 
+def _together(devices: int | None, config: str | None) -> Launch | None:
+    """Return how to start one process a device; None where there is one device, or this is one of the processes."""
+    if devices is None and config is None:
+        return None
+    from medvlm.errors import UsageError
+    from medvlm.train.devices import started_together
+    from medvlm.train.launch import of_options
+
+    if started_together():
+        raise UsageError("--devices and --accelerate-config start the processes themselves; leave out the launcher")
+    return of_options(devices, config)
+
+
+def _start(
+    together: Launch,
+    members: Members,
+    names: list[str],
+    words: list[str],
+    only: str | None,
+    resume: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Check the recipe once, then have one process a device train it."""
+    from medvlm.train.group import check_members
+    from medvlm.train.launch import start
+
+    check_members(members, names, together.sharding)
+    chosen = ["--only", only] if only is not None else []
+    flags = {"--resume": resume, "--quiet": quiet, "--debug": debug}
+    options = [*chosen, *(name for name, wanted in flags.items() if wanted)]
+    start(together, ["finetune", *words, *options], _command())
+
+
+def _command() -> str:
+    """Return the command line as it was given, also where another process was given it and started this one."""
+    return os.environ.get("MEDVLM_COMMAND") or f"medvlm {shlex.join(sys.argv[1:])}"
+
+
 def _train(members: Members, names: list[str], resume: bool, quiet: bool) -> None:
     from medvlm.train.group import train_members
 
-    command = f"medvlm {shlex.join(sys.argv[1:])}"
+    # One of several processes speaks.
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
+    command = _command()
     run = None
     for run in train_members(members, names, command, lambda name: progress(f"finetune {name}", quiet), resume=resume):
-        _print_result(run, quiet)
+        if os.environ.get("RANK", "0") == "0":
+            _print_result(run, quiet)
     if run is not None:
         group = run.facts().get("group")
         say(f"next: medvlm report {group['id']}" if group else "next: medvlm eval --metrics bleu,rouge,cider", quiet)
 
 
-def _print_plans(members: Members, names: list[str], quiet: bool) -> None:
+def _print_plans(members: Members, names: list[str], quiet: bool, devices: int) -> None:
     from medvlm.train.group import plan_members
     from medvlm.train.plan_text import lines, reasons, summary
 
     planned = []
     with progress("plan", quiet) as bar:
-        for one in plan_members(members, names):
+        for one in plan_members(members, names, devices):
             planned.append(one)
             bar.update(len(planned), len(names))
     what = members.kind.removesuffix("s")
@@ -83,13 +142,13 @@ def _print_plans(members: Members, names: list[str], quiet: bool) -> None:
     for name, recipe, plan, verdict in planned:
         if members.kind != "single":
             say(f"\n{what} {name}")
-        for line in lines(plan, recipe, verdict, _start(members, name, recipe)):
+        for line in lines(plan, recipe, verdict, _starts_from(members, name, recipe)):
             say(line)
     for line in reasons(planned):
         say(line)
 
 
-def _start(members: Members, name: str, recipe: Recipe) -> str | None:
+def _starts_from(members: Members, name: str, recipe: Recipe) -> str | None:
     """Return in words what a member's run starts from besides the base."""
     place = members.names.index(name)
     if members.kind == "stages" and place > 0 and recipe.model.start is None:
@@ -109,4 +168,6 @@ def _print_result(run: Run, quiet: bool) -> None:
     say(f"{run.path}: {facts['result']['steps']} steps{training}{validation}")
     if "best_gone" in facts["result"]:
         warn(facts["result"]["best_gone"])
-    say(f"{compute['samples_per_second']:.1f} samples/s, {compute['seconds']:.0f} s on {compute['device']}", quiet)
+    count = compute.get("devices", 1)
+    device = compute["device"] if count == 1 else f"{count} x {compute['device']}"
+    say(f"{compute['samples_per_second']:.1f} samples/s, {compute['seconds']:.0f} s on {device}", quiet)

@@ -41,6 +41,7 @@ def configuration(part: QuantizationPart, backbone: type[Backbone], config: Any 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=part.double,
         bnb_4bit_compute_dtype=getattr(torch, part.compute_dtype),
+        bnb_4bit_quant_storage=getattr(torch, part.storage),
         llm_int8_skip_modules=[*spared, "lm_head"],
     )
 

@@ -10,19 +10,31 @@ from transformers import TrainingArguments
 
 from medvlm.recipe.models import Recipe
 from medvlm.runs import Run
+from medvlm.train.devices import here
 
 
-def updates_an_epoch(recipe: Recipe, rows: int) -> int:
-    """Return how many optimizer updates see every row once."""
-    batches = math.ceil(rows / recipe.train.batch_size)
+def updates_an_epoch(recipe: Recipe, rows: int, devices: int = 1) -> int:
+    """Return how many optimizer updates see every row once, on so many devices."""
+    batches = math.ceil(rows / (recipe.train.batch_size * devices))
     return max(1, math.ceil(batches / recipe.train.gradient_accumulation))
 
 
-def updates(recipe: Recipe, rows: int) -> int:
-    """Return how many optimizer updates the recipe makes on one device."""
+def updates(recipe: Recipe, rows: int, devices: int = 1) -> int:
+    """Return how many optimizer updates the recipe makes on so many devices."""
     if recipe.train.max_steps is not None:
         return recipe.train.max_steps
-    return math.ceil(recipe.train.epochs * updates_an_epoch(recipe, rows))
+    return math.ceil(recipe.train.epochs * updates_an_epoch(recipe, rows, devices))
+
+
+def accumulation(recipe: Recipe, begun: int, devices: int) -> int:
+    """Return how many passes an update takes.
+
+    Args:
+        recipe: `train.batch_size` is of one device and one pass, also where there are now fewer or more devices.
+        begun: devices that the run began with: its updates keep the samples that they had.
+        devices: that it has now.
+    """
+    return math.ceil(recipe.train.gradient_accumulation * begun / devices)
 
 
 def optimizer_name(recipe: Recipe) -> str:
@@ -34,7 +46,7 @@ def optimizer_name(recipe: Recipe) -> str:
     return {"adamw": "adamw_torch", "adamw_fused": "adamw_torch_fused"}.get(name, name)
 
 
-def arguments(recipe: Recipe, run: Run, rows: int, validate: bool) -> Any:
+def arguments(recipe: Recipe, run: Run, rows: int, validate: bool, begun: int = 1) -> Any:
     """Return the TrainingArguments of a run.
 
     Args:
@@ -42,17 +54,18 @@ def arguments(recipe: Recipe, run: Run, rows: int, validate: bool) -> Any:
         run: where checkpoints go.
         rows: training rows an epoch.
         validate: there are validation rows.
+        begun: devices that the run began with.
     """
     part = recipe.train
-    steps = updates(recipe, rows)
-    return TrainingArguments(
+    steps = updates(recipe, rows, begun)
+    made: Any = TrainingArguments(
         output_dir=str(run.checkpoints),
         run_name=run.path.name,
         project="medvlm",
         trackio_static_space_id=False,
         per_device_train_batch_size=part.batch_size,
         per_device_eval_batch_size=part.batch_size,
-        gradient_accumulation_steps=part.gradient_accumulation,
+        gradient_accumulation_steps=accumulation(recipe, begun, here().count),
         learning_rate=part.learning_rate,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(part.schedule, part.schedule),
         warmup_steps=round(part.warmup * steps),
@@ -64,7 +77,7 @@ def arguments(recipe: Recipe, run: Run, rows: int, validate: bool) -> Any:
         logging_steps=part.log_every,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validate else "no",
-        eval_steps=min(part.eval_every or updates_an_epoch(recipe, rows), steps),
+        eval_steps=min(part.eval_every or updates_an_epoch(recipe, rows, begun), steps),
         save_strategy="steps",
         save_steps=part.save_every or max(1, math.ceil(steps / 10)),
         metric_for_best_model=None if part.best == "none" else part.best,
@@ -83,3 +96,6 @@ def arguments(recipe: Recipe, run: Run, rows: int, validate: bool) -> Any:
         disable_tqdm=True,
         activation_checkpointing=part.activation_checkpointing or None,
     )
+    # One process has one device: torch's DataParallel, which would take all that are in sight, is not meant.
+    made._n_gpu = min(1, made.n_gpu)
+    return made

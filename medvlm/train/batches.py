@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -105,6 +106,102 @@ class Streamed(torch.utils.data.Sampler[list[int]]):
             waiting = waiting[whole:]
         if waiting:
             yield waiting
+
+
+class Chance(torch.utils.data.Sampler[list[int]]):
+    """A batch sampler in the order that the Trainer's own shuffle takes on one device.
+
+    Args:
+        count: of examples.
+        batch_size: examples in a batch; the last one of an epoch may hold fewer.
+        seed: with the epoch, all that the order depends on.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Order the next pass as that of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.count, generator=generator).tolist()
+        for start in range(0, self.count, self.batch_size):
+            yield order[start : start + self.batch_size]
+
+
+class InOrder(torch.utils.data.Sampler[list[int]]):
+    """A batch sampler that goes through the examples as they stand, as validation does."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        self.count, self.batch_size = count, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self.count, self.batch_size):
+            yield list(range(start, min(self.count, start + self.batch_size)))
+
+
+class Shared(torch.utils.data.Sampler[list[int]]):
+    """One device's share of every update, so that all devices together visit each example once an epoch.
+
+    What an update holds does not depend on the devices that share it: a run may go on with another number of them, and
+    meets the same updates. A device left without an example in the last pass of an epoch gets one that does not count,
+    as `~index`: all take part in every pass, or the others would wait for ever.
+
+    Args:
+        batches: of the whole run, all devices together; `count` of them are an update.
+        count: batches an update.
+        batch_size: most examples on one device in one pass.
+        rank: which device this is.
+        devices: how many share an update.
+    """
+
+    def __init__(
+        self, batches: torch.utils.data.Sampler[list[int]], count: int, batch_size: int, rank: int, devices: int
+    ) -> None:
+        self.batches, self.count, self.batch_size, self.rank, self.devices = batches, count, batch_size, rank, devices
+
+    def set_epoch(self, epoch: int) -> None:
+        """Order the next pass as that of this epoch."""
+        if hasattr(self.batches, "set_epoch"):
+            self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return sum(self._passes(sum(map(len, update))) for update in self._updates())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for update in self._updates():
+            places = [place for batch in update for place in batch]
+            for together in even_parts(places, self._passes(len(places))):
+                own = even_parts(together, self.devices)[self.rank]
+                yield list(own) or [~together[0]]
+
+    def _updates(self) -> Iterator[list[list[int]]]:
+        update: list[list[int]] = []
+        for batch in self.batches:
+            update.append(batch)
+            if len(update) == self.count:
+                yield update
+                update = []
+        if update:
+            yield update
+
+    def _passes(self, places: int) -> int:
+        return -(-places // (self.batch_size * self.devices))
+
+
+def even_parts(places: Sequence[int], count: int) -> list[Sequence[int]]:
+    """Return `count` stretches of `places`, in order, whose lengths differ by one at most."""
+    size = len(places)
+    bounds = [number * size // count for number in range(count + 1)]
+    return [places[start:stop] for start, stop in pairwise(bounds)]
 
 
 def lengths(examples: Examples, backbone: Backbone) -> list[int]:

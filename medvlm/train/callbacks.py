@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from medvlm.cli.common import Progress
 from medvlm.io import write_text
+from medvlm.train.devices import here
 from medvlm.train.failures import diverged
 
 
@@ -154,7 +155,8 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
             print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Ask for a checkpoint and the end."""
+        """Ask for a checkpoint and the end, on all devices at the same step."""
+        self.asked = here().any(self.asked)
         if self.asked:
             control.should_save = True
             control.should_training_stop = True

@@ -17,6 +17,7 @@ import torch
 
 from medvlm.errors import InputError
 from medvlm.io import disk_errors, write_json
+from medvlm.train.spread import full, put
 
 SEAL = "whole.json"
 WEIGHTS = "trained.safetensors"
@@ -95,13 +96,25 @@ def last_words(folder: Path) -> str:
     return f"the last good checkpoint is {found} (--resume goes on from it)"
 
 
-def save_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Write every parameter that is trained, under its name in `model` and in its own dtype."""
+def save_weights(model: torch.nn.Module, folder: Path, write: bool = True) -> None:
+    """Write every parameter that is trained, whole, under its name in `model` and in its own dtype.
+
+    Args:
+        model: where it is sharded, all processes must call this.
+        folder: of the checkpoint.
+        write: this process is the one that writes.
+    """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
+    trained = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            gathered = full(parameter.detach())
+            if write:
+                trained[name] = gathered.contiguous()
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
@@ -117,9 +130,17 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
     if stored.keys() != trained.keys():
         name = sorted(stored.keys() ^ trained.keys())[0]
         raise InputError(f"{folder}: {name} is trained now or was then, not both; start a new run")
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(stored[name])
+    for name, parameter in trained.items():
+        put(parameter, stored[name])
+
+
+def random_states_in(folder: Path) -> dict[str, Any]:
+    """Return the random states that a checkpoint was written with."""
+    from transformers.trainer_utils import safe_globals
+
+    with safe_globals():
+        found: dict[str, Any] = torch.load(folder / "rng_state.pth", weights_only=True)
+    return found
 
 
 def _all(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ import torch
 from medvlm.io import write_json
 from medvlm.recipe.models import Recipe
 from medvlm.train import energy
+from medvlm.train.devices import here
 
 SESSIONS = "compute_sessions.json"
 RENEWED_EVERY = 15.0
@@ -34,6 +35,7 @@ class Session:
     """What one process spent on the run."""
 
     device: str
+    devices: int = 1
     seconds: float = 0.0
     aside_seconds: float = 0.0
     samples: int = 0
@@ -48,9 +50,11 @@ class Session:
 
 
 class Meter:
-    """Counts while training runs, and sums up a run for compute.json.
+    """Counts while training runs, and sums up a run, all its devices together, for compute.json.
 
-    Use: `meter = Meter(recipe, run.path); meter.start(samples, tokens, flops)`; after each batch `meter.step(...)`;
+    Each process counts; the first one writes, and reads the energy of all devices of the machine.
+
+    Use: `meter = Meter(recipe, run.path); meter.start(samples, tokens, flops)`; after each update `meter.step(...)`;
     around evaluations and checkpoints `with meter.aside():`; `meter.stop()`; `meter.facts(steps)`.
 
     Args:
@@ -65,9 +69,10 @@ class Meter:
         self.recipe, self.path = recipe, folder / SESSIONS
         self.samples = self.tokens = self.flops = 0
         """What the run's steps amount to; steps that a resumed session made again count once."""
-        self.session = Session(device_name())
+        self.here = here()
+        self.session = Session(device_name(), self.here.count)
         self.earlier = _read(self.path)
-        self.counter = energy.counter(recipe.compute)
+        self.counter = energy.counter(recipe.compute) if self.here.first else energy.Unknown("another process counts")
         self._began = self._written = time.perf_counter()
         self._running = False
 
@@ -84,7 +89,7 @@ class Meter:
         self._write()
 
     def step(self, samples: int, tokens: int, flops: int) -> None:
-        """Add one batch of training: its samples, tokens (image tokens included) and useful operations."""
+        """Add an update on all devices: its samples, tokens (image tokens included) and useful operations."""
         self.samples += samples
         self.tokens += tokens
         self.flops += flops
@@ -116,18 +121,23 @@ class Meter:
         """Return what compute.json holds after `steps` steps, all sessions together.
 
         Rates are those of what was really computed, so steps made twice count twice in them. What is not known is
-        None, with the reason beside it.
+        None, with the reason beside it. With several devices all processes must call it.
         """
         if self._running:
             self._refresh()
+        self.session.peak_memory_bytes = self.here.most(self.session.peak_memory_bytes)
         sessions = [*self.earlier, self.session]
         seconds = sum(s.seconds for s in sessions)
         training = max(1e-9, seconds - sum(s.aside_seconds for s in sessions))
         done = {key: sum(getattr(s, key) for s in sessions) for key in ("samples", "tokens", "flops")}
         rate = done["flops"] / training
+        # Of one device, so that it compares with the peak.
+        each = done["flops"] / max(1e-9, sum((s.seconds - s.aside_seconds) * s.devices for s in sessions))
         peak, source = peak_tflops(self.recipe, self.session.device)
         return {
             "device": self.session.device,
+            "devices": self.session.devices,
+            "device_hours": round(sum(s.seconds * s.devices for s in sessions) / 3600, 6),
             "seconds": round(seconds, 3),
             "hours": round(seconds / 3600, 6),
             "training_seconds": round(training, 3),
@@ -141,7 +151,7 @@ class Meter:
             "flops_per_second": round(rate),
             "peak_tflops": peak,
             "peak_source": source,
-            "share_of_peak": round(rate / (peak * 1e12), 4) if peak else None,
+            "share_of_peak": round(each / (peak * 1e12), 4) if peak else None,
             "peak_memory_bytes": max(s.peak_memory_bytes for s in sessions),
             "steps": steps,
             "energy": _energy(sessions),
@@ -159,6 +169,8 @@ class Meter:
     def _write(self) -> None:
         self._refresh()
         self._written = time.perf_counter()
+        if not self.here.first:
+            return
         write_json(self.path, [dataclasses.asdict(session) for session in [*self.earlier, self.session]])
 
 

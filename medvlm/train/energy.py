@@ -13,6 +13,7 @@ import torch
 
 from medvlm.errors import MissingExtraError
 from medvlm.recipe.models import ComputePart
+from medvlm.train.devices import here
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Unknown:
 
 
 class Nvml:
-    """The GPU's total energy counter, in millijoules since its driver was loaded (Volta and later).
+    """The total energy counters of the GPUs in use, in millijoules since the driver was loaded (Volta and later).
 
     Raises:
         ImportError: nvidia-ml-py is not installed.
@@ -91,22 +92,29 @@ class Nvml:
     def __init__(self) -> None:
         self.nvml: Any = importlib.import_module("pynvml")
         self.nvml.nvmlInit()
-        # By UUID: CUDA_VISIBLE_DEVICES renumbers torch's devices, not NVML's.
-        identity = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-        self.handle = self.nvml.nvmlDeviceGetHandleByUUID(identity if "-" in identity[:4] else f"GPU-{identity}")
+        # Several processes take the first GPUs in sight, one each.
+        count = here().count
+        used = range(count) if count > 1 else [torch.cuda.current_device()]
+        self.handles = [self._handle(number) for number in used]
         self.driver = self.nvml.nvmlSystemGetDriverVersion()
         self.began = self._count()
 
+    def _handle(self, number: int) -> Any:
+        # By UUID: CUDA_VISIBLE_DEVICES renumbers torch's devices, not NVML's.
+        identity = str(torch.cuda.get_device_properties(number).uuid)
+        return self.nvml.nvmlDeviceGetHandleByUUID(identity if "-" in identity[:4] else f"GPU-{identity}")
+
     def _count(self) -> int:
-        return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle))
+        return sum(int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in self.handles)
 
     def start(self) -> None:
         """Begin."""
         self.began = self._count()
 
     def read(self) -> Energy:
-        """Return the energy of the whole GPU since `start`."""
-        covers = "the whole GPU, whoever uses it; not processor, memory or cooling"
+        """Return the energy of the whole GPUs since `start`."""
+        which = "the whole GPU" if len(self.handles) == 1 else f"{len(self.handles)} whole GPUs"
+        covers = f"{which}, whoever uses it; not processor, memory or cooling"
         return Energy((self._count() - self.began) / 1000, f"NVML, driver {self.driver}", covers)
 
     def stop(self) -> None:

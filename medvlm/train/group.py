@@ -55,31 +55,60 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
         RecipeError: a member's rows do not do for what its recipe asks of them, as `check_mixture` says.
         MedvlmError: what `train` raises; the members before keep their runs.
     """
-    recipes = dict(members.members)
     # All are checked before the first is trained, which may take hours; bases first, since the loop imports torch.
     for name in names:
-        locate_parts(recipes[name].model)
-    from medvlm.train.loop import check_machine
+        locate_parts(dict(members.members)[name].model)
+    from medvlm.train import devices
 
-    for name in names:
-        check_machine(recipes[name])
-        _tell_unseen(recipes[name], _checked_rows(recipes[name])[0])
-    group = _group(members, names, resume)
-    left = [name for name in names if not (resume and group.finished(name))]
-    if not left:
-        raise InputError(f"{group.id}: all of it is finished; leave out --resume to train it again")
-    # Before the first is trained, after which `runs/latest` is another run.
-    started = {name: _with_start(members, name, group.runs.get(name) if resume else None) for name in left}
-    for name in left:
+    here = devices.begin()
+    check_members(members, names, here.sharding, tell=here.count == 1)
+    group, started = here.from_first(lambda: _beginning(members, names, resume))
+    for name in started:
         recipe = _from_stage_before(members, name, started[name], group)
         _forget_the_last()
         with bars(recipe.name) as bar:
             yield _train_one(members, name, recipe, group, command, bar, resume)
 
 
+def check_members(members: Members, names: list[str], sharding: str, *, tell: bool = True) -> None:
+    """Raise where one of the members cannot be trained; none has been loaded or begun.
+
+    Args:
+        members: of the recipe.
+        names: which of them.
+        sharding: how several devices would share the model.
+        tell: warn of rows that are never seen.
+
+    Raises:
+        MedvlmError: as `train_members`.
+    """
+    recipes = dict(members.members)
+    for name in names:
+        locate_parts(recipes[name].model)
+    from medvlm.train.loop import check_machine, check_sharding
+
+    for name in names:
+        check_machine(recipes[name])
+        check_sharding(recipes[name], sharding)
+        rows = _checked_rows(recipes[name])[0]
+        if tell:
+            _tell_unseen(recipes[name], rows)
+
+
+def _beginning(members: Members, names: list[str], resume: bool) -> tuple[Group, dict[str, Recipe]]:
+    """Return the group and the recipes that are left to be trained in it, each with its start."""
+    group = _group(members, names, resume)
+    left = [name for name in names if not (resume and group.finished(name))]
+    if not left:
+        raise InputError(f"{group.id}: all of it is finished; leave out --resume to train it again")
+    # Before the first is trained, after which `runs/latest` is another run.
+    return group, {name: _with_start(members, name, group.runs.get(name) if resume else None) for name in left}
+
+
 def _train_one(
     members: Members, name: str, recipe: Recipe, group: Group, command: str, bar: Progress, resume: bool
 ) -> Run:
+    from medvlm.train.devices import here
     from medvlm.train.loop import Job, train
 
     mixture, validation = _checked_rows(recipe)
@@ -93,7 +122,7 @@ def _train_one(
         group=_record(members, name, group),
     )
     begun = group.runs.get(name) if resume else None
-    run = begun or Run.create(recipe.name)
+    run = begun or here().from_first(lambda: Run.create(recipe.name))
     group.runs[name] = run
     return train(job, run, bar, resume=begun is not None)
 
@@ -264,7 +293,9 @@ def rights(recipe: Recipe, data: Iterable[Facts], before: Iterable[Facts] = ()) 
     return with_recorded(today, found).as_dict()
 
 
-def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Recipe, Any, dict[str, Any]]]:
+def plan_members(
+    members: Members, names: list[str], devices: int = 1
+) -> Iterator[tuple[str, Recipe, Any, dict[str, Any]]]:
     """Yield the name, recipe, `Plan` and license verdict of each member; nothing is trained or downloaded."""
     from medvlm.train.plan import make_plan
 
@@ -272,7 +303,7 @@ def plan_members(members: Members, names: list[str]) -> Iterator[tuple[str, Reci
     for name in names:
         recipe = dict(members.members)[name]
         mixture, _ = _checked_rows(recipe)
-        plan = make_plan(recipe, mixture)
+        plan = make_plan(recipe, mixture, devices=devices)
         yield name, recipe, plan, rights(_pinned(recipe), mixture.facts(), before)
         if members.kind == "stages":
             before += mixture.facts()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from transformers import TrainerState
 
 from medvlm.cli.common import Progress
-from medvlm.errors import InputError, MedvlmError, ResourceError, UsageError
+from medvlm.errors import InputError, MedvlmError, RecipeError, ResourceError
 from medvlm.io import resource_errors, write_json
 from medvlm.models import trained
 from medvlm.models.load import Loaded
@@ -21,13 +20,14 @@ from medvlm.models.locate import check_weights
 from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import recipe_hash, write_resolved
 from medvlm.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run
-from medvlm.train import callbacks, checkpoints, trackers
+from medvlm.train import callbacks, checkpoints, devices, launch, trackers
 from medvlm.train.arguments import updates
 from medvlm.train.failures import memory_errors, smaller
 from medvlm.train.setup import Job, prepare
+from medvlm.train.spread import fold, whole
 from medvlm.train.trainer import SuffixTrainer
 
-__all__ = ["Job", "check_machine", "check_one_device", "train", "updates", "versions"]
+__all__ = ["Job", "check_machine", "check_sharding", "train", "updates", "versions"]
 
 PACKAGES = (
     "medvlm", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "safetensors", "pillow",
@@ -57,26 +57,32 @@ def train(job: Job, run: Run, show: Progress, *, resume: bool = False) -> Run:
         ResourceError: disk or memory is exhausted; the last good checkpoint is kept.
     """
     trackers.check(job.recipe)
-    with run.owned():
-        facts = _opening_facts(job, run, resume)
-        write_resolved(job.recipe, run.path / "recipe.yaml")
-        run.record(facts)
+    first = devices.here().first
+    with run.owned() if first else contextlib.nullcontext():
+        facts = devices.here().from_first(lambda: _opening_facts(job, run, resume))
+        _check_devices(facts, resume)
+        if first:
+            write_resolved(job.recipe, run.path / "recipe.yaml")
+        _record(run, facts)
         _train(job, run, facts, show, resume)
         _end(run, facts, FINISHED)
-        run.finish()
+        if first:
+            run.finish()
+        devices.here().wait()
     return run
 
 
 def _train(job: Job, run: Run, facts: dict[str, Any], show: Progress, resume: bool) -> None:
     """Train and save; whatever ends it early is recorded in run.json."""
-    checkpoint = checkpoints.newest(run.checkpoints) if resume else None
+    begun = facts["devices"]["begun"]
+    checkpoint = devices.here().from_first(lambda: checkpoints.newest(run.checkpoints) if resume else None)
     try:
-        if checkpoint is not None and checkpoints.step_of(checkpoint) < updates(job.recipe, len(job.train)):
+        if checkpoint is not None and checkpoints.step_of(checkpoint) < updates(job.recipe, len(job.train), begun):
             _check_best(checkpoint)
         hint = smaller(job.recipe)
         with resource_errors(run.path, hint), memory_errors(hint), callbacks.Interrupt(show.silent) as interrupt:
             loaded, trainer = prepare(job, run, facts, interrupt, show, checkpoint)
-            run.record(facts)
+            _record(run, facts)
             _run_steps(trainer, checkpoint)
             if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
                 raise KeyboardInterrupt
@@ -91,7 +97,7 @@ def _train(job: Job, run: Run, facts: dict[str, Any], show: Progress, resume: bo
             _end(run, facts, FAILED)
         raise plain from error
     except BaseException as error:
-        facts["error"] = " ".join(str(error).split())[:500]
+        facts["error"] = launch.first_cause(str(error)) or " ".join(str(error).split())[:500]
         with contextlib.suppress(OSError, ResourceError):
             _end(run, facts, FAILED)
         raise
@@ -101,6 +107,9 @@ def _run_steps(trainer: SuffixTrainer, checkpoint: Path | None) -> None:
     """Train to the last step; where a checkpoint has reached it already, only load that."""
     meter, counters = trainer.meter, trainer.counters
     meter.start(*(int(counters.get(key, 0)) for key in ("samples", "tokens", "flops")))
+    if devices.here().count > 1:
+        # What is dropped out on one device says nothing of the others.
+        torch.manual_seed(trainer.recipe.seed + devices.here().rank)
     try:
         if checkpoint is not None and checkpoints.step_of(checkpoint) >= trainer.args.max_steps:
             trainer._load_from_checkpoint(str(checkpoint))
@@ -136,6 +145,7 @@ def _opening_facts(job: Job, run: Run, resume: bool) -> dict[str, Any]:
         "versions": versions(),
         "data": job.train.facts(),
         "license": job.license,
+        "devices": _devices(devices.here().count),
         **({"group": job.group} if job.group else {}),
     }
     if resume:
@@ -148,30 +158,60 @@ def _opening_facts(job: Job, run: Run, resume: bool) -> dict[str, Any]:
         facts["resumed"] = [*old.get("resumed", []), _now()]
         if "start" in old:
             facts["start"] = old["start"]
+        # Its updates keep their samples, however many devices share them now.
+        facts["devices"] = _devices(old.get("devices", {}).get("begun", 1))
     return facts
+
+
+def _devices(begun: int) -> dict[str, Any]:
+    """Return what run.json says of the devices: how many there are, began the run, and how they share the model."""
+    here = devices.here()
+    return {"count": here.count, "begun": begun, "sharding": here.sharding}
+
+
+def _check_devices(facts: dict[str, Any], resume: bool) -> None:
+    """Raise where DeepSpeed would go on with another number of devices: its checkpoints are of each device's part.
+
+    Raises:
+        InputError: says how many to go on with.
+    """
+    now = facts["devices"]
+    if resume and now["sharding"] == "deepspeed" and now["begun"] != now["count"]:
+        raise InputError(
+            f"DeepSpeed goes on with as many devices as before: --devices {now['begun']}; FSDP2 with any number"
+        )
 
 
 def check_machine(recipe: Recipe) -> None:
     """Raise where this machine cannot train the recipe, before anything is loaded or made.
 
     Raises:
-        UsageError: several devices.
         MissingExtraError: a tracker is not installed.
     """
-    check_one_device()
     trackers.check(recipe)
 
 
-def check_one_device() -> None:
-    """Raise where training would be spread over several devices, which epochs and run folders do not count with yet.
+def check_sharding(recipe: Recipe, sharding: str) -> None:
+    """Raise where a model that is shared in parts cannot be trained as the recipe says.
 
     Raises:
-        UsageError: started by a launcher of several processes, or with several GPUs in sight.
+        RecipeError: says what to set.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("medvlm trains on one device; start it without torchrun or accelerate launch")
-    if torch.cuda.device_count() > 1:
-        raise UsageError("medvlm trains on one device; choose it with CUDA_VISIBLE_DEVICES=0")
+    problems = []
+    if sharding in ("fsdp2", "deepspeed") and recipe.quantization.mode == "nf4":
+        stored = recipe.quantization.storage
+        if stored == "uint8":
+            wanted = recipe.quantization.compute_dtype
+            problems.append(
+                f"quantization.storage: 'uint8': bytes cannot be shared by several devices; expected {wanted}"
+            )
+    if sharding == "fsdp2" and recipe.train.optimizer.endswith("8bit"):
+        problems.append(
+            f"train.optimizer: '{recipe.train.optimizer}': bitsandbytes takes no parts of weights; expected adamw or "
+            "adamw_fused, whose states FSDP2 shares among the devices"
+        )
+    if problems:
+        raise RecipeError("recipe", problems)
 
 
 def _close(facts: dict[str, Any], trainer: SuffixTrainer, loaded: Loaded, run: Run) -> None:
@@ -181,12 +221,17 @@ def _close(facts: dict[str, Any], trainer: SuffixTrainer, loaded: Loaded, run: R
     facts["result"] = {"train_loss": callbacks.mean_loss(run.path / "metrics.jsonl"), "steps": step}
     if trainer.recipe.train.best != "none":
         step = _take_best(facts["result"], trainer, run)
-    trained.save(trainer.model, loaded.processor, run.path)
+    fold(trainer.outer)
+    with whole(trainer.model, keep=devices.here().first):
+        if devices.here().first:
+            trained.save(trainer.model, loaded.processor, run.path)
     held_out = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] <= step]
     if held_out:
         facts["result"]["eval_loss"] = held_out[-1]["eval_loss"]
     trainer.meter.stop()
-    write_json(run.path / "compute.json", trainer.meter.facts(state.global_step))
+    spent = trainer.meter.facts(state.global_step)
+    if devices.here().first:
+        write_json(run.path / "compute.json", spent)
 
 
 def _take_best(result: dict[str, Any], trainer: SuffixTrainer, run: Run) -> int:
@@ -218,7 +263,12 @@ def _check_best(checkpoint: Path) -> None:
 def _end(run: Run, facts: dict[str, Any], status: str) -> None:
     facts["status"] = status
     facts["finished"] = _now()
-    run.record(facts)
+    _record(run, facts)
+
+
+def _record(run: Run, facts: dict[str, Any]) -> None:
+    if devices.here().first:
+        run.record(facts)
 
 
 def _now() -> str:

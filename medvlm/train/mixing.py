@@ -19,6 +19,7 @@ from medvlm.models.load import planned_config
 from medvlm.recipe.models import Recipe
 from medvlm.train.batches import check_packing
 from medvlm.train.collate import Collator, Examples
+from medvlm.train.devices import Devices
 from medvlm.train.few_shot import check_shown
 
 
@@ -40,7 +41,7 @@ class Held:
 
 
 class Numbered(torch.utils.data.Dataset[tuple[Example, int]]):
-    """`Examples`, each with the number of the data set it is from."""
+    """`Examples`, each with the number of the data set it is from; at `~index` the same, not to be counted."""
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
@@ -49,6 +50,8 @@ class Numbered(torch.utils.data.Dataset[tuple[Example, int]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> tuple[Example, int]:
+        if index < 0:
+            return self.examples[~index], FILLER
         return self.examples[index], self.part(index)
 
     def part(self, index: int) -> int:
@@ -71,6 +74,8 @@ class CountingCollator:
         """Return the inputs of a batch and what it holds."""
         inputs: dict[str, Any] = dict(self.collator([example for example, _ in numbered]))
         backbone = self.collator.backbone
+        if numbered[0][1] == FILLER:
+            return {**inputs, HELD: Held((), 0, 0, 0)}
         held = Held(
             parts=tuple(part for _, part in numbered),
             tokens=sum(backbone.true_lengths(inputs)),
@@ -80,6 +85,8 @@ class CountingCollator:
         return {**inputs, HELD: held}
 
 
+FILLER = -1
+"""Data set of an example that does not count: it keeps a device in step that has none left (see `batches.Shared`)."""
 HELD = "held"
 """Key of a batch's `Held`, beside the model's inputs."""
 
@@ -251,6 +258,20 @@ class PartLosses:
                 self.sums[part] += value / max(1, count) if self.per_example else value
                 self.counts[part] += 1 if self.per_example else count
         self._pending.clear()
+
+    def join(self, here: Devices) -> None:
+        """Sum up what all devices have added, in the first one; the others begin anew. All must call it."""
+        self.fold()
+        if here.count == 1:
+            return
+        sums, counts = here.sums(self.sums), here.total(self.counts)
+        size = len(self.names)
+        self.sums, self.counts = (sums, counts) if here.first else ([0.0] * size, [0] * size)
+
+    def share(self, here: Devices) -> None:
+        """Give every device what all of them have added. All must call it."""
+        self.join(here)
+        self.sums, self.counts = here.from_first(lambda: (self.sums, self.counts))
 
     def stored(self) -> dict[str, Any]:
         """Return the sums as JSON takes them; floats come back as they were."""

@@ -75,6 +75,7 @@ class Plan:
     batch: Shape
     """The largest batch, which `memory` is of."""
     device: Device
+    devices: int
     flops_a_sample: Flops
     """Of a sample of mean length."""
     peak_tflops: float | None
@@ -100,13 +101,14 @@ class Plan:
         return self.flops_a_sample.useful * self.samples
 
 
-def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) -> Plan:
+def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None, devices: int = 1) -> Plan:
     """Return the plan; the model is built without weights, so it takes no memory and no network.
 
     Args:
         recipe: what to do.
         mixture: its training rows.
         device: to check against; None is what this machine has.
+        devices: on how many of them; time is taken to shrink as they grow in number.
 
     Raises:
         AccessError, InputError, RecipeError: as in loading the model.
@@ -117,8 +119,8 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
     model = prepared.model
     tokens = kind.image_tokens_of(model.config)
     texts = text_tokens(recipe, mixture, tokens)
-    steps = updates(recipe, len(mixture))
-    samples = steps * recipe.train.batch_size * recipe.train.gradient_accumulation
+    steps = updates(recipe, len(mixture), devices)
+    samples = steps * recipe.train.batch_size * recipe.train.gradient_accumulation * devices
     counted = FlopModel(model, recipe, kind).training(
         [round(kind.in_sequence(tokens) + texts.mean)], round(texts.mean_labels), 1
     )
@@ -133,7 +135,7 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
         )
     peak, source = compute.peak_tflops(recipe, device.name)
     work = (counted.useful + counted.recomputed) * samples
-    hours = None if peak is None else work / (peak * 1e12 * ASSUMED_SHARE) / 3600
+    hours = None if peak is None else work / (peak * devices * 1e12 * ASSUMED_SHARE) / 3600
     return Plan(
         census=census,
         lora_modules=lora,
@@ -147,6 +149,7 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None) ->
         memory=needed,
         batch=batch,
         device=device,
+        devices=devices,
         flops_a_sample=counted,
         peak_tflops=peak,
         peak_source=source,

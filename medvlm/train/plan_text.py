@@ -40,7 +40,7 @@ def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any] | None = None, 
         *_data(plan, recipe),
         f"data licenses: {', '.join(f'{name} ({count:,} rows)' for name, count in plan.licenses.items())}",
         (
-            f"steps: {plan.steps:,} of {part.batch_size} x {part.gradient_accumulation} samples, "
+            f"steps: {plan.steps:,} of {part.batch_size} x {part.gradient_accumulation}{_devices(plan)} samples, "
             f"learning rate {_rates(recipe)}, {part.schedule}, warm-up {part.warmup:.0%}"
         ),
         f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)",
@@ -92,6 +92,10 @@ def summary(planned: Sequence[Planned], what: str) -> list[str]:
         each = [f"{name} {'-' if value is None else value}" for name, value in zip(names, values, strict=True)]
         found.append(f"  {path}: {', '.join(each)}")
     return wrapped(found)
+
+
+def _devices(plan: Plan) -> str:
+    return f" x {plan.devices} devices" if plan.devices > 1 else ""
 
 
 def _rates(recipe: Recipe) -> str:
@@ -166,7 +170,8 @@ def _memory(plan: Plan) -> list[str]:
     shown = [[name, size(count)] for name, count in items.items() if count >= 1e6]
     free = " free" if device.kind == "cpu" else ""
     room = f"{device.name} with {size(device.memory)}{free}"
-    first = f"memory: {size(found.total)} at the peak, for {batch.rows:,} x {batch.length:,} tokens"
+    each = " on each device that holds the whole model" if plan.devices > 1 else ""
+    first = f"memory: {size(found.total)} at the peak{each}, for {batch.rows:,} x {batch.length:,} tokens"
     table = _table(shown[0], shown[1:])
     if plan.fits:
         return [first, *table, f"  fits {room}"]
@@ -181,7 +186,8 @@ def _work(plan: Plan, recipe: Recipe) -> list[str]:
     found = [f"work: {each:.3g} TFLOP a sample{more}; {plan.flops / 1e15:.3g} PFLOP in all"]
     if plan.hours is None:
         return [*found, f"time: unknown for {plan.device.name}; compute.peak_tflops=NUMBER gives an estimate"]
-    assumed = f"at {ASSUMED_SHARE:.0%} of {plan.peak_tflops:g} TFLOP/s (an assumption; {plan.peak_source})"
+    devices = f"on {plan.devices} devices " if plan.devices > 1 else ""
+    assumed = f"{devices}at {ASSUMED_SHARE:.0%} of {plan.peak_tflops:g} TFLOP/s (an assumption; {plan.peak_source})"
     if plan.money is None:
         price = "; compute.price_per_hour=NUMBER adds the price"
     else:

@@ -23,9 +23,10 @@ from medvlm.recipe.models import Recipe
 from medvlm.runs import Run, open_run
 from medvlm.train import callbacks, checkpoints, few_shot, trackers
 from medvlm.train.arguments import arguments
-from medvlm.train.batches import Batches, Streamed, lengths
+from medvlm.train.batches import Batches, Chance, Shared, Streamed, lengths
 from medvlm.train.collate import Collator, Examples, prefix
 from medvlm.train.compute import Meter
+from medvlm.train.devices import here
 from medvlm.train.flops import FlopModel
 from medvlm.train.mixing import CountingCollator, EveryUpdate, Numbered, part_names
 from medvlm.train.trainer import SuffixTrainer
@@ -66,21 +67,26 @@ def prepare(
     packed = recipe.train.batching == "packed"
     start = checkpoints.step_of(checkpoint) if checkpoint else 0
     go_on = callbacks.GoOn()
-    log = callbacks.StepLog(run.path / "metrics.jsonl", start, show)
+    logs = []
+    if here().first:
+        logs = [
+            callbacks.StepLog(run.path / "metrics.jsonl", start, show),
+            *trackers.callbacks(recipe, run.path, start),
+        ]
     trainer = SuffixTrainer(
         model=loaded.model,
-        args=arguments(recipe, run, len(job.train), bool(places)),
+        args=arguments(recipe, run, len(job.train), bool(places), facts["devices"]["begun"]),
         train_dataset=Numbered(examples),
         eval_dataset=Numbered(held_out) if places else None,
         data_collator=CountingCollator(
             Collator(loaded.backbone, packed, recipe.train.pack_tokens), FlopModel(loaded.model, recipe, kind).batch
         ),
-        callbacks=[go_on, log, interrupt, *trackers.callbacks(recipe, run.path, start)],
+        callbacks=[go_on, *logs, interrupt],
         recipe=recipe,
         mixture=job.train,
         validation=job.validation,
         meter=Meter(recipe, run.path),
-        batches=_batches(recipe, examples, loaded),
+        batches=_batches(recipe, examples, loaded, facts["devices"]["begun"]),
         figure=_figure(job, loaded),
         checkpoint=checkpoint,
     )
@@ -98,7 +104,9 @@ def _fit(job: Job, run: Run, loaded: Loaded, kind: type[Backbone], *, resumed: b
         loaded.backbone.restore(loaded.model, run.fitted())
         return
     pairs = [(prefix(text, job.recipe.prompts), str(text["target"])) for text in job.train.texts()]
-    run.keep_fitted(loaded.backbone.fit(loaded.model, pairs))
+    fitted = loaded.backbone.fit(loaded.model, pairs)
+    if here().first:
+        run.keep_fitted(fitted)
 
 
 def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress, places: Sequence[int]) -> Any:
@@ -109,7 +117,12 @@ def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress, plac
     from medvlm.data import cache
     from medvlm.models import features
 
+    # The first process makes what is missing; the others find it made.
+    if not here().first:
+        here().wait()
     caches = cache.prepare(job.recipe, [job.train, job.validation], loaded, show, [None, places])
+    if here().first:
+        here().wait()
     if any(part.cache_features for part in parts):
         features.skip_tower(loaded.model, kind)
     return caches
@@ -136,19 +149,37 @@ def _weights_of(run: Run) -> str:
     return stable_hash([[path.name, sha256_file(path)] for path in files])
 
 
-def _batches(recipe: Recipe, examples: Examples, loaded: Loaded) -> torch.utils.data.Sampler[list[int]] | None:
-    """Return which examples share a batch; None where the Trainer's own shuffle does."""
+def _batches(
+    recipe: Recipe, examples: Examples, loaded: Loaded, begun: int
+) -> torch.utils.data.Sampler[list[int]] | None:
+    """Return which examples share a batch on this device; None where the Trainer's own shuffle does.
+
+    Args:
+        begun: devices that the run began with, by which the epoch is ordered and cut into updates.
+    """
+    part, count = recipe.train, here().count
+    alone = begun == count == 1
+    whole = _whole_batches(recipe, examples, loaded, part.batch_size * begun)
+    if alone:
+        return whole
+    whole = whole or Chance(len(examples), part.batch_size * begun, recipe.seed)
+    return Shared(whole, part.gradient_accumulation, part.batch_size, here().rank, count)
+
+
+def _whole_batches(
+    recipe: Recipe, examples: Examples, loaded: Loaded, size: int
+) -> torch.utils.data.Sampler[list[int]] | None:
+    """Return the batches of `size` examples, of all devices together; None for a plain shuffle."""
     part = recipe.train
     if recipe.mixture.streaming:
-        return Streamed(examples.mixture.blocks(), part.batch_size, recipe.seed)
+        return Streamed(examples.mixture.blocks(), size, recipe.seed)
     tokens = lengths(examples, loaded.backbone) if part.batching == "grouped" else None
     if part.mix == "every_update":
-        owners = [pick.part for pick in examples.mixture.picks]
-        names = part_names(examples.mixture)
-        return EveryUpdate(owners, names, part.batch_size, part.gradient_accumulation, recipe.seed, tokens)
+        owners, names = [pick.part for pick in examples.mixture.picks], part_names(examples.mixture)
+        return EveryUpdate(owners, names, size, part.gradient_accumulation, recipe.seed, tokens)
     if part.batching == "shuffled":
         return None
-    return Batches(tokens or [0] * len(examples), part.batch_size, part.batching, recipe.seed)
+    return Batches(tokens or [0] * len(examples), size, part.batching, recipe.seed)
 
 
 def _figure(job: Job, loaded: Loaded) -> Callable[[torch.nn.Module], float] | None:
@@ -162,6 +193,10 @@ def _figure(job: Job, loaded: Loaded) -> Callable[[torch.nn.Module], float] | No
 
     def value(model: torch.nn.Module) -> float:
         predictor = Predictor(dataclasses.replace(loaded, model=model), greedy(recipe))
-        return figure(name, generated(predictor, job.validation, places, recipe), references)
+        if here().sharding in ("fsdp2", "deepspeed"):
+            # Each pass takes all devices, so all of them write the same texts.
+            return figure(name, generated(predictor, job.validation, places, recipe), references)
+        own = generated(predictor, job.validation, here().part(places), recipe)
+        return figure(name, here().joined(own), references)
 
     return value

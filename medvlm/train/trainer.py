@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from transformers import Trainer
 
 from medvlm.data.mixture import Mixture
@@ -18,11 +19,13 @@ from medvlm.models.backbones import BACKBONES
 from medvlm.models.backbones.rows import finished
 from medvlm.models.components import Places
 from medvlm.recipe.models import COMPONENTS, Recipe
-from medvlm.train import checkpoints
+from medvlm.train import checkpoints, devices
+from medvlm.train.batches import InOrder, Shared
 from medvlm.train.compute import Meter
 from medvlm.train.failures import diverged
 from medvlm.train.mixing import HELD, PartLosses
-from medvlm.train.validation import undisturbed
+from medvlm.train.spread import fold, full, optimizer_state, part_optimizer_state, spread, unfolded
+from medvlm.train.validation import random_states, restore_random_states, undisturbed
 
 
 class SuffixTrainer(Trainer):  # type: ignore[misc]
@@ -59,9 +62,14 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         # The loss is divided by all tokens (or examples) of the update, not by the number of micro-batches.
         self.loss_is_scaled_for_ga = True
         self.counters = checkpoints.counters_of(checkpoint)
-        self.parts.restore(self.counters.get("parts"))
+        self.here = devices.here()
+        self.outer: Any = None
+        """What spreads the model over several devices, once there is an optimizer to be made; None on one device."""
+        if self.here.first:
+            self.parts.restore(self.counters.get("parts"))
         self.started = time.perf_counter()
         self._update_loss: torch.Tensor | float = 0.0
+        self._update_held = (0, 0, 0)
         self._rates: list[float] = []
         self._logged = (0, 0.0)
 
@@ -71,24 +79,57 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         """Return the loader of the chosen batches."""
-        if self.batches is None:
-            return super().get_train_dataloader()
+        return (
+            super().get_train_dataloader() if self.batches is None else self._loader(self.train_dataset, self.batches)
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the loader of the validation examples; each device has its share of every batch."""
+        if self.here.count == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        size, count = self.args.per_device_eval_batch_size, self.here.count
+        batches = InOrder(len(self.eval_dataset), size * count)
+        return self._loader(self.eval_dataset, Shared(batches, 1, size, self.here.rank, count))
+
+    def _loader(self, dataset: Any, batches: torch.utils.data.Sampler[list[int]]) -> Any:
         loader: Any = torch.utils.data.DataLoader(
-            self.train_dataset,
-            batch_sampler=self.batches,
+            dataset,
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
+        if self.here.count == 1:
+            return self.accelerator.prepare(loader)
+        # The batches are this device's own already.
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+        )
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Return the optimizer, each component with its own learning rate."""
         if self.optimizer is None:
+            self._spread()
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = adapters.parameter_groups(self.model, self.recipe, BACKBONES.get(self.recipe.model.backbone))
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": groups})
         return super().create_optimizer(model)
+
+    def _spread(self) -> None:
+        """Put the model on all devices; before the optimizer is made, since sharding makes other parameters."""
+        if self.here.count == 1 or self.here.sharding == "deepspeed" or self.outer is not None:
+            return
+        model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.outer = spread(model, self.data_collator.collator.backbone.losses, self.here, self.accelerator.device)
+
+    def _wrap_model(self, model: torch.nn.Module, training: bool = True, dataloader: Any = None) -> Any:
+        """Return what training calls."""
+        return self.outer if self.outer is not None else super()._wrap_model(model, training, dataloader)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the rates that the last update was made with: train.learning_rate's, and of each trained component.
@@ -121,9 +162,12 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         return prepared
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
-        """Return by what the loss of an update is divided: its tokens, or its examples."""
+        """Return by what the loss of an update is divided: its tokens, or its examples, on all devices."""
         held = [batch[HELD] for batch in batch_samples]
-        return sum(batch.samples if self.per_example else batch.labels for batch in held)
+        own = [sum(getattr(one, name) for one in held) for name in ("labels", "samples", "tokens", "flops")]
+        labels, samples, tokens, flops = self.here.total(own)
+        self._update_held = samples, tokens, flops
+        return samples if self.per_example else labels
 
     def compute_loss(
         self,
@@ -134,7 +178,7 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """Return the loss of a training batch."""
         held = inputs.pop(HELD)
-        loss, sums, counts = self.data_collator.collator.backbone.losses(
+        loss, sums, counts = self._losses(
             model,
             inputs,
             count=num_items_in_batch,
@@ -142,27 +186,43 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
             smoothing=self.recipe.train.label_smoothing,
             chunk=self.recipe.train.loss_chunk,
         )
-        self.parts.add(held.parts, sums, counts)
-        self.meter.step(held.samples, held.tokens, held.flops)
+        if held.parts:
+            self.parts.add(held.parts, sums, counts)
+        else:
+            loss = loss * 0
+        # Gradients are averaged over devices, and each device's loss is its part of the update's.
+        loss = loss * self.here.count if self.here.count > 1 else loss
         self._update_loss = self._update_loss + loss.detach()
         return loss
 
+    def _losses(self, model: Any, inputs: dict[str, Any], **options: Any) -> tuple[torch.Tensor, ...]:
+        if model is self.outer:
+            found: tuple[torch.Tensor, ...] = model(inputs, options)
+            return found
+        return self.data_collator.collator.backbone.losses(model, inputs, **options)
+
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm; called right before the update, so that a bad one never reaches the weights."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        loss, self._update_loss = float(self._update_loss), 0.0
+        norm = super()._get_grad_norm(model, grad_norm=full(grad_norm) if grad_norm is not None else None)
+        loss, self._update_loss = self._mean(float(self._update_loss)), 0.0
         # A gradient of float16 may be infinite for a step, whose scaler then skips it.
         if not math.isfinite(loss) or (not self.args.fp16 and not math.isfinite(float(norm))):
             what = "loss" if not math.isfinite(loss) else "gradient"
             raise diverged(self.state.global_step + 1, what, self.args.fp16, Path(self.args.output_dir))
         self.parts.fold()
+        self.meter.step(*self._update_held)
         # The schedule moves on before the step is logged.
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         return norm
 
+    def _mean(self, value: float) -> float:
+        """Return the mean over devices."""
+        return self.here.sums([value])[0] / self.here.count
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the Trainer's figures with what has been seen, by data set where there are several."""
         if "loss" in logs:
+            self.parts.join(self.here)
             means = self.parts.means()
             logs |= {f"loss/{name}": value for name, value in means.items()} if len(self.parts.names) > 1 else {}
             logs |= self.learning_rates()
@@ -188,7 +248,8 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
             if len(losses.names) > 1:
                 metrics |= {f"eval_loss/{name}": value for name, value in losses.means().items()}
             if self.figure is not None:
-                metrics[f"eval_{self.recipe.train.best}"] = self.figure(self.model)
+                with unfolded(self.outer):
+                    metrics[f"eval_{self.recipe.train.best}"] = self.figure(self.model)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -200,11 +261,12 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
             inputs = self._prepare_inputs(batch)
             held = inputs.pop(HELD)
             with torch.no_grad():
-                _, sums, counts = self.data_collator.collator.backbone.losses(
-                    self.model_wrapped, inputs, chunk=self.recipe.train.loss_chunk
-                )
-            losses.add(held.parts, sums, counts)
-            losses.fold()
+                _, sums, counts = self._losses(self.model_wrapped, inputs, chunk=self.recipe.train.loss_chunk)
+            if held.parts:
+                losses.add(held.parts, sums, counts)
+                losses.fold()
+        fold(self.outer)
+        losses.share(self.here)
         return losses
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
@@ -218,24 +280,33 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         """Write a checkpoint, mark it as whole, then drop those no longer kept."""
         folder = Path(self.args.output_dir)
         target = folder / f"checkpoint-{self.state.global_step}"
-        shutil.rmtree(target, ignore_errors=True)
+        if self.here.first:
+            shutil.rmtree(target, ignore_errors=True)
         with self.meter.aside():
+            self.here.wait()
             try:
                 super()._save_checkpoint(model, trial)
-                checkpoints.seal(target, self._counters())
+                self.here.wait()
+                counters = self._counters()
+                if self.here.first:
+                    checkpoints.seal(target, counters)
             except BaseException:
-                shutil.rmtree(target, ignore_errors=True)
+                if self.here.first:
+                    shutil.rmtree(target, ignore_errors=True)
                 raise
-            checkpoints.keep(folder, self.recipe.train.keep_checkpoints, self.state.best_global_step)
+            if self.here.first:
+                checkpoints.keep(folder, self.recipe.train.keep_checkpoints, self.state.best_global_step)
+            self.here.wait()
 
     def _counters(self) -> dict[str, Any]:
         """Return what logs go on from; floats come back from JSON as they were."""
+        self.parts.join(self.here)
         return {
             "samples": self.meter.samples,
             "tokens": self.meter.tokens,
             "flops": self.meter.flops,
             "seconds": self.seconds(),
-            "loss_sum": float(self._tr_loss),
+            "loss_sum": self._mean(float(self._tr_loss)),
             "last_logged": self._globalstep_last_logged,
             "parts": self.parts.stored(),
         }
@@ -248,10 +319,46 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
             self._tr_loss += self.counters["loss_sum"]
             self._globalstep_last_logged = self.counters["last_logged"]
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what is trained, under the names and in the dtypes that it has here."""
-        checkpoints.save_weights(self.model, Path(output_dir or self.args.output_dir))
+        checkpoints.save_weights(self.model, Path(output_dir or self.args.output_dir), write=self.here.first)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write both as one device would, however the model is spread."""
+        if self.here.sharding != "fsdp2":
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = optimizer_state(self.optimizer)
+        if self.here.first:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both; each device takes its part."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.here.sharding == "fsdp2":
+            part_optimizer_state(self.optimizer)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Write the random states of all devices into one file, the first one's as those of one device."""
+        if self.here.count == 1:
+            super()._save_rng_state(output_dir)
+            return
+        states = self.here.joined([random_states()])
+        if self.here.first:
+            torch.save({**states[0], "others": states[1:]}, Path(output_dir) / "rng_state.pth")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Go on with this device's random states; one that had no part in the run yet begins its own."""
+        if self.here.count == 1 or checkpoint is None:
+            super()._load_rng_state(checkpoint)
+            return
+        stored = checkpoints.random_states_in(Path(checkpoint))
+        states = [stored, *stored.get("others", [])]
+        if self.here.rank < len(states):
+            restore_random_states(states[self.here.rank])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load what `_save` wrote."""
-        checkpoints.load_weights(model or self.model, Path(resume_from_checkpoint))
+        """Load what `save_model` wrote."""
+        fold(self.outer)
+        checkpoints.load_weights(self.model, Path(resume_from_checkpoint))

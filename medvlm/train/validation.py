@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -24,6 +24,21 @@ def sample(count: int, limit: int, seed: int) -> list[int]:
     """Return at most `limit` of the first `count` numbers, the same for every call with this seed, in order."""
     places = list(range(count))
     return places if count <= limit else sorted(random.Random(seed).sample(places, limit))
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of every source of chance that training draws from, in the Trainer's own form."""
+    states = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Put back what `random_states` returned."""
+    random.setstate(states["python"])
+    numpy.random.set_state(states["numpy"])
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,319 @@
+"""Start one process a device, as `accelerate launch` would, and end them as one.
+
+accelerate's own parser reads the configuration and makes the processes' environment; the processes are watched here, so
+that Ctrl-C reaches each of them once, and a failure gives the one line of the process that failed first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvlm.errors import (
+    AccessError,
+    InputError,
+    LicenseError,
+    MedvlmError,
+    MissingExtraError,
+    ResourceError,
+    UsageError,
+)
+from medvlm.resources import PACKAGE
+
+SHIPPED = PACKAGE / "train" / "accelerate"
+NOTES = "MEDVLM_NOTES"
+"""Folder in which each process leaves the line that it failed with."""
+COMMAND = "MEDVLM_COMMAND"
+"""The command line as it was given, for run.json."""
+GRACE = 30.0
+"""Seconds that the others have to end by themselves when one process has failed."""
+_SECOND_HAND = ("Connection closed by peer", "Connection reset", "gloo", "NCCL", "DistBackendError", "ProcessGroup")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start."""
+
+    count: int
+    sharding: str
+    """ddp, fsdp2 or deepspeed."""
+    environment: dict[str, str]
+
+
+def of_options(devices: int | None, config: str | None) -> Launch | None:
+    """Return what `--devices` and `--accelerate-config` ask for; None where that is one device.
+
+    Args:
+        devices: how many; None leaves it to the configuration.
+        config: a file of `accelerate config`, or the name of one shipped: ddp, fsdp2, zero2, zero3.
+
+    Raises:
+        UsageError: this machine has fewer devices, or the configuration asks for what is not done here.
+        InputError: the configuration cannot be read.
+        MissingExtraError: it asks for DeepSpeed, which is not installed.
+    """
+    if config is None:
+        if devices is None or devices == 1:
+            return None
+        config = "ddp"
+    args = _parsed(_file(config), devices)
+    _check(args, config)
+    import torch
+
+    gpus = torch.cuda.device_count()
+    # No GPU at all: processes on the CPU, which show that all is well before a machine with GPUs is rented.
+    if gpus and args.num_processes > gpus:
+        raise UsageError(f"--devices {args.num_processes}: this machine has {gpus}")
+    if args.use_deepspeed and not gpus:
+        raise UsageError(f"{config}: DeepSpeed needs GPUs, and this machine has none; take fsdp2, or --devices alone")
+    if args.num_processes < 2:
+        return None
+    sharding = "fsdp2" if args.use_fsdp else "deepspeed" if args.use_deepspeed else "ddp"
+    return Launch(args.num_processes, sharding, _environment(args, gpus > 0))
+
+
+def _file(config: str) -> Path:
+    """Return the configuration's file: a path, or the name of one that is shipped."""
+    path = Path(config)
+    if not path.is_file() and (SHIPPED / f"{config}.yaml").is_file():
+        path = SHIPPED / f"{config}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(found.stem for found in SHIPPED.glob("*.yaml")))
+        raise InputError(f"{config}: no such file; expected a file of `accelerate config`, or one of {names}")
+    return path
+
+
+def _parsed(path: Path, devices: int | None) -> Any:
+    """Return accelerate's arguments as the file and `--devices` set them."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    words = ["--config_file", str(path), *(["--num_processes", str(devices)] if devices else []), "-m", "medvlm"]
+    try:
+        args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    except Exception as error:
+        raise InputError(f"{path}: not a configuration of accelerate ({' '.join(str(error).split())})") from error
+    kind = str(getattr(defaults.distributed_type, "value", defaults.distributed_type))
+    if kind not in ("MULTI_GPU", "MULTI_CPU", "FSDP", "DEEPSPEED", "NO"):
+        raise UsageError(f"{path}: distributed_type {kind}: expected MULTI_GPU, FSDP or DEEPSPEED")
+    if args.deepspeed_config_file is not None:
+        # Beside the file that names it, as well as where the command runs.
+        found = Path(args.deepspeed_config_file)
+        args.deepspeed_config_file = str(found if found.is_file() else path.parent / found)
+    return args
+
+
+def _check(args: Any, config: str) -> None:
+    """Raise for what accelerate knows and this package does not.
+
+    Raises:
+        UsageError: says what to set.
+        MissingExtraError: DeepSpeed is not installed.
+    """
+    problems = []
+    if int(args.num_machines or 1) > 1:
+        problems.append("num_machines: training runs on the devices of one machine; expected 1")
+    if args.use_fsdp and int(args.fsdp_version) != 2:
+        problems.append("fsdp_version: FSDP 1 is not supported; expected 2")
+    if args.use_fsdp and str(args.fsdp_activation_checkpointing).lower() == "true":
+        problems.append("fsdp_activation_checkpointing: the recipe has train.activation_checkpointing; expected false")
+    if str(args.dynamo_backend).lower() != "no":
+        problems.append("dynamo_backend: set train.compile in the recipe; expected no")
+    if str(args.mixed_precision).lower() != "no":
+        problems.append("mixed_precision: the recipe's model.dtype decides; expected no")
+    if problems:
+        raise UsageError(f"{config}: {'; '.join(problems)}")
+    if args.use_deepspeed:
+        if importlib.util.find_spec("deepspeed") is None:
+            raise MissingExtraError(f"--accelerate-config {config}", "deepspeed")
+        from medvlm.train.deepspeed_config import check_file
+
+        check_file(args)
+
+
+def _environment(args: Any, gpu: bool) -> dict[str, str]:
+    """Return the processes' common environment: accelerate's own for this configuration."""
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+
+    # Its own check of the port would find the one just found free.
+    args.main_process_port = _free_port()
+    made = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+    # What the recipe decides.
+    for name in [name for name in made if name.startswith(("ACCELERATE_DYNAMO", "ACCELERATE_MIXED_PRECISION"))]:
+        del made[name]
+    # DDP remarks in C++ on parameters that every batch so far has used.
+    made.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    made["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(_threads(args.num_processes))
+    made |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.main_process_port)}
+    made |= {"WORLD_SIZE": str(args.num_processes), "LOCAL_WORLD_SIZE": str(args.num_processes)}
+    return made if gpu else {**made, "ACCELERATE_USE_CPU": "true"}
+
+
+def _threads(processes: int) -> int:
+    return max(1, (os.cpu_count() or 1) // processes)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def start(launch: Launch, argv: Sequence[str], command: str) -> None:
+    """Run `medvlm` with these arguments, one process a device, to the end.
+
+    Args:
+        launch: how many, and their environment.
+        argv: of each process.
+        command: to record as the one that was given.
+
+    Raises:
+        MedvlmError: what the process that failed first said, with its exit code.
+        KeyboardInterrupt: all have stopped after Ctrl-C.
+    """
+    with tempfile.TemporaryDirectory(prefix="medvlm-") as folder:
+        notes = Path(folder)
+        environment = {**launch.environment, NOTES: folder, COMMAND: command}
+        children = [_child(rank, argv, environment, notes) for rank in range(launch.count)]
+        try:
+            with _passed_on(children):
+                _watch(children)
+        finally:
+            _end(children)
+        codes = [child.returncode for child in children]
+        if any(codes):
+            _raise(notes, codes)
+
+
+def _child(rank: int, argv: Sequence[str], environment: dict[str, str], notes: Path) -> subprocess.Popen[bytes]:
+    own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    words = [sys.executable, "-m", "medvlm", *argv]
+    with open(notes / f"{rank}.err", "wb") as errors:
+        # In a session of its own, Ctrl-C in the terminal reaches it from here only, once.
+        return subprocess.Popen(
+            words,
+            env=own,
+            stdin=subprocess.DEVNULL,
+            stdout=None if rank == 0 else subprocess.DEVNULL,
+            stderr=None if rank == 0 else errors,
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def _passed_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass each Ctrl-C, and SIGTERM from a scheduler, on to every process."""
+
+    def pass_on(number: int, frame: Any) -> None:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(number)
+
+    old = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):
+            # Only the main thread may do this.
+            old[number] = signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _watch(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait until all have ended; when one has failed, only a while for the others, who may wait for it."""
+    failed: float | None = None
+    while any(child.poll() is None for child in children):
+        if failed is None and any(child.returncode for child in children):
+            failed = time.monotonic()
+        if failed is not None and time.monotonic() - failed > GRACE:
+            return
+        time.sleep(0.05)
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs, with the workers that it started."""
+    for child in children:
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _raise(notes: Path, codes: Sequence[int]) -> None:
+    """Raise what the processes ended with: the cause, not what it led to in the others."""
+    found = _notes(notes)
+    if found:
+        note = found[0]
+        if note["code"] == 130:
+            raise KeyboardInterrupt
+        raise _error(note["message"], note["code"])
+    rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+    if code == -signal.SIGKILL:
+        raise ResourceError(
+            f"the process of device {rank} was killed without a word, as when a system runs out of memory"
+        )
+    if code in (130, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    lines = (notes / f"{rank}.err").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise MedvlmError(f"the process of device {rank} ended with code {code}{': ' + lines[-1] if lines else ''}")
+
+
+def _error(message: str, code: int) -> MedvlmError:
+    kinds = {kind.exit_code: kind for kind in (UsageError, InputError, AccessError, LicenseError, ResourceError)}
+    error = kinds.get(code, MedvlmError)(message)
+    error.exit_code = code
+    return error
+
+
+def _notes(folder: Path) -> list[dict[str, Any]]:
+    """Return what processes failed with: causes before consequences, then the earlier first."""
+    found = []
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+    return sorted(found, key=lambda note: (note["code"] == 1 and _second_hand(note["message"]), note["at"]))
+
+
+def _second_hand(message: str) -> bool:
+    """Return True for what is said when another process has gone."""
+    return any(words in message for words in _SECOND_HAND)
+
+
+def leave_note(message: str, code: int) -> bool:
+    """Leave the line that this process fails with for the one that started it; False where none did."""
+    folder = os.environ.get(NOTES)
+    if folder is None or not Path(folder).is_dir():
+        return False
+    from medvlm.io import write_json
+
+    write_json(
+        Path(folder) / f"{os.environ.get('RANK', '0')}.json", {"message": message, "code": code, "at": time.time()}
+    )
+    return True
+
+
+def first_cause(message: str, wait: float = 3.0) -> str | None:
+    """Return what another process failed with, where this one's error only says that it has gone; for run.json."""
+    folder = os.environ.get(NOTES) if _second_hand(message) else None
+    until = time.monotonic() + wait
+    while folder is not None:
+        found = _notes(Path(folder))
+        if found:
+            return str(found[0]["message"])
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.05)
+    return None
