@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medvlm.errors import InputError
+from medvlm.evaluate import retrieval
 from medvlm.evaluate.finding_accuracy import FindingAccuracy, fits
 from medvlm.evaluate.metrics import Metric, Options, Scores, Segments, aggregate, by_segment, score
 from medvlm.evaluate.ngrams import Floats, Ints
@@ -145,6 +146,9 @@ def _differences(
 ) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, metric in a.metrics.items():
+        if name not in b.statistics:
+            # A model that generates ranks nothing.
+            continue
         mine, other = a.statistics[name], b.statistics[name]
         p = randomization(metric, mine, other, groups, trials, seed)
         drawn = bootstrap.differences(metric, mine, other) if bootstrap else {}
@@ -156,13 +160,23 @@ def _differences(
 
 
 def scored(rows: Sequence[Row], names: Sequence[str], options: Options | None = None) -> Scores:
-    """Score rows of predictions, each with prediction and references; by their known findings too, where those fit."""
+    """Score rows of predictions, each with prediction and references.
+
+    By their known findings too, and by what was found in retrieval, where rows say such.
+    """
     predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
     found = score(names, predictions, references, rows, options)
-    if not fits(rows):
-        return found
-    metric: Metric = FindingAccuracy(options or Options())
-    statistics = metric.statistics(Segments(predictions, references, rows))
+    options, segments = options or Options(), Segments(predictions, references, rows)
+    if fits(rows):
+        found = _and(found, FindingAccuracy(options), segments)
+    if retrieval.fits(rows):
+        found = _and(found, retrieval.Retrieval(options), segments)
+    return found
+
+
+def _and(found: Scores, metric: Metric, segments: Segments) -> Scores:
+    """Return the scores with those of another metric, which is not asked for by name."""
+    statistics = metric.statistics(segments)
     return dataclasses.replace(
         found,
         values=found.values | aggregate(metric, statistics),

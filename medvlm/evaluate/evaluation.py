@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, UsageError
-from medvlm.evaluate import baselines, controls, engines, predict
+from medvlm.evaluate import baselines, controls, engines, predict, retrieval
 from medvlm.evaluate.baseline_run import is_baseline
 from medvlm.evaluate.cautions import cautions
 from medvlm.evaluate.compare import in_common, scored
@@ -145,12 +145,16 @@ def _evaluated(job: _Job) -> tuple[dict[str, Any], list[Row]]:
     constants = _constants(recipe)
     rows = {"model": _generate(job, "model", places)}
     others = _other_pictures(job, leaked)
+    ranks = {"model": _ranks(job, "model")}
     # Two models at a time may be more than fits.
     job.tuned = None
     if job.with_base:
         rows["base"] = _generate(job, "base", places)
+        ranks["base"] = _ranks(job, "base")
     rows["constant"] = _constant_rows(constants, job)
-    rows = {name: _answered(described, listed) for name, listed in rows.items()}
+    # One text for all pictures tells none of them apart.
+    ranks["constant"] = [retrieval.at_chance(told) for told in ranks["model"]]
+    rows = {name: _answered(described, listed, ranks[name]) for name, listed in rows.items()}
     clean = {name: _without(listed, leaked) for name, listed in rows.items()}
     scores = _scores(rows, clean, others, leakage, settings)
     ids = [row["id"] for row in clean["model"]]
@@ -272,9 +276,30 @@ def _described(job: _Job) -> list[Row]:
     return grouped_by(found, job.settings.group_by)
 
 
-def _answered(described: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with their predictions; those of an earlier version may tell less of their rows."""
-    return [told | {"prediction": row["prediction"]} for told, row in zip(described, rows, strict=True)]
+def _answered(described: Sequence[Row], rows: Sequence[Row], ranks: Sequence[Row]) -> list[Row]:
+    """Return the rows with their predictions and ranks; those of an earlier version may tell less of their rows."""
+    found = [told | {"prediction": row["prediction"]} for told, row in zip(described, rows, strict=True)]
+    if ranks:
+        found = [row | {retrieval.COLUMN: told} for row, told in zip(found, ranks, strict=True)]
+    return found
+
+
+def _ranks(job: _Job, row: str) -> list[Row]:
+    """Return what the row's model finds in retrieval, place by place; nothing of models that do not match."""
+    run, recipe = job.run, job.recipe
+    if recipe.model.backbone != "contrastive":
+        return []
+
+    def predictor() -> predict.Predictor:
+        if row == "model" and isinstance(job.tuned, predict.Predictor):
+            return job.tuned
+        return predict.Predictor(
+            predict.load_plain(recipe) if row == "base" else predict.load_tuned(run, recipe), recipe
+        )
+
+    print_of = predict.fingerprint(run, recipe, job.mixture, row)
+    with job.show(f"retrieve {row}") as bar:
+        return retrieval.of_run(predictor, job.mixture, job.places, job.folder / f"retrieval-{row}.json", print_of, bar)
 
 
 def _leakage(job: _Job) -> Leakage | None:

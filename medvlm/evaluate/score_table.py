@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError
-from medvlm.evaluate import cider
+from medvlm.evaluate import cider, retrieval
 from medvlm.evaluate.compare import by_task, described, intervals, pairs, scored, tasks_of
 from medvlm.evaluate.metrics import METRICS, Options, Scores
 from medvlm.evaluate.slices import COLUMNS, is_radiograph, slices, with_normal
@@ -135,7 +135,7 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
 
     Returns:
         schema, n, groups, tasks, rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references,
-        slices, slices_left_out, settings.
+        slices, slices_left_out, retrieval (null where nothing was ranked; see `medvlm.evaluate.retrieval`), settings.
 
     Raises:
         InputError: none of the metrics finds anything to score.
@@ -169,6 +169,7 @@ def table(rows: Mapping[str, Sequence[Row]], settings: Settings) -> dict[str, An
         "references": _references(rows[main]),
         "slices": kept,
         "slices_left_out": small,
+        "retrieval": retrieval.summary(rows, groups, bootstrap),
         "settings": settings.as_dict(),
     }
 

@@ -102,9 +102,9 @@ class Bootstrap:
         if len(statistics) != len(self.cluster):
             raise InputError(f"{len(statistics)} scores but {len(self.cluster)} groups; give one group for each score")
         sums = cluster_sums(statistics, self.cluster)
-        return np.concatenate([block.astype(np.float64) @ sums for block in self._blocks()])
+        return np.concatenate([block.astype(np.float64) @ sums for block in self.blocks()])
 
-    def _blocks(self) -> Iterator[NDArray[Any]]:
+    def blocks(self) -> Iterator[NDArray[Any]]:
         """Yield blocks [r, clusters] of how often each cluster is drawn; `resamples` rows in all, always the same."""
         if self._kept:
             yield from self._kept

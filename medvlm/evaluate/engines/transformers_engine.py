@@ -21,6 +21,9 @@ class TransformersKind:
         from medvlm.evaluate import predict
 
         loaded = predict.load_plain(recipe) if base else predict.load_tuned(run, recipe)
+        if base and loaded.backbone.output == "match" and (fitted := run.fitted()):
+            # The untuned base chooses among the same texts.
+            loaded.backbone.restore(loaded.model, fitted)
         return predict.Predictor(loaded, recipe, seed)
 
 
