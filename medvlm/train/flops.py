@@ -32,6 +32,9 @@ class Work:
     backward: int = 0
     recomputed: int = 0
 
+    def __add__(self, other: Work) -> Work:
+        return Work(self.forward + other.forward, self.backward + other.backward, self.recomputed + other.recomputed)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Flops:
@@ -89,7 +92,11 @@ class FlopModel:
         amounts = self.kind.amounts(self.config, self.tower_tokens, lengths, labels, images)
         if self.cached:
             amounts["vision_tower"] = (0, 0)
-        return Flops({name: _work(self.rates[name], *amounts[name]) for name in amounts})
+        parts: dict[str, Work] = {}
+        for name, amount in amounts.items():
+            component = _component(name)
+            parts[component] = parts.get(component, Work()) + _work(self.rates.get(name, _Rates()), *amount)
+        return Flops(parts)
 
     def batch(self, inputs: Mapping[str, torch.Tensor]) -> int:
         """Return the useful operations of training on what a backbone's `collate` or `collate_packed` made."""
@@ -123,51 +130,61 @@ def _work(rates: _Rates, tokens: int, pairs: int) -> Work:
 
 
 def _rates(model: torch.nn.Module, kind: type[Backbone], checkpointed: bool) -> dict[str, _Rates]:
-    """Return the rates of every component, walked in the order in which they run."""
-    rates = {}
-    trained = False
+    """Return the rates of every component (or part of one, see `Backbone.running`), walked in the order they run in."""
     config: Any = model.config
+    members = {
+        component: list(modules_of(model, kind, component))
+        for component in ("vision_tower", "projector", "language_model", "head")
+    }
     widths = kind.widths(config)
-    for component in ("vision_tower", "projector", "language_model", "head"):
-        members = list(modules_of(model, kind, component))
-        rates[component], trained = _component(members, widths.get(component, 0), trained)
-        if checkpointed and component in widths and trained:
-            rates[component].again = rates[component].forward
+    rates: dict[str, _Rates] = {name: _Rates() for name in members}
+    trained = _walk(kind.running(model, members), widths, rates)
+    if checkpointed:
+        # A component is computed again where its own output, or what it is made of, depends on anything trained.
+        repeated = {_component(name) for name in widths}
+        for name, part in rates.items():
+            component = _component(name)
+            part.again = part.forward if component in repeated and trained.get(component, False) else 0
     return rates
 
 
-def _component(members: list[tuple[str, torch.nn.Module]], width: int, trained: bool) -> tuple[_Rates, bool]:
-    """Return a component's rates, and whether its output depends on anything trained.
+def _walk(
+    modules: Sequence[tuple[str, str, torch.nn.Module]], widths: Mapping[str, int], rates: dict[str, _Rates]
+) -> dict[str, bool]:
+    """Add up the rates of all modules, and return component -> whether its output depends on anything trained.
 
     Args:
-        members: its modules by name, in order.
-        width: heads x head dimension of its attention.
-        trained: whether its input depends on anything trained.
+        modules: (name of the rates, name, module) in the order in which they run.
+        widths: heads x head dimension of attention by name of the rates.
+        rates: by name; filled here.
     """
-    rates = _Rates()
-    found = dict(members)
-    entered: dict[str, bool] = {}
-    last = _last_of_each(members)
-    for name, module in members:
+    found = {name: module for _, name, module in modules}
+    last = {(_component(rate), _parent(name)): _place(name) for rate, name, module in modules if _size(module)}
+    entered: dict[tuple[str, str], bool] = {}
+    after: dict[str, bool] = {}
+    trained = False
+    for rate, name, module in modules:
         own = any(p.requires_grad for p in module.parameters(recurse=False))
         size = _size(module)
         if size:
+            rates.setdefault(rate, _Rates())
             place, parent = _place(name), _parent(name)
+            ends = place == last[_component(rate), parent]
             # Layers beside each other (query, key, value; gate, up) have the same input.
-            before = trained if place == last[parent] else entered.setdefault(parent, trained)
-            rates.forward += size
-            rates.backward += size * ((before or ".lora_B." in name) + own)
-            inner = "Attention" in type(found.get(parent)).__name__ and ".lora_" not in name
-            if inner and place == last[parent]:
-                rates.pair_forward += 4 * width
-                rates.pair_backward += 8 * width * trained
+            before = trained if ends else entered.setdefault((rate, parent), trained)
+            rates[rate].forward += size
+            rates[rate].backward += size * ((before or ".lora_B." in name) + own)
+            if ends and "Attention" in type(found.get(parent)).__name__ and ".lora_" not in name:
+                width = widths.get(rate, 0)
+                rates[rate].pair_forward += 4 * width
+                rates[rate].pair_backward += 8 * width * trained
         trained = trained or own
-    return rates, trained
+        after[_component(rate)] = trained
+    return after
 
 
-def _last_of_each(members: list[tuple[str, torch.nn.Module]]) -> dict[str, str]:
-    """Return parent -> the last layer with a matrix in it."""
-    return {_parent(name): _place(name) for name, module in members if _size(module)}
+def _component(rate: str) -> str:
+    return rate.partition("/")[0]
 
 
 def _size(module: torch.nn.Module) -> int:

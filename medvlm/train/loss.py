@@ -80,7 +80,10 @@ def examples_in(inputs: Mapping[str, torch.Tensor]) -> int:
     if "example_ids" not in inputs:
         return len(inputs["labels"])
     pixels = inputs.get("pixel_values")
-    return len(pixels) if pixels is not None else int(inputs["example_ids"].max()) + 1
+    # Rows that count their pictures hold several in each.
+    if pixels is None or "image_counts" in inputs:
+        return int(inputs["example_ids"].max()) + 1
+    return len(pixels)
 
 
 def _attended(model: Any, mask: torch.Tensor) -> torch.Tensor:

@@ -197,6 +197,8 @@ class Backbone:
     ) -> dict[str, tuple[int, int]]:
         """Return component -> (tokens, pairs of tokens in attention) of one training batch, for `train.flops`.
 
+        Parts of a component have keys of their own, as `running` names them.
+
         Args:
             config: of the model.
             tower_tokens: inside the vision tower, for one picture.
@@ -210,6 +212,19 @@ class Backbone:
             "language_model": (sum(lengths), sum(length * length for length in lengths)),
             "head": (labels, 0),
         }
+
+    @classmethod
+    def running(
+        cls, model: torch.nn.Module, members: Mapping[str, Sequence[tuple[str, torch.nn.Module]]]
+    ) -> list[tuple[str, str, torch.nn.Module]]:
+        """Return (key of `amounts`, name, module) in the order in which modules run, for `train.flops`.
+
+        Args:
+            model: with its adapters.
+            members: component -> its modules by name. Where those of one run over different tokens, they go under keys
+                such as projector/text.
+        """
+        return [(component, name, module) for component, some in members.items() for name, module in some]
 
     @classmethod
     def images_in(cls, inputs: Mapping[str, torch.Tensor]) -> int:

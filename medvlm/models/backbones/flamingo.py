@@ -7,9 +7,10 @@ Of two pictures of one sample the prompt looks at the second; what the first sho
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -17,12 +18,17 @@ import medvlm.models.flamingo  # noqa: F401 (so that transformers' Auto classes 
 from medvlm.errors import InputError
 from medvlm.models.backbones.base import Backbone, Example
 from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values, texts
+from medvlm.models.features import skip_tower
 from medvlm.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, assemble
 from medvlm.models.flamingo.processing import FlamingoProcessor, by_row
 from medvlm.models.git_llm import assemble as parts
-from medvlm.models.git_llm.configuration import has_class_token
+from medvlm.models.git_llm.configuration import has_class_token, tokens_of
 from medvlm.models.positions import resize_embeddings
 from medvlm.models.quantize import mend_cpu_layers
+from medvlm.train.flops import bare
+
+if TYPE_CHECKING:
+    from medvlm.train.memory_trace import Shape
 
 
 class FlamingoBackbone(Backbone):
@@ -183,6 +189,79 @@ class FlamingoBackbone(Backbone):
         pictures = inputs.get("pixel_values")
         return 0 if pictures is None else int(inputs["image_counts"].sum())
 
+    @classmethod
+    def widths(cls, config: Any) -> dict[str, int]:
+        """Return heads x head dimension of every attention: the resampler's and the gated blocks' are the same."""
+        between = config.heads * config.head_dim
+        return {**super().widths(config), "projector/latents": between, "projector/text": between}
+
+    @classmethod
+    def amounts(
+        cls, config: Any, tower_tokens: int, lengths: Sequence[int], labels: int, images: int
+    ) -> dict[str, tuple[int, int]]:
+        """Return what runs over what (see `Backbone`): text, latents, what latents attend to, what text attends to.
+
+        The pictures of a batch are taken to be spread evenly over its examples.
+        """
+        features, latents = tokens_of(config.vision_config), images * config.latents
+        seen, text = images * (features + config.latents), sum(lengths)
+        return {
+            **super().amounts(config, tower_tokens, lengths, labels, images),
+            "projector": (0, 0),
+            "projector/seen": (seen, 0),
+            "projector/latents": (latents, seen * config.latents),
+            "projector/looked": (latents, 0),
+            "projector/text": (text, text * latents // max(1, len(lengths))),
+        }
+
+    @classmethod
+    def running(
+        cls, model: torch.nn.Module, members: Mapping[str, Sequence[tuple[str, torch.nn.Module]]]
+    ) -> list[tuple[str, str, torch.nn.Module]]:
+        """Return the modules in the order in which they run, the gated blocks between the decoder's layers."""
+        config: Any = model.config
+        found: list[tuple[tuple[float, int], str, str, torch.nn.Module]] = []
+        for component, some in members.items():
+            for name, module in some:
+                place = bare(name)
+                layer = re.search(r"^language_model\.\D*\.(\d+)\.", place)
+                block = re.search(r"^projector\.blocks\.(\d+)\b", place)
+                rate = _rate(place) if component == "projector" else component
+                # The tower, the resampler and what embeds text; block and layer by turns; the head.
+                order = (0.0, 0) if component != "head" else (2.0, 0)
+                if block is not None:
+                    order = (1.0, 2 * config.crossed[int(block[1])])
+                elif layer is not None:
+                    order = (1.0, 2 * int(layer[1]) + 1)
+                found.append((order, rate, name, module))
+        return [(rate, name, module) for _, rate, name, module in sorted(found, key=lambda one: one[0])]
+
+    @classmethod
+    def fake_inputs(cls, model: Any, shape: Shape, device: torch.device) -> dict[str, Any]:
+        """Return the inputs of a training step on tensors without contents, pictures passed through the resampler."""
+        config = model.config
+        vision, each = config.vision_config, max(1, -(-shape.images // shape.rows))
+        if shape.features:
+            skip_tower(model, cls)
+            pictures = torch.empty(
+                shape.images, tokens_of(vision), vision.hidden_size, device=device, dtype=model.dtype
+            )
+        else:
+            pictures = torch.empty(shape.images, 3, vision.image_size, vision.image_size, device=device)
+        found = model.get_image_features(pictures)
+        rest = found.new_zeros(shape.rows * each - len(found), *found.shape[1:])
+        ids = torch.zeros(shape.rows, shape.length, dtype=torch.long, device=device)
+        square = (shape.rows, 1, shape.length, shape.length)
+        eager = config.get_text_config()._attn_implementation == "eager"
+        return {
+            "inputs_embeds": model.embed(ids),
+            "image_latents": torch.cat([found, rest]).reshape(shape.rows, each, *found.shape[1:]),
+            "image_places": ids,
+            "attention_mask": torch.zeros(square, device=device, dtype=torch.float32 if eager else torch.bool),
+            "position_ids": ids,
+            "logits_to_keep": torch.zeros(shape.labels, dtype=torch.long, device=device),
+        }
+
     def _shots(self, example: Example) -> list[int]:
         """Return the start token and the answered examples before an example."""
         made: list[int] = list(self.processor.start_tokens)
@@ -261,6 +340,14 @@ def _pictures(example: Example) -> list[Example]:
     if example.pixels is not None:
         own.insert(0, dataclasses.replace(example, shots=(), more_images=()))
     return [picture for shot in example.shots for picture in _pictures(shot)] + own
+
+
+def _rate(place: str) -> str:
+    """Return over what a module of the projector runs, by its bare name."""
+    seen = re.search(r"\.(k_proj|v_proj)\b", place) is not None
+    if place.startswith("projector.blocks."):
+        return "projector/looked" if seen else "projector/text"
+    return "projector/seen" if seen else "projector/latents"
 
 
 def _count(example: Example) -> int:

@@ -160,9 +160,12 @@ def pixel_values(image_processor: Any, examples: Sequence[Example]) -> torch.Ten
 
 
 def finished(image_processor: Any, values: torch.Tensor) -> torch.Tensor:
-    """Return the pixel values [B, 3, S, S] of what `pixel_values` gave, on the device that it is on."""
+    """Return the pixel values [B, (M,) 3, S, S] of what `pixel_values` gave, on the device that it is on."""
     if values.dtype != torch.uint8:
         return values
+    if values.dim() == 5:
+        # Rows of several pictures each.
+        return finished(image_processor, values.flatten(0, 1)).unflatten(0, values.shape[:2])
     fast = pixels.of(image_processor)
     if fast is None:
         # The processor's own values are of 8 bits.
