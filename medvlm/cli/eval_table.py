@@ -30,6 +30,12 @@ NAMES = {
     "radgraph_partial": "RadGraph F1",
     "chexbert_micro_f1": "CheXbert F1",
     "bertscore_f1": "BERTScore F1",
+    "i2t_r1": "R@1 image to text",
+    "i2t_r5": "R@5 image to text",
+    "i2t_r10": "R@10 image to text",
+    "t2i_r1": "R@1 text to image",
+    "t2i_r5": "R@5 text to image",
+    "t2i_r10": "R@10 text to image",
 }
 
 _MAIN = (
@@ -52,12 +58,15 @@ def print_scores(scores: Mapping[str, Any], title: str, model: str, all_columns:
     title = f"{title}: n = {scores['n']}{groups}" + ("" if scores["bootstrap"] is None else ", 95 % intervals")
     shown = list(rows["model"]) if all_columns else columns(rows["model"], scores["tasks"])
     _print(title, {{"model": model}.get(name, name): rows[name] for name in rows}, list(intervals.values()), shown)
-    for line in (*_tasks(scores), *_differences(scores), *_texts(scores, model), *_pictures(scores)):
+    lines = (*_tasks(scores), *_retrieval(scores, model), *_differences(scores), *_texts(scores, model))
+    for line in (*lines, *_pictures(scores)):
         say(line)
     for line in (*_slices(scores), *_leakage(scores)):
         say(line)
     for metric, signature in scores["signatures"].items():
         say(f"{metric}: {signature}")
+    if scores.get("retrieval"):
+        say(f"retrieval: {scores['retrieval']['signature']}")
 
 
 def print_comparison(found: Mapping[str, Any], all_columns: bool) -> None:
@@ -194,6 +203,24 @@ def _tasks(scores: Mapping[str, Any]) -> Iterator[str]:
             each = ", ".join(f"{name} {v[key]:.3f}" for name, v in part["rows"].items() if key in v)
             own = ", with document frequencies of its own" if key == "cider" else ""
             yield f"{task} alone (n = {part['n']}{own}): {name_of(key)} {each}"
+
+
+def _retrieval(scores: Mapping[str, Any], model: str) -> Iterator[str]:
+    told: Mapping[str, Any] = scores.get("retrieval") or {}
+    for direction, kind in (("i2t", "texts"), ("t2i", "pictures")) if told else ():
+        keys = [f"{direction}_r{at}" for at in (1, 5, 10)]
+        parts = []
+        for row, medians in told["median_rank"].items():
+            if row == "constant":
+                continue
+            recalls = ", ".join(cell(scores["rows"][row][key], scores["intervals"][row].get(key)) for key in keys)
+            rank, *interval = (f"{one:.4g}" for one in medians[direction])
+            drawn = f" [{', '.join(interval)}]" if interval else ""
+            parts.append(f"{ {'model': model}.get(row, LABELS.get(row, row)) } {recalls}, median rank {rank}{drawn}")
+        chance = ", ".join(f"{told['chance'][key]:.3f}" for key in keys)
+        sizes = ", ".join(f"{task} {one[kind]}" for task, one in told["candidates"].items())
+        name = "image to text" if direction == "i2t" else "text to image"
+        yield f"{name}, recall at 1, 5, 10: {'; '.join(parts)}; at chance {chance} (among {kind}: {sizes})"
 
 
 def _differences(scores: Mapping[str, Any]) -> Iterator[str]:

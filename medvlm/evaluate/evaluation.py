@@ -64,7 +64,7 @@ class _Job:
     def with_base(self) -> bool:
         """Whether the untuned base answers too; a baseline is one itself, and what is chosen from the training rows'
         answers has none before training."""
-        return self.settings.base and not is_baseline(self.run.facts()) and _generates(self.recipe)
+        return self.settings.base and not is_baseline(self.run.facts()) and _answers_untuned(self.recipe)
 
 
 def evaluate_run(run: Run, settings: Settings, show: Show) -> dict[str, Any]:
@@ -122,10 +122,11 @@ def _job(run: Run, settings: Settings, show: Show) -> _Job:
     return job
 
 
-def _generates(recipe: Recipe) -> bool:
+def _answers_untuned(recipe: Recipe) -> bool:
+    """Return False for a classifier, whose head is new; what matches texts chooses among the same ones untuned."""
     from medvlm.models.backbones import BACKBONES
 
-    return BACKBONES.get(recipe.model.backbone).output == "text"
+    return BACKBONES.get(recipe.model.backbone).output != "class"
 
 
 def _check_asked(recipe: Recipe) -> None:

@@ -214,10 +214,9 @@ def at_chance(row: Row) -> Row:
     """Return a row's `COLUMN` as a model leaves it that tells nothing apart."""
     told = {}
     for direction, one in row.items():
-        chance = one["chance"]
-        # From the hit at rank 1, which is the share that is right: the first of r among C comes at (C + 1) / (r + 1).
-        mean = (one["of"] + 1) / (chance[0] * one["of"] + 1)
-        told[direction] = {**one, "hits": chance, "rank": mean}
+        # The hit at rank 1 is the share that is right; the first of r among C comes at (C + 1) / (r + 1) on average.
+        right = round(one["chance"][0] * one["of"])
+        told[direction] = {**one, "hits": one["chance"], "rank": (one["of"] + 1) / (right + 1)}
     return told
 
 

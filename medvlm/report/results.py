@@ -7,7 +7,7 @@ from typing import Any
 
 from medvlm.licenses import expressions, registry
 from medvlm.licenses.listing import short
-from medvlm.report import plots
+from medvlm.report import plots, retrieval
 from medvlm.report.context import Evaluation, RunContext
 from medvlm.report.document import Block, Chart, Facts, Table, Text
 from medvlm.report.scored import ROWS, Difference, Scored, Value, name, p_value
@@ -28,6 +28,7 @@ def score_blocks(run: RunContext, evaluation: Evaluation) -> Iterator[Block]:
     yield scores_and_licenses(run, scored)
     if len(scored.keys) > len(scored.main):
         yield every_score(scored)
+    yield from retrieval.blocks(scored)
     yield from difference_blocks(scored)
     if any(one.key not in scored.main for one in scored.differences):
         yield Text("The differences in every other metric stand in report.json.")

@@ -34,6 +34,12 @@ NAMES = {
     "findings_five_f1": "five findings F1, micro",
     "findings_five_macro_f1": "five findings F1, macro",
     "findings_sides": "left/right agreement",
+    "i2t_r1": "recall at 1, image to text",
+    "i2t_r5": "recall at 5, image to text",
+    "i2t_r10": "recall at 10, image to text",
+    "t2i_r1": "recall at 1, text to image",
+    "t2i_r5": "recall at 5, text to image",
+    "t2i_r10": "recall at 10, text to image",
 }
 """Metrics by key, in the order of every table."""
 MAIN = (
