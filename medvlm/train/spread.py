@@ -99,7 +99,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 def full(value: torch.Tensor) -> torch.Tensor:
     """Return a tensor as a whole; where it is sharded, all processes must call it."""
-    return value.full_tensor() if isinstance(value, DTensor) else value  # type: ignore[no-untyped-call]
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
@@ -111,9 +111,9 @@ def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
             parameter.copy_(value)
 
 
-def _parted(value: torch.Tensor, like: DTensor) -> DTensor:
+def _parted(value: torch.Tensor, like: DTensor) -> Any:
     device = torch.device(like.device_mesh.device_type)
-    parted = distribute_tensor(value.to(device), like.device_mesh, like.placements)
+    parted: Any = distribute_tensor(value.to(device), like.device_mesh, like.placements)
     return parted.to(like.device)
 
 
@@ -148,12 +148,13 @@ def optimizer_state(optimizer: Any) -> dict[str, Any]:
 
 def part_optimizer_state(optimizer: Any) -> None:
     """Share a whole state that was loaded among the processes, as the parameters are; all must call it."""
-    state = optimizer.state
+    state: dict[Any, dict[str, Any]] = optimizer.state
     for parameter, held in state.items():
         if not isinstance(parameter, DTensor):
             continue
         for name, value in held.items():
-            if isinstance(value, torch.Tensor) and not isinstance(value, DTensor) and value.shape == parameter.shape:
+            plain = isinstance(value, torch.Tensor) and not isinstance(value, DTensor)
+            if plain and value.shape == parameter.shape:
                 held[name] = _parted(value, parameter)
 
 

@@ -199,7 +199,8 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         if model is self.outer:
             found: tuple[torch.Tensor, ...] = model(inputs, options)
             return found
-        return self.data_collator.collator.backbone.losses(model, inputs, **options)
+        found = self.data_collator.collator.backbone.losses(model, inputs, **options)
+        return found
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm; called right before the update, so that a bad one never reaches the weights."""
