@@ -86,15 +86,19 @@ def examples_in(inputs: Mapping[str, torch.Tensor]) -> int:
     return len(pixels)
 
 
+_HAND_ON = ("paligemma", "blip-2", "instructblip")
+"""Models that hand a ready mask to their decoder as it is."""
+
+
 def _attended(model: Any, mask: torch.Tensor) -> torch.Tensor:
     """Return the mask as the model's attention takes it.
 
-    PaliGemma hands a ready mask to its layers as it is, and eager attention adds it to its scores: a boolean one would
-    add 1 where attended and hide nothing.
+    Where it is handed on as it is, eager attention adds it to its scores: a boolean one would add 1 where attended and
+    hide nothing.
     """
     config = getattr(getattr(model, "module", model), "config", None)
     boolean = mask.dim() == 4 and mask.dtype == torch.bool
-    if not boolean or getattr(config, "model_type", "") != "paligemma":
+    if not boolean or getattr(config, "model_type", "") not in _HAND_ON:
         return mask
     if _text_config(model)._attn_implementation != "eager":
         return mask

@@ -121,14 +121,14 @@ class Blip2Backbone(Backbone):
 
     @classmethod
     def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
-        """Return a small model with random weights, and its processor: BLIP-2 with OPT, or `instructblip` with LLaMA.
+        """Return a small model with random weights, and its processor: `blip-2` with OPT, or `instructblip` with LLaMA.
 
         Raises:
             InputError: another family.
         """
         from medvlm.models.backbones import blip2_tiny
 
-        if family not in (None, "blip2", "instructblip"):
+        if family not in (None, "blip-2", "instructblip"):
             raise InputError(f"model.id: medvlm/tiny-random-{family}: blip2 has no such family; expected instructblip")
         model, processor = blip2_tiny.made(cls, image_size, instructed=family == "instructblip")
         return model, _with_end(processor, model.config)
