@@ -33,6 +33,10 @@ def report(
     cases: Annotated[
         int, typer.Option("--cases", min=1, help="Best, median and worst cases in the gallery, so many of each.")
     ] = 4,
+    inspect: Annotated[
+        int,
+        typer.Option("--inspect", min=0, help="Draw under so many cases of each run where its model looks (loads it)."),
+    ] = 0,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -44,12 +48,16 @@ def report(
 
     Example: medvlm report runs/20260101-120000-tiny runs/20260102-120000-tiny --out comparison
 
+    Example: medvlm report runs/latest --inspect 4
+
     Example: medvlm report 20260101-120000-git-experiment1
     """
     from medvlm.report.write import folders, write
 
-    with progress("report", quiet):
+    with progress("report", quiet) as bar:
         names = [form.strip().lower() for form in forms.split(",") if form.strip()]
-        paths = write(folders(runs or ["latest"], siblings=group), out, names, cases)
+        paths = write(
+            folders(runs or ["latest"], siblings=group), out, names, cases, looked=inspect, advance=bar.update
+        )
     for path in paths:
         say(str(path))

@@ -99,7 +99,7 @@ def of_answer(
     from medvlm.models.backbones.base import IGNORED, Example
 
     backbone = predictor.loaded.backbone
-    if getattr(backbone, "output", "text") != "text":
+    if backbone.output != "text":
         return f"{predictor.recipe.model.backbone}: it writes no tokens, so none of them looks anywhere"
     made = backbone.collate([Example(image, prefix, answer)])
     if "labels" not in made or made["labels"].ndim != 2:

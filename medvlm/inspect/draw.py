@@ -155,6 +155,19 @@ def sheet(panels: Sequence[Image], title: str, lines: Sequence[str]) -> Image:
     return made
 
 
+def beside(panels: Sequence[Image]) -> Image | None:
+    """Return panels beside one another, None where there are none."""
+    if not panels:
+        return None
+    wide = sum(one.width + _GAP for one in panels) - _GAP
+    made = PILImage.new("RGB", (wide, max(one.height for one in panels)), "white")
+    left = 0
+    for one in panels:
+        made.paste(one, (left, 0))
+        left += one.width + _GAP
+    return made
+
+
 def words(image: Image, found: Words) -> Image:
     """Return the picture, paled, with each patch's nearest word on it; the most frequent words have colors.
 
@@ -204,9 +217,10 @@ def stacked(maps: Sequence[Floats]) -> Floats:
     return np.stack(maps)
 
 
-def data_uri(image: Image) -> str:
-    """Return a picture as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
+def data_uri(image: Image, small: bool = False) -> str:
+    """Return a picture as a data URI: a PNG, or where it must be small one of 256 colors."""
+    made = image.quantize(256, PILImage.Quantize.MEDIANCUT, dither=PILImage.Dither.NONE) if small else image
+    return f"data:image/png;base64,{base64.b64encode(png(made)).decode()}"
 
 
 def png(image: Image) -> bytes:

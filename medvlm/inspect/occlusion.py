@@ -221,15 +221,13 @@ def log_probabilities(
     import torch
 
     from medvlm.models.backbones.base import Example
-    from medvlm.train.loss import forward_loss
 
     backbone = predictor.loaded.backbone
-    if getattr(backbone, "output", "text") == "match":
+    if backbone.output == "match":
         raise InputError(
             f"{predictor.recipe.model.backbone}: it matches pictures with texts and writes none, so no answer has a "
             "probability that could be lost"
         )
-    own = getattr(backbone, "losses", None) or forward_loss
     values: list[float] = []
     tokens = 0
     size = batch_size or predictor.recipe.eval.batch_size
@@ -239,7 +237,9 @@ def log_probabilities(
             _count_only(made, predictor.loaded.processor.tokenizer, question.words)
         inputs = {name: value.to(predictor.device) for name, value in made.items()}
         with torch.no_grad(), predictor.precision():
-            _, sums, counts = own(predictor.model, inputs, count=None, per_example=False, smoothing=0.0, chunk=256)
+            _, sums, counts = backbone.losses(predictor.model, inputs)
+        if not int(counts[0]):
+            raise InputError(f'the answer "{question.answer}" is none that this model can give')
         values += [-float(value) for value in sums]
         tokens = int(counts[0])
         if advance is not None:

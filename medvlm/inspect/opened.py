@@ -85,8 +85,16 @@ def image_side(predictor: Predictor) -> int:
     return int(predictor.loaded.facts.get("image_size") or 224)
 
 
+def looks_aside(predictor: Predictor) -> bool:
+    """Return whether the picture's tokens stand beside the text, not in its sequence (Flamingo)."""
+    tokens = int(predictor.loaded.facts.get("image_tokens") or 0)
+    return type(predictor.loaded.backbone).in_sequence(tokens) != tokens
+
+
 def image_places(predictor: Predictor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Return [T] bool, True where the first example's image tokens stand; None where input_ids hold none."""
+    if looks_aside(predictor):
+        return None
     config: Any = bare(predictor.model).config
     for owner, name in (
         (predictor.loaded.backbone, "image_token_id"),

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError
-from medvlm.inspect.opened import Grid, bare, grid_of, image_places
+from medvlm.inspect.opened import Grid, bare, grid_of, image_places, looks_aside
 
 if TYPE_CHECKING:
     import torch
@@ -210,13 +210,15 @@ def image_embeddings(predictor: Predictor, image: Image) -> tuple[torch.Tensor, 
     model, backbone = bare(predictor.model), predictor.loaded.backbone
     made = backbone.collate_prompts([Example(image, "")])
     inputs = {name: value.to(predictor.device) for name, value in made.items()}
-    if not hasattr(model, "get_input_embeddings") or model.get_input_embeddings() is None:
+    if looks_aside(predictor) or not hasattr(model, "get_input_embeddings") or model.get_input_embeddings() is None:
         raise _no_words(model)
     width = model.get_input_embeddings().weight.shape[1]
     places = image_places(predictor, inputs)
     seen: list[torch.Tensor] = []
     part = "projector" if places is None else "language_model"
-    hooks = [_watch(module, part, seen) for module in _modules(model, backbone.components.get(part, ()))]
+    hooks = [
+        _watch(module, part, seen) for module in _modules(model, backbone.components_of(model.config).get(part, ()))
+    ]
     try:
         with torch.no_grad(), predictor.precision():
             predictor.model(**inputs)
@@ -238,10 +240,9 @@ def _no_words(model: Any) -> InputError:
     )
 
 
-def _modules(model: Any, prefixes: str | tuple[str, ...]) -> list[Any]:
-    names = (prefixes,) if isinstance(prefixes, str) else prefixes
+def _modules(model: Any, prefixes: tuple[str, ...]) -> list[Any]:
     known = dict(model.named_modules())
-    return [known[name.rstrip(".")] for name in names if name.rstrip(".") in known]
+    return [known[name.rstrip(".")] for name in prefixes if name.rstrip(".") in known]
 
 
 def _watch(module: Any, part: str, seen: list[torch.Tensor]) -> Any:

@@ -41,7 +41,7 @@ from medvlm.report.pairs import Comparisons
 from medvlm.report.values import mapping, text
 
 SCHEMA = 1
-_PICTURES = frozenset({"svg", "image"})
+_PICTURES = frozenset({"svg", "image", "maps"})
 _DEEPEST = 40
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from medvlm.report import (
     about_data,
@@ -19,7 +19,7 @@ from medvlm.report import (
     training,
 )
 from medvlm.report.context import Evaluation, RunContext
-from medvlm.report.document import Block, Cases, Caution, Document, Facts, Section, Table, Text
+from medvlm.report.document import Block, Case, Cases, Caution, Document, Facts, Section, Table, Text
 from medvlm.report.scored import columns, name
 from medvlm.report.values import mapping, text
 
@@ -30,18 +30,31 @@ SYNTHETIC = (
 CASES = 4
 """So many best, median and worst cases are shown."""
 
+Look = Callable[[RunContext, Evaluation, Sequence[Case]], list[Case]]
+"""Gives cases of a run's evaluation the maps of where the model looks (see `gallery.look`)."""
 
-def build(runs: Sequence[RunContext], each: int = CASES, comparisons: pairs.Comparisons | None = None) -> Document:
+
+def build(
+    runs: Sequence[RunContext],
+    each: int = CASES,
+    comparisons: pairs.Comparisons | None = None,
+    look: Look | None = None,
+) -> Document:
     """Return the report on one run, or a comparison of several with a part for each.
 
     Args:
         runs: at least one.
         each: how many best, median and worst cases are shown of each evaluation.
         comparisons: of `pairs.compared`, where they are known already.
+        look: where maps are asked for.
     """
     if len(runs) == 1:
         run = runs[0]
-        sections = [Section("In short", list(overview.in_short(run))), *_sections(run, 2, each), licensing.published()]
+        sections = [
+            Section("In short", list(overview.in_short(run))),
+            *_sections(run, 2, each, look),
+            licensing.published(),
+        ]
         group = side_by_side.note_of_group(run)
         lead = [overview.summary(run), *([group] if group else []), *_cautions(run)]
         return Document(run.name, lead, _labels(run), sections)
@@ -52,7 +65,7 @@ def build(runs: Sequence[RunContext], each: int = CASES, comparisons: pairs.Comp
         lines = [overview.summary(run), *_cautions(run)]
         blocks: list[Block] = [*map(Text, lines), *overview.in_short(run)]
         sections.append(Section(run.name, blocks))
-        sections.extend(_sections(run, 3, each))
+        sections.extend(_sections(run, 3, each, look))
     sections.append(licensing.published())
     labels = list(dict.fromkeys(label for run in runs for label in _labels(run) if label != "finished"))
     lead = [NOT_CLINICAL, *([SYNTHETIC] if all(run.synthetic for run in runs) else [])]
@@ -68,7 +81,7 @@ def _cautions(run: RunContext) -> list[str]:
     return [NOT_CLINICAL, *([SYNTHETIC] if run.synthetic else [])]
 
 
-def _sections(run: RunContext, level: int, each: int) -> Iterator[Section]:
+def _sections(run: RunContext, level: int, each: int, look: Look | None) -> Iterator[Section]:
     if run.problems:
         lines = "; ".join(run.problems)
         yield Section("Incomplete", [Caution(f"Parts of this run are missing or damaged: {lines}.")], level)
@@ -78,7 +91,7 @@ def _sections(run: RunContext, level: int, each: int) -> Iterator[Section]:
         yield Section("Scores", [Text("Not evaluated yet: run medvlm eval.")], level)
     yield Section("Licenses", list(licensing.license_blocks(run)), level)
     if run.evaluations:
-        yield Section("Cases", list(_cases(run, run.evaluations[0], each)), level)
+        yield Section("Cases", list(_cases(run, run.evaluations[0], each, look)), level)
     yield Section("Training", list(training.training_blocks(run)), level)
     yield Section("Compute", list(_compute(run)), level)
     yield Section("Data", list(about_data.data_blocks(run)), level)
@@ -130,11 +143,13 @@ def _incomparable(scored: Sequence[tuple[RunContext, Evaluation]]) -> Iterator[s
         yield "These scores were not all computed the same way (signatures differ), so they do not compare directly."
 
 
-def _cases(run: RunContext, evaluation: Evaluation, each: int) -> Iterator[Block]:
+def _cases(run: RunContext, evaluation: Evaluation, each: int, look: Look | None) -> Iterator[Block]:
     if not evaluation.predictions:
         yield Text("No predictions were kept.")
         return
     found = gallery.cases(evaluation, run.data, each)
+    if look is not None:
+        found = look(run, evaluation, found)
     yield Text(
         f"Of {len(evaluation.predictions):,} predictions on the {evaluation.split} split: first what contradicts its "
         "reference (a finding denied or asserted, left for right), by rules that can err; then the best, median and "
@@ -143,6 +158,8 @@ def _cases(run: RunContext, evaluation: Evaluation, each: int) -> Iterator[Block
     if not any(case.image for case in found):
         gone = ", ".join(part.path for part in run.data if part.folder is None) or "the data set"
         yield Caution(f"No images: they lie in {gone}, which is not there any more or holds other rows.")
+    if any(case.maps_said for case in found):
+        yield Text(gallery.MAPS)
     yield Cases(found)
 
 

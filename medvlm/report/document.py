@@ -98,6 +98,9 @@ class Case:
         size: width and height of the image in pixels.
         language: BCP 47 tag of the texts; "" for English.
         more_references: how many further references are not shown.
+        maps: where the prediction looks, as a data URI, where that was asked for.
+        maps_size: width and height of that picture in pixels.
+        maps_said: what it says, in sentences.
     """
 
     kind: str
@@ -117,6 +120,9 @@ class Case:
     size: tuple[int, int] | None = None
     language: str = ""
     more_references: int = 0
+    maps: str | None = None
+    maps_size: tuple[int, int] | None = None
+    maps_said: Sequence[str] = ()
 
     @property
     def told(self) -> str:

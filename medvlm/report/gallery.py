@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medvlm.report import marks
-from medvlm.report.context import DataSet, Evaluation, Prediction
+from medvlm.report.context import DataSet, Evaluation, Prediction, RunContext
 from medvlm.report.document import Case
 from medvlm.report.thumbnails import Thumbnails
 from medvlm.report.values import text
 
 KINDS = ("contradiction", "best", "median", "worst")
+MAPS = (
+    "Under some cases stands what the model's own prediction depends on (its probability when a part of the picture is "
+    "hidden) and where it attends; the peak of each map has a frame."
+)
 CREDIT = ("license", "license_evidence", "doi", "source")
 _RANKED = KINDS[1:]
 _MOST_REFERENCES = 5
+_MAP_SIDE = 240
 _SIDE = re.compile(r"\b(?:left|right)\b", re.IGNORECASE)
 
 
@@ -213,3 +218,75 @@ def _in_words(flip: Any) -> str:
     if flip.kind == "side":
         return f"{flip.observation}: left and right are exchanged"
     return f"{flip.observation}: one says that it is there, the other that it is not"
+
+
+class Looker:
+    """Puts maps of where a run's model looks under the first cases of its gallery, kinds in turn.
+
+    Args:
+        each: how many cases of a run.
+        total: how many of all runs.
+        advance: told how many are done, of how many.
+    """
+
+    def __init__(self, each: int, total: int, advance: Callable[[int, int], Any] | None = None) -> None:
+        self.each, self.total, self.advance = each, total, advance
+        self.done = 0
+
+    def __call__(self, run: RunContext, evaluation: Evaluation, found: Sequence[Case]) -> list[Case]:
+        """Return the cases, some with maps.
+
+        Raises:
+            InputError: the run's weights are gone or damaged.
+            AccessError: its base is not at hand.
+        """
+        from medvlm.inspect.opened import open_model
+        from medvlm.runs import Run
+
+        wanted = {id(case): case.id for case in _in_turn([case for case in found if case.image])[: self.each]}
+        if not wanted:
+            return list(found)
+        own = Run(run.path)
+        predictor = open_model(own, own.recipe())
+        folders = [part.folder for part in run.data if part.folder is not None]
+        rows = dict(find_rows(folders, evaluation.split, set(wanted.values())))
+        languages = {row.id: text(row.row.get("language")) for row in evaluation.predictions}
+        looked = []
+        for case in found:
+            row = rows.get(case.id) if id(case) in wanted else None
+            if row is None:
+                looked.append(case)
+                continue
+            looked.append(_with_maps(case, row["image"]["bytes"], languages.get(case.id) or "en", predictor))
+            self.done += 1
+            if self.advance is not None:
+                self.advance(self.done, self.total)
+        return looked
+
+
+def _in_turn(found: Sequence[Case]) -> list[Case]:
+    """Return cases so that every kind has its turn before one has another."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for case in found:
+        ranked.append((seen.setdefault(case.kind, 0), case))
+        seen[case.kind] += 1
+    return [case for _, case in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _with_maps(case: Case, data: bytes, language: str, predictor: Any) -> Case:
+    """Return the case with the maps of its prediction."""
+    from medvlm.data.images import decode
+    from medvlm.inspect import draw
+    from medvlm.inspect.maps import Asked, of_picture
+    from medvlm.train.collate import prefix
+
+    asked = prefix({"task": case.task, "prompt": case.prompt, "language": language}, predictor.recipe.prompts)
+    image = decode(data)
+    found = of_picture(predictor, image, Asked(asked, case.prediction))
+    drawn = draw.beside(
+        [draw.panel(image, one.drawn, _MAP_SIDE) for one in found.layers() if "layer" not in one.drawn.title]
+    )
+    if drawn is None:
+        return replace(case, maps_said=found.sentences())
+    return replace(case, maps=draw.data_uri(drawn, small=True), maps_size=drawn.size, maps_said=found.sentences())

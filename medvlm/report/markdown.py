@@ -113,6 +113,7 @@ def _case(case: Case) -> str:
     if case.more_references:
         lines.append(f"  - and {case.more_references} more references")
     lines.append(f"  - prediction: {marked(prediction) or '(empty)'}")
+    lines.extend(f"  - where it looks: {escape(said)}" for said in case.maps_said)
     if case.credit:
         lines.append(f"  - image: {escape(case.credit)}")
     return "\n".join(lines)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from medvlm.errors import UsageError
 from medvlm.io import check_plain, stable_hash, write_json, write_text
 from medvlm.registry import nearest
-from medvlm.report import as_json, html, markdown, pairs, side_by_side
+from medvlm.report import as_json, gallery, html, markdown, pairs, side_by_side
 from medvlm.report.build import CASES, NOT_CLINICAL, build
 from medvlm.report.context import RunContext, read
 from medvlm.runs import RUNS, Run, group_of, groups
@@ -40,7 +41,15 @@ def folders(names: Sequence[str], siblings: bool = False) -> list[Path]:
     return list(found)
 
 
-def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = FORMS, each: int = CASES) -> list[Path]:
+def write(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    forms: Sequence[str] = FORMS,
+    each: int = CASES,
+    *,
+    looked: int = 0,
+    advance: Callable[[int, int], Any] | None = None,
+) -> list[Path]:
     """Write the report on one run or the comparison of several, and return the paths of the files.
 
     Args:
@@ -48,9 +57,11 @@ def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = 
         out: the folder to write into; by default the run's own, or one beside the runs for several.
         forms: of `FORMS`.
         each: how many best, median and worst cases are shown.
+        looked: under so many cases of each run stands where its model looks, which loads it.
+        advance: told how many of those are done, of how many.
 
     Raises:
-        InputError: one of them is no run.
+        InputError: one of them is no run, or its model is to be looked into and cannot be loaded.
         UsageError: no form, or an unknown one; `out` is a file, or holds a folder or device
             in place of one of the files.
     """
@@ -68,7 +79,8 @@ def write(runs: Sequence[Path], out: Path | None = None, forms: Sequence[str] = 
     distinct = {path.resolve(): path for path in runs}
     contexts = side_by_side.order([read(path) for path in distinct.values()])
     comparisons = pairs.compared(contexts) if len(contexts) > 1 else {}
-    document = build(contexts, each, comparisons)
+    look = gallery.Looker(looked, looked * len(contexts), advance) if looked else None
+    document = build(contexts, each, comparisons, look)
     folder = out or _folder(contexts)
     paths = []
     for form in dict.fromkeys(forms):
