@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -20,6 +20,9 @@ from medvlm.models.backbones.base import IGNORED, Backbone, Example
 from medvlm.models.backbones.generic_chat import Chat, Turn
 from medvlm.models.backbones.generic_processor import load_processor
 from medvlm.models.backbones.rows import kept, texts
+
+if TYPE_CHECKING:
+    from medvlm.train.memory_trace import Shape
 
 Inputs = dict[str, torch.Tensor]
 NESTED = ("IdeficsProcessor", "Idefics2Processor", "Idefics3Processor", "SmolVLMProcessor")
@@ -173,8 +176,8 @@ class GenericBackbone(Backbone):
     ) -> dict[str, tuple[int, int]]:
         """Return component -> (tokens, pairs of tokens in attention) of a batch; see `Backbone`.
 
-        Of IDEFICS's resampler and gated cross-attention it is an estimate: their layers for keys and values are taken to
-        see as many tokens as those for queries.
+        Of IDEFICS's resampler and gated cross-attention it is an estimate: their layers for keys and values are taken
+        to see as many tokens as those for queries.
         """
         found = super().amounts(config, tower_tokens, lengths, labels, images)
         if config.model_type in families.QWEN:
@@ -184,6 +187,13 @@ class GenericBackbone(Backbone):
             latents = config.perceiver_config.resampler_n_latents if config.use_resampler else 0
             found["projector"] = (images * (latents + tower_tokens), images * latents * (latents + tower_tokens))
         return found
+
+    @classmethod
+    def fake_inputs(cls, model: Any, shape: Shape, device: torch.device) -> dict[str, Any]:
+        """Return the inputs of a training step on tensors without contents; see `Backbone`."""
+        from medvlm.models.backbones import generic_memory
+
+        return generic_memory.inputs(model, shape, device)
 
     @classmethod
     def images_in(cls, inputs: Mapping[str, torch.Tensor]) -> int:
@@ -352,8 +362,8 @@ def _continued(row: Inputs, answer: list[int]) -> Inputs:
             more = torch.tensor([answer])
         elif name == "attention_mask":
             more = torch.ones(1, len(answer), dtype=value.dtype)
-        elif name == "image_attention_mask":
-            # As in generation, an answer sees what the last token of its prompt sees.
+        elif name.endswith("_mask") and value.dim() > 2:
+            # Which pictures a token sees: in an answer, as in generation, those that the prompt's last token sees.
             more = value[:, -1:].expand(-1, len(answer), *value.shape[2:])
         else:
             more = torch.zeros(1, len(answer), *value.shape[2:], dtype=value.dtype)

@@ -173,12 +173,13 @@ def tower_pairs(config: Any, tokens: int) -> int:
         config: of the model.
         tokens: inside the tower.
     """
-    vision = config.vision_config
+    vision: Any = config.vision_config
     if config.model_type != "qwen2_5_vl":
-        return tokens**2
-    window = min((vision.window_size // vision.patch_size) ** 2, tokens)
-    whole = len([layer for layer in vision.fullatt_block_indexes if layer < vision.depth]) / vision.depth
-    return round(tokens**2 * whole + tokens * window * (1 - whole))
+        return tokens * tokens
+    across = int(vision.window_size) // int(vision.patch_size)
+    whole = len([layer for layer in vision.fullatt_block_indexes if layer < vision.depth])
+    pairs = whole * tokens * tokens + (int(vision.depth) - whole) * tokens * min(across * across, tokens)
+    return pairs // int(vision.depth)
 
 
 def check_side(config: Any, size: int) -> None:
