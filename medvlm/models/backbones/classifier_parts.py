@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,13 @@ def no_family(backbone: str, family: str | None) -> None:
 
 def tiny_tokenizer() -> tuple[Any, int]:
     """Return a small BERT tokenizer, and how many embeddings it needs."""
-    made = BertTokenizer(vocab=wordpiece())
+    made = BertTokenizer(vocab=dict(_vocabulary()))
     return made, rounded(len(made))
+
+
+@functools.cache
+def _vocabulary() -> dict[str, int]:
+    return wordpiece()
 
 
 def begin_with_places(positions: torch.nn.Parameter, size: int, *, class_token: bool) -> None:
