@@ -143,9 +143,10 @@ def _places(
     side = attentions[0].shape[-1]
     if attentions[0].shape[-2] != side:
         return None
-    if side > length and bare(predictor.model).config.model_type == "git":
+    words = inputs["input_ids"].shape[1] if "input_ids" in inputs else side
+    if side > words and bare(predictor.model).config.model_type == "git":
         # GIT puts its picture in front of the tokens without placeholders.
-        return torch.arange(side) < side - length
+        return torch.arange(side) < side - words
     places = image_places(predictor, inputs)
     return None if places is None or side != length else places.cpu()
 

@@ -51,18 +51,18 @@ class Windows:
             )
 
     def starts(self) -> list[int]:
-        """Return where windows begin along a side; the last one ends at the edge."""
-        last = self.side - self.window
-        return sorted({*range(0, last + 1, self.stride), last})
+        """Return where windows begin along a side; the first and last hang over the edges.
+
+        So as many windows cover what lies at an edge as what lies in the middle, and none of both is favored.
+        """
+        return list(range(min(0, self.stride - self.window), self.side, self.stride))
 
     def boxes(self) -> list[tuple[float, float, float, float]]:
-        """Return the windows (x0, y0, x1, y1) in shares of the picture, row by row."""
-        starts, wide = self.starts(), self.window
-        return [
-            (x / self.side, y / self.side, (x + wide) / self.side, (y + wide) / self.side)
-            for y in starts
-            for x in starts
+        """Return the windows (x0, y0, x1, y1) in shares of the picture, row by row, cut at its edges."""
+        spans = [
+            (max(start, 0) / self.side, min(start + self.window, self.side) / self.side) for start in self.starts()
         ]
+        return [(left, top, right, bottom) for top, bottom in spans for left, right in spans]
 
     def spread(self, values: Sequence[float]) -> Floats:
         """Return a map [C, C] of cells a stride wide: the mean of the windows that cover each cell's middle.
@@ -126,7 +126,10 @@ class Occlusion:
                 "is seen in several places, or is larger than the window."
             )
         else:
-            told.append(f"Hiding the part marked costs most: {highest:.2f} nats, the mean of the windows over it.")
+            told.append(
+                f"Hiding the part marked costs most: {highest:.2f} nats (the probability is divided by "
+                f"{math.exp(min(highest, 50)):.3g}), the mean of the windows over it."
+            )
         return told
 
 

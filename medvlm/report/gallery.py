@@ -18,7 +18,8 @@ from medvlm.report.values import text
 KINDS = ("contradiction", "best", "median", "worst")
 MAPS = (
     "Under some cases stands what the model's own prediction depends on (its probability when a part of the picture is "
-    "hidden) and where it attends; the peak of each map has a frame."
+    "hidden) and where it attends; the peak of each map has a frame. Attention says from where the model reads, not "
+    "what its answer depends on."
 )
 CREDIT = ("license", "license_evidence", "doi", "source")
 _RANKED = KINDS[1:]
@@ -278,7 +279,7 @@ def _with_maps(case: Case, data: bytes, language: str, predictor: Any) -> Case:
     """Return the case with the maps of its prediction."""
     from medvlm.data.images import decode
     from medvlm.inspect import draw
-    from medvlm.inspect.maps import Asked, of_picture
+    from medvlm.inspect.maps import NOT_CAUSE, Asked, of_picture
     from medvlm.train.collate import prefix
 
     asked = prefix({"task": case.task, "prompt": case.prompt, "language": language}, predictor.recipe.prompts)
@@ -287,6 +288,7 @@ def _with_maps(case: Case, data: bytes, language: str, predictor: Any) -> Case:
     drawn = draw.beside(
         [draw.panel(image, one.drawn, _MAP_SIDE) for one in found.layers() if "layer" not in one.drawn.title]
     )
+    said = [sentence for sentence in found.sentences() if sentence != NOT_CAUSE]
     if drawn is None:
-        return replace(case, maps_said=found.sentences())
-    return replace(case, maps=draw.data_uri(drawn, small=True), maps_size=drawn.size, maps_said=found.sentences())
+        return replace(case, maps_said=said)
+    return replace(case, maps=draw.data_uri(drawn, small=True), maps_size=drawn.size, maps_said=said)

@@ -1,0 +1,58 @@
+"""Models to look into, and a drawn chest to look at."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+# The browser that the report's tests look with.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "report"))
+
+
+@pytest.fixture(scope="session")
+def chest() -> Image.Image:
+    """A drawn chest in RGB."""
+    from medvlm.data.images import decode
+    from medvlm.data.sources.phantom.base_grammar import base_samples
+
+    return decode(next(iter(base_samples(5, 0))).image.data)
+
+
+@pytest.fixture(scope="session")
+def adapted(adapter_run: Path) -> Any:
+    """The packaged tiny PaliGemma with an adapter."""
+    from medvlm.inspect.opened import open_model
+    from medvlm.runs import Run
+
+    run = Run(adapter_run)
+    return open_model(run, run.recipe())
+
+
+def untrained(backbone: str, attention: str = "auto") -> Any:
+    """A backbone's tiny untrained model, ready to answer."""
+    from medvlm.evaluate.predict import Predictor
+    from medvlm.models.load import load_base
+    from medvlm.recipe.load import check
+
+    given = {
+        "name": "tiny",
+        "model": {"id": "medvlm/tiny-random", "backbone": backbone, "dtype": "float32", "attention": attention},
+        "data": [{"path": "data/pmc"}],
+        "eval": {"max_new_tokens": 6, "batch_size": 4},
+    }
+    recipe = check(given, "test")
+    return Predictor(load_base(recipe), recipe)
+
+
+@pytest.fixture(scope="session")
+def git_llm() -> Any:
+    return untrained("git_llm")
+
+
+@pytest.fixture(scope="session")
+def git() -> Any:
+    return untrained("git")
