@@ -36,6 +36,7 @@ def compare(
     resamples: int = RESAMPLES,
     trials: int = TRIALS,
     seed: int = 0,
+    which: Sequence[tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Return the scores of at least two systems on the samples that all of them answered, and each two's differences.
 
@@ -46,6 +47,7 @@ def compare(
         resamples: of the intervals; 0 for none.
         trials: of the tests.
         seed: of both.
+        which: pairs of systems to compare; None compares each two.
 
     Returns:
         schema, runs, n, groups, left_out (name -> how many of its rows others lack); rows and intervals by system;
@@ -60,7 +62,7 @@ def compare(
     common = in_common(systems)
     names = list(systems)
     found = {name: scored(rows, metrics, options) for name, rows in common.items()}
-    which = list(itertools.combinations(names, 2))
+    which = list(itertools.combinations(names, 2)) if which is None else which
     groups = groups_of(common[names[0]])
     bootstrap = Bootstrap(groups, resamples, seed) if resamples else None
     return {

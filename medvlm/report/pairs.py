@@ -19,7 +19,7 @@ from medvlm.report.values import listed, mapping, text, texts, words
 _OFFLINE = ("bleu", "rouge", "cider", "vqa", "findings")
 """Metrics that need nothing but the texts; others would load models for a report."""
 _MOST = 12
-"""More runs than this give more pairs than anybody reads."""
+"""More runs than this give more pairs than anybody reads: then each is compared with the first alone."""
 
 
 Comparisons = Mapping[str, "dict[str, Any] | str"]
@@ -47,8 +47,6 @@ def compared(runs: Sequence[RunContext]) -> dict[str, dict[str, Any] | str]:
 
 
 def _compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any] | str:
-    if len(evaluations) > _MOST:
-        return f"not compared pair by pair: name at most {_MOST} runs."
     systems = {label: _rows(evaluation) for label, evaluation in evaluations.items()}
     empty = [label for label, rows in systems.items() if not rows]
     if empty:
@@ -56,9 +54,17 @@ def _compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any] | str:
     names = _metrics(list(evaluations.values()))
     options, differ = _options(list(evaluations.values()))
     try:
-        return {**compare(systems, names, options), "settings_differ": differ}
+        return {**compare(systems, names, options, which=_which(list(systems))), "settings_differ": differ}
     except (InputError, MissingExtraError, UsageError) as error:
         return f"not compared pair by pair: {error}."
+
+
+def _which(names: Sequence[str]) -> list[tuple[str, str]] | None:
+    """Return the pairs to be compared; None for each two.
+
+    The first run is the first of its recipe, or the first that was named: chosen before any score was known.
+    """
+    return [(name, names[0]) for name in names[1:]] if len(names) > _MOST else None
 
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -161,10 +167,12 @@ def _what(split: str, found: Mapping[str, Any]) -> str:
     n, groups = whole(found.get("n")), whole(found.get("groups"))
     left = {label: count for label, count in numbers(found.get("left_out")).items() if count}
     said = "".join(f"; {count:,.0f} samples of {label} left out, which others lack" for label, count in left.items())
+    names = texts(found.get("runs"))
+    few = f" More than {_MOST} runs: each is compared with the first, {names[0]}." if len(names) > _MOST else ""
     return (
         f"Split {split}: {n or 0:,} samples of {groups or 0:,} patients, articles or images that all these runs "
         f"answered{said}. p is from a paired randomization test over whole groups ({whole(found.get('trials')) or 0:,} "
-        "trials), corrected by Holm over the pairs of each metric."
+        f"trials), corrected by Holm over the pairs of each metric.{few}"
     )
 
 

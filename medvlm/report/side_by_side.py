@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from medvlm.recipe.members import differing
-from medvlm.report import by_slice, cost, plots, results
+from medvlm.report import backbones, by_slice, cost, plots, results
 from medvlm.report.context import RunContext
 from medvlm.report.document import Block, Chart, Section, Table, Text
 from medvlm.report.scored import Value, columns
@@ -56,6 +56,7 @@ def section(runs: Sequence[RunContext]) -> Section:
             blocks.append(Text(f"Stages in order, each starting from the one before: {', then '.join(labels(runs))}."))
         if missing:
             blocks.append(Text(f"Not trained, or not named here: {', '.join(missing)}."))
+    blocks += backbones.blocks(labels(runs), runs)
     blocks.append(_outcomes(runs))
     blocks += _differences(runs)
     blocks += _curves(runs)

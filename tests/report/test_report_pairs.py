@@ -119,11 +119,6 @@ def test_runs_whose_folders_have_one_name_are_told_apart(tmp_path: Path) -> None
     assert found["runs"] == [str(run.path) for run in runs]
 
 
-def test_many_runs_are_too_many(tmp_path: Path) -> None:
-    runs = [read(make_run(tmp_path, f"run{number}", 2, number)) for number in range(13)]
-    assert "name at most 12 runs" in words(blocks(runs))
-
-
 def test_a_baseline_stands_among_runs(tmp_path: Path) -> None:
     runs = [*two(tmp_path), read(make_baseline(tmp_path, n=40))]
     found = table(blocks(runs), "Paired differences: test")
