@@ -1,8 +1,9 @@
-"""A Flamingo's generation: with a cache as without, padded as alone, greedy as by hand, with beams, in several turns."""
+"""A Flamingo generates with a cache as without, padded as alone, greedy as by hand, with beams, in several turns."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_turn_by_turn_is_as_all_at_once() -> None:
     expected = model(**rows([row], drawn), use_cache=False).logits
     for cuts in ([0, 3, 10], [0, 1, 4, 6, 9, 10], [0, 5, 10]):
         cache, found = None, []
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in itertools.pairwise(cuts):
             before, here = row[:start].count(IMAGE), row[start:end].count(IMAGE)
             shown = {"pixel_values": drawn[None, before : before + here]} if here else {}
             ids = torch.tensor([row[start:end]])

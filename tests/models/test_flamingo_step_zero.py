@@ -1,4 +1,4 @@
-"""With closed gates a Flamingo is its language model, bit for bit: every family, both attentions, padded and decoded."""
+"""With closed gates a Flamingo is its language model, bit for bit: in every family, padded, and when it writes."""
 
 from __future__ import annotations
 
