@@ -99,7 +99,7 @@ def _start(
     from medvlm.train.group import check_members
     from medvlm.train.launch import start
 
-    check_members(members, names, together.sharding)
+    check_members(members, names, together.sharding, None if resume else together.count)
     chosen = ["--only", only] if only is not None else []
     flags = {"--resume": resume, "--quiet": quiet, "--debug": debug}
     options = [*chosen, *(name for name, wanted in flags.items() if wanted)]

@@ -136,7 +136,7 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
 
 def random_states_in(folder: Path) -> dict[str, Any]:
     """Return the random states that a checkpoint was written with."""
-    from transformers.trainer_utils import safe_globals
+    from transformers.trainer_pt_utils import safe_globals
 
     with safe_globals():
         found: dict[str, Any] = torch.load(folder / "rng_state.pth", weights_only=True)

@@ -61,7 +61,7 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
     from medvlm.train import devices
 
     here = devices.begin()
-    check_members(members, names, here.sharding, tell=here.count == 1)
+    check_members(members, names, here.sharding, None if resume else here.count, tell=here.count == 1)
     group, started = here.from_first(lambda: _beginning(members, names, resume))
     for name in started:
         recipe = _from_stage_before(members, name, started[name], group)
@@ -70,13 +70,14 @@ def train_members(members: Members, names: list[str], command: str, bars: Bars, 
             yield _train_one(members, name, recipe, group, command, bar, resume)
 
 
-def check_members(members: Members, names: list[str], sharding: str, *, tell: bool = True) -> None:
+def check_members(members: Members, names: list[str], sharding: str, devices: int | None, *, tell: bool = True) -> None:
     """Raise where one of the members cannot be trained; none has been loaded or begun.
 
     Args:
         members: of the recipe.
         names: which of them.
         sharding: how several devices would share the model.
+        devices: how many there are; None for runs that go on.
         tell: warn of rows that are never seen.
 
     Raises:
@@ -90,7 +91,7 @@ def check_members(members: Members, names: list[str], sharding: str, *, tell: bo
     for name in names:
         check_machine(recipes[name])
         check_sharding(recipes[name], sharding)
-        rows = _checked_rows(recipes[name])[0]
+        rows = _checked_rows(recipes[name], devices)[0]
         if tell:
             _tell_unseen(recipes[name], rows)
 
@@ -111,7 +112,8 @@ def _train_one(
     from medvlm.train.devices import here
     from medvlm.train.loop import Job, train
 
-    mixture, validation = _checked_rows(recipe)
+    begun = group.runs.get(name) if resume else None
+    mixture, validation = _checked_rows(recipe, None if begun else here().count)
     job = Job(
         recipe,
         locate_parts(recipe.model),
@@ -121,7 +123,6 @@ def _train_one(
         license=rights(recipe, mixture.facts()),
         group=_record(members, name, group),
     )
-    begun = group.runs.get(name) if resume else None
     run = begun or here().from_first(lambda: Run.create(recipe.name))
     group.runs[name] = run
     return train(job, run, bar, resume=begun is not None)
@@ -160,7 +161,7 @@ def training_rows(recipe: Recipe) -> Mixture:
     return mixture
 
 
-def _checked_rows(recipe: Recipe) -> tuple[Mixture, Mixture]:
+def _checked_rows(recipe: Recipe, devices: int | None = 1) -> tuple[Mixture, Mixture]:
     """Return the training and the validation mixture.
 
     Raises:
@@ -171,7 +172,7 @@ def _checked_rows(recipe: Recipe) -> tuple[Mixture, Mixture]:
 
     validation = Mixture(recipe.data, "validation", recipe.seed, how=recipe.mixture)
     mixtures = training_rows(recipe), validation
-    check_mixture(recipe, *mixtures)
+    check_mixture(recipe, *mixtures, devices=devices)
     return mixtures
 
 
@@ -302,7 +303,7 @@ def plan_members(
     before: list[Facts] = []
     for name in names:
         recipe = dict(members.members)[name]
-        mixture, _ = _checked_rows(recipe)
+        mixture, _ = _checked_rows(recipe, devices)
         plan = make_plan(recipe, mixture, devices=devices)
         yield name, recipe, plan, rights(_pinned(recipe), mixture.facts(), before)
         if members.kind == "stages":

@@ -187,8 +187,13 @@ def check_shares(parts: Sequence[int], names: Sequence[str], batch_size: int, ac
             raise RecipeError("recipe", [problem])
 
 
-def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture) -> None:
+def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture, devices: int | None = 1) -> None:
     """Raise where the recipe cannot be trained on these rows, before any weights are loaded.
+
+    Args:
+        recipe: what to do.
+        train, validation: its rows.
+        devices: how many share an update; None for a run that goes on, whose updates are what they were.
 
     Raises:
         RecipeError: an update is too small for all data sets; the best checkpoint is to be chosen by validation rows,
@@ -199,9 +204,9 @@ def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture) -> None:
     if part.best != "none" and not len(validation):
         raise RecipeError("recipe", [f"train.best: {part.best!r}: there are no validation rows; expected none"])
     check_abilities(recipe)
-    if part.mix == "every_update":
+    if part.mix == "every_update" and devices is not None:
         owners = [pick.part for pick in train.picks]
-        check_shares(owners, part_names(train), part.batch_size, part.gradient_accumulation)
+        check_shares(owners, part_names(train), part.batch_size * devices, part.gradient_accumulation)
     if part.batching == "packed" and recipe.model.backbone == "paligemma":
         values = dict(planned_config(recipe))
         config = AutoConfig.for_model(values.pop("model_type"), **values)

@@ -57,7 +57,7 @@ def spread(model: torch.nn.Module, losses: Losses, here: Devices, device: torch.
         device_ids=[device.index] if device.type == "cuda" else None,
         # A batch without pictures, or without a task, leaves a component unused on one device and not on another.
         find_unused_parameters=True,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         # All have loaded the same base; what is trained has just been made equal.
         init_sync=False,
     )
