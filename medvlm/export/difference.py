@@ -88,8 +88,15 @@ def _logits(predictor: Predictor, example: Example) -> torch.Tensor:
 
     from medvlm.models.backbones.base import IGNORED
 
-    inputs = predictor.loaded.backbone.collate([example])
+    backbone = predictor.loaded.backbone
+    inputs = backbone.collate([example])
     labels = inputs.pop("labels")
+    if backbone.output == "match":
+        # Of one picture and its text there is one.
+        del inputs["pictures"]
+        inputs = {name: value.to(predictor.device) for name, value in inputs.items()}
+        with torch.inference_mode(), predictor.precision():
+            return predictor.model(**inputs).logits_per_image.float().cpu()  # type: ignore[no-any-return]
     inputs["logits_to_keep"] = (labels[0, 1:] != IGNORED).nonzero()[:, 0].to(predictor.device)
     inputs = {name: value.to(predictor.device) for name, value in inputs.items()}
     with torch.inference_mode(), predictor.precision():
@@ -99,7 +106,10 @@ def _logits(predictor: Predictor, example: Example) -> torch.Tensor:
 def compare(run: Run, recipe: Recipe, first: Told, merged: Path, examples: Sequence[Example], split: str) -> Difference:
     """Return how the model saved in `merged` differs from what `first` told."""
     whole = plain(recipe)
-    second = tell(Predictor(load_base(whole, trained=str(merged)), whole), examples)
+    loaded = load_base(whole, trained=str(merged))
+    if loaded.backbone.output == "match":
+        loaded.backbone.restore(loaded.model, run.fitted())
+    second = tell(Predictor(loaded, whole), examples)
     pairs = zip(first.logits, second.logits, strict=True)
     largest = max(float((a[:, : b.shape[1]] - b[:, : a.shape[1]]).abs().max()) for a, b in pairs)
     same = sum(a == b for a, b in zip(first.answers, second.answers, strict=True))
