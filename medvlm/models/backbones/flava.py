@@ -60,6 +60,11 @@ class FlavaClassifier(FlavaPreTrainedModel):  # type: ignore[misc]
         """Replace the token embeddings."""
         self.flava.text_model.set_input_embeddings(value)
 
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
+    ) -> None:
+        """Do nothing: FLAVA's attention is always eager."""
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,

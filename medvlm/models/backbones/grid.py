@@ -117,9 +117,10 @@ class GridClassifier(PreTrainedModel):  # type: ignore[misc]
         self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
     ) -> None:
         """Set the attention of the tower; the classifier's is always eager."""
-        if isinstance(attn_implementation, str):
-            attn_implementation = {"vision_config": attn_implementation, "text_config": "eager"}
-        super().set_attn_implementation(attn_implementation, allow_all_kernels)
+        tower = attn_implementation
+        if isinstance(tower, dict):
+            tower = tower.get("vision_config", tower.get("", "eager"))
+        self.vision_tower.set_attn_implementation(tower, allow_all_kernels)
 
     def forward(
         self,

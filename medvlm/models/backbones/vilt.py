@@ -50,6 +50,11 @@ class SquareVilt(ViltForQuestionAnswering):  # type: ignore[misc]
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **kwargs
         )
 
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
+    ) -> None:
+        """Do nothing: ViLT's attention is always eager."""
+
     def image_embeds(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the class token and all patches with their position embeddings [B, N, D]."""
         embeddings = self.vilt.embeddings

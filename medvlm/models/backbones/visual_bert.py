@@ -100,11 +100,16 @@ class VisualBertBackbone(GridBackbone):
     ) -> dict[str, tuple[int, int]]:
         """Return component -> (tokens, pairs): see `Backbone.amounts`.
 
-        The layer that takes regions to the encoder's width, one in 43 of the published size's operations a token, is
-        counted as if it saw the question's tokens, too.
+        The layer that takes regions to the encoder's width does not see the question, so the language model's tokens
+        are a mean, by what its layers cost: such that the whole comes out right.
         """
         found = super().amounts(config, tower_tokens, lengths, labels, images)
-        return {**found, "head": (len(lengths), 0)}
+        text, regions = config.text_config, cls.image_tokens_of(config)
+        entry = text.visual_embedding_dim * text.hidden_size
+        layers = text.num_hidden_layers * text.hidden_size * (4 * text.hidden_size + 2 * text.intermediate_size)
+        tokens = (layers * sum(lengths) + entry * regions * len(lengths)) / (layers + entry)
+        pairs = found["language_model"][1]
+        return {**found, "language_model": (round(tokens), pairs), "head": (len(lengths), 0)}
 
     @classmethod
     def last_layer(cls, model: Any) -> tuple[torch.nn.Module, str]:
