@@ -40,8 +40,18 @@ def task_of(name: str | None, recipe: Recipe, prompt: str, report: bool) -> Task
     """Return the task that is meant: the one named, or a report or question if there is one, or what was trained.
 
     Raises:
-        UsageError: there is no such task.
+        UsageError: there is no such task, or the model only chooses answers.
     """
+    task = _meant(name, recipe, prompt, report)
+    from medvlm.models.backbones import BACKBONES
+
+    if task != "vqa" and BACKBONES.get(recipe.model.backbone).output == "class":
+        what = "--format report" if report else f"--task {task}"
+        raise UsageError(f"{what}: {recipe.model.backbone} writes no text, it chooses answers; ask with --prompt TEXT")
+    return task
+
+
+def _meant(name: str | None, recipe: Recipe, prompt: str, report: bool) -> Task:
     for task in get_args(Task):
         if name == task:
             return cast(Task, task)

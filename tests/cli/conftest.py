@@ -21,7 +21,8 @@ def _samples(first: int, count: int) -> list[Any]:
     found = []
     for index in range(first, first + count):
         caption = next(sample for sample in base_samples(5, index) if sample.prompt == "keywords")
-        question = dataclasses.replace(caption, id=f"{caption.id}/q", task="vqa", prompt="Where?", target="left lung")
+        side = ("left", "right")[index % 2]
+        question = dataclasses.replace(caption, id=f"{caption.id}/q", task="vqa", prompt="Where?", target=f"{side} lung")
         report = dataclasses.replace(
             caption, id=f"{caption.id}/r", task="report", prompt="", target="Findings: a nodule. Impression: nodule."
         )
