@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,21 +203,17 @@ def test_a_base_that_was_taught_no_dialogue_is_refused() -> None:
     ],
 )
 def test_a_template_that_cannot_be_learned_from_is_refused_in_one_line(template: str, said: str) -> None:
-    class Given:
-        tokenizer = untrained("smolvlm")[1].tokenizer
-        chat_template = template
-
+    given = SimpleNamespace(tokenizer=untrained("smolvlm")[1].tokenizer, chat_template=template)
     with pytest.raises(InputError, match=said) as raised:
-        Chat(Given(), max_prefix_tokens=8, max_suffix_tokens=8)
+        Chat(given, max_prefix_tokens=8, max_suffix_tokens=8)
     assert "\n" not in str(raised.value)
 
 
 def test_the_default_of_several_templates_is_taken() -> None:
-    class Given:
-        tokenizer = untrained("smolvlm")[1].tokenizer
-        chat_template = {"default": untrained("smolvlm")[1].chat_template, "tools": "{{ 1 / 0 }}"}
-
-    assert Chat(Given(), max_prefix_tokens=8, max_suffix_tokens=8).end == "<end_of_utterance>"
+    processor = untrained("smolvlm")[1]
+    templates = {"default": processor.chat_template, "tools": "{{ 1 / 0 }}"}
+    given = SimpleNamespace(tokenizer=processor.tokenizer, chat_template=templates)
+    assert Chat(given, max_prefix_tokens=8, max_suffix_tokens=8).end == "<end_of_utterance>"
 
 
 def test_gray_pictures_are_taken() -> None:

@@ -77,6 +77,11 @@ def tiny_model(image_size: int | None, family: str | None) -> tuple[torch.nn.Mod
         raise InputError(f"model.id: medvlm/tiny-random-{name}: no such family{nearest(name, list(FAMILIES))}")
     made = FAMILIES[name](image_size or tiny.IMAGE_SIZE)
     model: torch.nn.Module = AutoModelForImageTextToText.from_config(made.config)
+    if name == "gemma3":
+        # Made of zeros, through which no picture would be seen.
+        torch.nn.init.normal_(
+            model.get_parameter("model.multi_modal_projector.mm_input_projection_weight"), std=tiny.INITIAL
+        )
     return model, made.processor
 
 
