@@ -21,8 +21,8 @@ def _samples(first: int, count: int) -> list[Any]:
     found = []
     for index in range(first, first + count):
         caption = next(sample for sample in base_samples(5, index) if sample.prompt == "keywords")
-        side = ("left", "right")[index % 2]
-        question = dataclasses.replace(caption, id=f"{caption.id}/q", task="vqa", prompt="Where?", target=f"{side} lung")
+        answer = ("left lung", "right lung")[index % 2]
+        question = dataclasses.replace(caption, id=f"{caption.id}/q", task="vqa", prompt="Where?", target=answer)
         report = dataclasses.replace(
             caption, id=f"{caption.id}/r", task="report", prompt="", target="Findings: a nodule. Impression: nodule."
         )
