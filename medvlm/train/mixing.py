@@ -204,6 +204,9 @@ def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture, devices: 
     if part.best != "none" and not len(validation):
         raise RecipeError("recipe", [f"train.best: {part.best!r}: there are no validation rows; expected none"])
     check_abilities(recipe)
+    if BACKBONES.get(recipe.model.backbone).output == "class":
+        # Which checks the recipe, before there is a folder of the run.
+        planned_config(recipe)
     if part.mix == "every_update" and devices is not None:
         owners = [pick.part for pick in train.picks]
         check_shares(owners, part_names(train), part.batch_size * devices, part.gradient_accumulation)
