@@ -164,6 +164,9 @@ def _walk(
     after: dict[str, bool] = {}
     trained = False
     for rate, name, module in modules:
+        if not rate:
+            trained = False
+            continue
         own = any(p.requires_grad for p in module.parameters(recurse=False))
         size = _size(module)
         if size:
@@ -172,6 +175,8 @@ def _walk(
             ends = place == last[_component(rate), parent]
             # Layers beside each other (query, key, value; gate, up) have the same input.
             before = trained if ends else entered.setdefault((rate, parent), trained)
+            # A picture has no gradient, though CLIP's class token, which comes before, may be trained.
+            before = before and not isinstance(module, torch.nn.Conv2d)
             rates[rate].forward += size
             rates[rate].backward += size * ((before or ".lora_B." in name) + own)
             if ends and "Attention" in type(found.get(parent)).__name__ and ".lora_" not in name:
@@ -191,7 +196,7 @@ def _size(module: torch.nn.Module) -> int:
     """Return the operations a token of a module that is one matrix product, else 0."""
     if isinstance(module, torch.nn.Linear):
         return 2 * module.in_features * module.out_features
-    if isinstance(module, torch.nn.Conv2d):
+    if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
         return 2 * module.weight.numel()
     if type(module).__name__ == "Conv1D":
         return 2 * sum(weight.numel() for name, weight in module.named_parameters() if name == "weight")
