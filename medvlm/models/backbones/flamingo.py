@@ -135,7 +135,6 @@ class FlamingoBackbone(Backbone):
             heads=4,
             head_dim=32,
             feed_forward=2,
-            initializer_range=tiny.INITIAL,
         )
         model = FlamingoForConditionalGeneration(config)
         assemble.begin_tokens(model, processor)

@@ -88,7 +88,8 @@ def put_together(
         model = FlamingoForConditionalGeneration(config, tower, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in model.projector.modules():
+        # From the leaves up, as transformers does it.
+        for module in reversed(list(model.projector.modules())):
             model._init_weights(module)
     begin_tokens(model, processor)
     model.projector.to(device=text.device, dtype=dtype)

@@ -25,7 +25,6 @@ class FlamingoConfig(PreTrainedConfig):  # type: ignore[misc]
         head_dim: of each head.
         feed_forward: inner width of their feed-forward layers, in widths.
         norm_eps: of their layer norms.
-        initializer_range: standard deviation of their new weights.
         tie_word_embeddings: of the whole; the language model's own configuration says whether it ties its own.
     """
 
@@ -47,7 +46,6 @@ class FlamingoConfig(PreTrainedConfig):  # type: ignore[misc]
     head_dim: int = 64
     feed_forward: int = 4
     norm_eps: float = 1e-5
-    initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
     @property

@@ -18,7 +18,15 @@ from transformers import initialization as init
 
 from medvlm.models.flamingo.configuration import FlamingoConfig
 from medvlm.models.flamingo.crossing import crossed, layers_name
-from medvlm.models.flamingo.layers import FlamingoProjector, GatedBlock, KeysValues, Resampler, Sight
+from medvlm.models.flamingo.layers import (
+    CrossAttention,
+    FeedForward,
+    FlamingoProjector,
+    GatedBlock,
+    KeysValues,
+    Resampler,
+    Sight,
+)
 from medvlm.models.git_llm import masks
 from medvlm.models.git_llm.modeling import embedding_width, text_attention
 
@@ -81,6 +89,11 @@ class FlamingoForConditionalGeneration(PreTrainedModel, GenerationMixin):  # typ
         if isinstance(module, Resampler):
             # Of the size that layer norm gives the features: smaller ones would all see the same at first.
             init.normal_(module.latents, mean=0.0, std=1.0)
+        elif isinstance(module, (CrossAttention, FeedForward)):
+            for part in module.children():
+                if isinstance(part, nn.Linear):
+                    # By their inputs, so that what is seen comes through at any width.
+                    init.normal_(part.weight, mean=0.0, std=part.in_features**-0.5)
         elif isinstance(module, GatedBlock):
             init.zeros_(module.attention_gate)
             init.zeros_(module.feed_forward_gate)
