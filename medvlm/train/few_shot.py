@@ -204,6 +204,32 @@ def in_training(recipe: Recipe) -> bool:
     return recipe.prompts.shots > 0 and recipe.prompts.shots_in == "both"
 
 
+def most_pictures(recipe: Recipe) -> int:
+    """Return how many pictures a training example shows at most, those of the examples before it included."""
+    if not BACKBONES.get(recipe.model.backbone).several:
+        return 1
+    return recipe.prompts.max_images * (1 + (recipe.prompts.shots if in_training(recipe) else 0))
+
+
+def lengthened(recipe: Recipe, counts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return tokens of prefix and suffix of each row with the examples that training shows, taken to be of mean length.
+
+    As texts they stay within the budget. With their pictures each is written as the backbone writes a turn, which the
+    budget does not count; those that would have no room are counted all the same.
+
+    Args:
+        recipe: of the run.
+        counts: the same of each row by itself.
+    """
+    if not in_training(recipe) or not counts:
+        return list(counts)
+    more = round(recipe.prompts.shots * sum(map(sum, counts)) / len(counts))
+    if BACKBONES.get(recipe.model.backbone).several:
+        return [(before + more, after) for before, after in counts]
+    budget = recipe.text.max_prefix_tokens
+    return [(max(before, min(before + more, budget)), after) for before, after in counts]
+
+
 def check_shown(recipe: Recipe, training: bool = True) -> None:
     """Make sure that the backbone can be shown what `prompts` asks for.
 

@@ -18,7 +18,7 @@ from medvlm.models.backbones.base import Backbone
 from medvlm.models.load import planned_config
 from medvlm.models.locate import is_local, locate_parts
 from medvlm.recipe.models import Recipe
-from medvlm.train import compute, memory
+from medvlm.train import compute, few_shot, memory
 from medvlm.train.arguments import updates
 from medvlm.train.collate import prefix
 from medvlm.train.flops import FlopModel, Flops
@@ -121,8 +121,9 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None, de
     texts = text_tokens(recipe, mixture, tokens)
     steps = updates(recipe, len(mixture), devices)
     samples = steps * recipe.train.batch_size * recipe.train.gradient_accumulation * devices
+    pictures = few_shot.most_pictures(recipe)
     counted = FlopModel(model, recipe, kind).training(
-        [round(kind.in_sequence(tokens) + texts.mean)], round(texts.mean_labels), 1
+        [round(pictures * kind.in_sequence(tokens) + texts.mean)], round(texts.mean_labels), pictures
     )
     census = adapters.census(model, kind, set(prepared.quantized))
     lora = sum(1 for _, module in model.named_modules() if hasattr(module, "lora_A"))
@@ -188,10 +189,11 @@ def _available() -> int:
 def largest_batch(recipe: Recipe, image_tokens: int, texts: Texts) -> Shape:
     """Return the largest batch that training will meet: all rows as long as the longest, or packed full."""
     part = recipe.train
-    longest = BACKBONES.get(recipe.model.backbone).in_sequence(image_tokens) + texts.longest
+    pictures = few_shot.most_pictures(recipe)
+    longest = pictures * BACKBONES.get(recipe.model.backbone).in_sequence(image_tokens) + texts.longest
     cached = any(data.cache_features for data in recipe.data)
     if part.batching != "packed":
-        return Shape(part.batch_size, longest, texts.most_labels, part.batch_size, cached)
+        return Shape(part.batch_size, longest, texts.most_labels, part.batch_size * pictures, cached)
     width = max(longest, part.pack_tokens or 2 * longest)
     rows = math.ceil(part.batch_size / max(1, width // longest))
     labels = math.ceil(texts.most_labels * part.batch_size / rows)
@@ -215,6 +217,7 @@ def text_tokens(recipe: Recipe, mixture: Mixture, images: int) -> Texts:
         )
         found = "counted" if len(texts) == len(mixture) else "sampled"
         counts = [backbone.text_tokens(*pair) for pair in pairs]
+    counts = few_shot.lengthened(recipe, counts)
     both = [before + after for before, after in counts] or [0]
     labels = [after for _, after in counts] or [0]
     return Texts(sum(both) / len(both), max(both), sum(labels) / len(labels), max(1, *labels), found)

@@ -26,6 +26,7 @@ from medvlm.models.backbones.base import Example
 from medvlm.recipe.load import check
 from medvlm.recipe.models import DataPart, Recipe
 from medvlm.runs import Run
+from medvlm.train import few_shot
 from medvlm.train.few_shot import tokens_of, trained_with
 
 ANSWERS = ("black", "white")
@@ -308,6 +309,41 @@ def test_what_counts_tokens_goes_to_worker_processes(data: Path) -> None:
     test = Mixture([DataPart(path=str(data))], "test", 0)
     assert [again.of(test, place).ids for place in range(7)] == [made.of(test, place).ids for place in range(7)]
     assert tokens_of(loaded)("a nodule") > 0
+
+
+@pytest.mark.parametrize("model", [SMOLVLM, FLAMINGO], ids=["smolvlm", "flamingo"])
+def test_the_plan_counts_pictures_and_examples(data: Path, model: dict[str, str]) -> None:
+    from medvlm.models.backbones import BACKBONES
+    from medvlm.train.collate import Examples
+    from medvlm.train.flops import FlopModel
+    from medvlm.train.plan import make_plan
+
+    mixture = Mixture([DataPart(path=str(data))], "train", 0)
+    plain = make_plan(recipe_of(data, model), mixture)
+    recipe = recipe_of(data, model, max_images=2, shots=1, shots_in="both")
+    plan = make_plan(recipe, mixture)
+    assert plan.batch.images == 4 * plain.batch.images
+    assert plan.memory.total > plain.memory.total
+    # Every row has two views, and texts of like length.
+    loaded = load.load_base(recipe)
+    kind = BACKBONES.get(recipe.model.backbone)
+    examples = Examples(mixture, recipe.prompts, few_shot=trained_with(mixture, recipe, loaded))
+    for parameter in loaded.model.parameters():
+        parameter.requires_grad_(True)
+    inputs = loaded.backbone.collate([examples[place] for place in range(4)])
+    lengths, labels = kind.true_lengths(inputs), loaded.backbone.labels_in(inputs)
+    real = FlopModel(loaded.model, recipe, kind).training(lengths, labels, kind.images_in(inputs))
+    assert 4 * plan.flops_a_sample.parts["vision_tower"].forward == real.parts["vision_tower"].forward
+    # The texts are estimated by their words where a base has no files; counted, they are about as long as they are.
+    counts = [loaded.backbone.text_tokens(*examples_words(examples, place)) for place in range(4)]
+    tokens = 4 * kind.in_sequence(kind.image_tokens_of(loaded.model.config))
+    told = [tokens + before + after for before, after in few_shot.lengthened(recipe, counts)]
+    assert told == pytest.approx(lengths, rel=0.15)
+
+
+def examples_words(examples: Any, place: int) -> tuple[str, str]:
+    text = examples.mixture.text(place)
+    return f"answer en {text['prompt']}", str(text["target"])
 
 
 @pytest.mark.slow
