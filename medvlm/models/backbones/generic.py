@@ -176,16 +176,23 @@ class GenericBackbone(Backbone):
     ) -> dict[str, tuple[int, int]]:
         """Return component -> (tokens, pairs of tokens in attention) of a batch; see `Backbone`.
 
-        Of IDEFICS's resampler and gated cross-attention it is an estimate: their layers for keys and values are taken
-        to see as many tokens as those for queries.
+        Where LLaVA takes the last layer but one of its tower, the last one's backward is counted though there is none.
         """
         found = super().amounts(config, tower_tokens, lengths, labels, images)
         if config.model_type in families.QWEN:
             tower_tokens = families.tower_patches(config)
         found["vision_tower"] = (images * tower_tokens, images * families.tower_pairs(config, tower_tokens))
         if config.model_type == "idefics":
-            latents = config.perceiver_config.resampler_n_latents if config.use_resampler else 0
-            found["projector"] = (images * (latents + tower_tokens), images * latents * (latents + tower_tokens))
+            found |= families.idefics_amounts(config, tower_tokens, lengths, images)
+        return found
+
+    @classmethod
+    def widths(cls, config: Any) -> dict[str, int]:
+        """Return component -> heads x head dimension of its attention."""
+        found = super().widths(config)
+        if config.model_type == "idefics":
+            part = config.perceiver_config
+            found["projector"] = int(part.resampler_n_heads) * int(part.resampler_head_dim)
         return found
 
     @classmethod

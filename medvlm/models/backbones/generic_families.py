@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -180,6 +180,43 @@ def tower_pairs(config: Any, tokens: int) -> int:
     whole = len([layer for layer in vision.fullatt_block_indexes if layer < vision.depth])
     pairs = whole * tokens * tokens + (int(vision.depth) - whole) * tokens * min(across * across, tokens)
     return pairs // int(vision.depth)
+
+
+def idefics_amounts(config: Any, tower_tokens: int, lengths: Sequence[int], images: int) -> dict[str, tuple[int, int]]:
+    """Return (tokens, pairs of tokens in attention) of IDEFICS's resampler and of its decoder with cross-attention.
+
+    Some of their layers see the text or the latents, others what these look at: the tokens are means, weighted by the
+    layers' sizes.
+
+    Args:
+        config: of the model.
+        tower_tokens: inside the vision tower, for one picture.
+        lengths: true tokens of each example.
+        images: pictures.
+    """
+    part, vision = config.perceiver_config, config.vision_config
+    hidden, inner, seen = int(config.hidden_size), int(config.intermediate_size), int(vision.embed_dim)
+    latents = int(part.resampler_n_latents) if config.use_resampler else tower_tokens
+    inside = int(part.resampler_n_heads) * int(part.resampler_head_dim)
+    context = latents + tower_tokens
+    # Queries, outputs and two layers four times as wide see latents; keys and values see the picture, too.
+    share = 2 * seen * inside / (4 * seen * inside + 8 * seen * seen)
+    projector = images * (share * context + (1 - share) * latents)
+    layers = int(config.num_hidden_layers)
+    crossed = layers // int(config.cross_layer_interval)
+    keys = crossed * 2 * seen * hidden
+    own = layers * (4 * hidden * hidden + 3 * hidden * inner) + crossed * (2 * hidden * hidden + 3 * hidden * inner)
+    share = keys / (keys + own)
+    text = sum(lengths)
+    squares = layers * sum(length * length for length in lengths)
+    across = crossed * text * latents * images / max(1, len(lengths))
+    return {
+        "projector": (round(projector), images * latents * context),
+        "language_model": (
+            round((1 - share) * text + share * images * latents),
+            round((squares + across) / (layers + crossed)),
+        ),
+    }
 
 
 def check_side(config: Any, size: int) -> None:
