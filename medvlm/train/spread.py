@@ -7,7 +7,7 @@ the output layer, whose weights our loss takes by itself, is then at hand as a w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,10 +36,20 @@ class LossOf(torch.nn.Module):
         self, inputs: Mapping[str, torch.Tensor], options: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the loss, the sums of token losses by example [E] and their counts [E]."""
-        return self.losses(self.module, inputs, **options)
+        loss, sums, counts = self.losses(self.module, inputs, **options)
+        if "pixel_values" not in inputs and torch.is_grad_enabled():
+            loss = loss + self._nothing()
+        return loss, sums, counts
+
+    def _nothing(self) -> torch.Tensor | float:
+        """Return 0 times what a batch without pictures leaves out: FSDP2 sums gradients that are there everywhere."""
+        trained = [p for p in self.module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        return sum((0.0 * parameter.sum() for parameter in trained), 0.0)
 
 
-def spread(model: torch.nn.Module, losses: Losses, here: Devices, device: torch.device) -> torch.nn.Module:
+def spread(
+    model: torch.nn.Module, losses: Losses, here: Devices, device: torch.device, layers: Sequence[torch.nn.Module]
+) -> torch.nn.Module:
     """Return what computes `model`'s loss on all devices, in step; `model` keeps its parameters' names.
 
     Args:
@@ -47,10 +57,11 @@ def spread(model: torch.nn.Module, losses: Losses, here: Devices, device: torch.
         losses: as `Backbone.losses`.
         here: this process; its `sharding` says how.
         device: of this process.
+        layers: of the decoder, which FSDP2 shares one by one.
     """
     outer = LossOf(model, losses)
     if here.sharding == "fsdp2":
-        return _in_parts(outer, here, device)
+        return _in_parts(outer, here, device, layers)
     _same_everywhere(model)
     return torch.nn.parallel.DistributedDataParallel(
         outer,
@@ -70,11 +81,14 @@ def _same_everywhere(model: torch.nn.Module) -> None:
             dist.broadcast(parameter.data, src=0)
 
 
-def _in_parts(outer: LossOf, here: Devices, device: torch.device) -> torch.nn.Module:
-    """Shard each layer of tower and decoder by itself, and the rest together; 4-bit bytes stay whole."""
+def _in_parts(outer: LossOf, here: Devices, device: torch.device, layers: Sequence[torch.nn.Module]) -> torch.nn.Module:
+    """Shard each layer of the decoder by itself, and the rest together; 4-bit bytes stay whole.
+
+    The tower is of the rest: a device whose batch has no picture does not run it, and all devices gather the weights
+    of a layer in step, or wait for ever.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
-    from transformers.modeling_layers import GradientCheckpointingLayer
 
     _same_everywhere(outer)
     options: dict[str, Any] = {
@@ -83,13 +97,30 @@ def _in_parts(outer: LossOf, here: Devices, device: torch.device) -> torch.nn.Mo
     }
     if here.offload:
         options["offload_policy"] = CPUOffloadPolicy()
-    layers = [module for module in outer.modules() if isinstance(module, GradientCheckpointingLayer)]
     # What lies inside comes first.
     for layer in reversed(layers):
         fully_shard(layer, reshard_after_forward=here.reshard, **options)
+    _gradients_from_the_start(outer.module)
     # Embeddings and output layer are used at both ends of a step, so they stay whole in between.
     fully_shard(outer, reshard_after_forward=False, **options)
     return outer
+
+
+def _gradients_from_the_start(model: Any) -> None:
+    """Have gradients reach the first layer of the decoder also where nothing before it is trained.
+
+    FSDP2 sums a layer's gradients when those of its inputs are there. Without a picture, what goes into the first layer
+    would have none, and that device would come to sum in another order than the rest.
+    """
+
+    def begin(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        if output.requires_grad or not torch.is_grad_enabled():
+            return output
+        return output.detach().requires_grad_(True) * 1
+
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if embeddings is not None:
+        embeddings.register_forward_hook(begin)
 
 
 def is_sharded(model: torch.nn.Module) -> bool:

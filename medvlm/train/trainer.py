@@ -18,6 +18,7 @@ from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.backbones.rows import finished
 from medvlm.models.components import Places
+from medvlm.models.load import decoder_layers
 from medvlm.recipe.models import COMPONENTS, Recipe
 from medvlm.train import checkpoints, devices
 from medvlm.train.batches import InOrder, Shared
@@ -125,7 +126,11 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         if self.here.count == 1 or self.here.sharding == "deepspeed" or self.outer is not None:
             return
         model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
-        self.outer = spread(model, self.data_collator.collator.backbone.losses, self.here, self.accelerator.device)
+        backbone, kind = self.data_collator.collator.backbone, BACKBONES.get(self.recipe.model.backbone)
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        has_decoder = "language_model" in kind.components_of(bare.config)
+        layers = decoder_layers(bare, kind) if has_decoder else []
+        self.outer = spread(model, backbone.losses, self.here, self.accelerator.device, layers)
 
     def _wrap_model(self, model: torch.nn.Module, training: bool = True, dataloader: Any = None) -> Any:
         """Return what training calls."""

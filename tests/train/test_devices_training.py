@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import text_only
 import torch
 from prepared import write_folder
 from safetensors.torch import load_file
@@ -179,3 +180,20 @@ def test_two_devices_go_on_where_one_stopped(
     train_on_two(tmp_path, {"part": {"sharding": sharding, "recipe": changed, "resume": True}})
     assert_same(whole, of(tmp_path, "part"))
     assert of(tmp_path, "part").facts()["devices"] == {"count": 2, "begun": 1, "sharding": sharding}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapted", ["projector", "tower"])
+def test_devices_with_and_without_pictures_keep_in_step(
+    adapted: str, tmp_path: Path, odd_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One example a pass: some devices have no picture at all where others have one.
+    raw = recipe({"backbone": "generic", "id": "medvlm/tiny-random-smolvlm"}, odd_folder, batch=1)
+    if adapted == "tower":
+        raw["adapters"]["vision_tower"] = {"kind": "lora", "r": 2}
+    before = {"recipe": raw, "before": "text_only:without_some_pictures"}
+    train_on_two(tmp_path, {name: {"sharding": name, **before} for name in ("ddp", "fsdp2")})
+    text_only.without_some_pictures(monkeypatch)
+    one = alone(tmp_path / "one", doubled(raw))
+    assert_same(one, of(tmp_path, "ddp"))
+    assert_same(one, of(tmp_path, "fsdp2"))

@@ -1,0 +1,219 @@
+"""`medvlm finetune --devices` and `--accelerate-config`: what is refused, what the plan says, and one end for all."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from prepared import write_folder
+
+from medvlm.cli import run as medvlm
+from medvlm.data.sources.phantom.base_grammar import base_samples
+from medvlm.errors import InputError, MedvlmError, UsageError
+from medvlm.runs import Run, open_run
+from medvlm.train import launch
+from medvlm.train.deepspeed_config import check, read
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without GPU does")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("devices")
+    listed = [next(s for s in base_samples(5, i) if s.prompt == "keywords") for i in range(12)]
+    data = write_folder(folder / "data", {"train": listed[:8], "validation": listed[8:10], "test": listed[10:]})
+    raw = {
+        "name": "t",
+        "model": {"id": str(tiny_folder), "dtype": "float32"},
+        "adapters": {"language_model": {"kind": "lora", "r": 4}, "projector": "full"},
+        "data": [{"path": str(data)}],
+        "train": {"batch_size": 2, "gradient_accumulation": 3, "epochs": 6, "trackers": []},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    assert medvlm(["finetune", *arguments]) == code
+    got = capsys.readouterr()
+    if code:
+        assert got.err.count("\n") == 1, "one line"
+        assert got.err.startswith("medvlm: error: ")
+    return " ".join((got.err if code else got.out).split())
+
+
+def config(folder: Path, **changes: Any) -> str:
+    raw = yaml.safe_load((launch.SHIPPED / "fsdp2.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        (raw["fsdp_config"] if key.startswith("fsdp_") else raw)[key] = value
+    path = folder / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return str(path)
+
+
+@WITHOUT_GPU
+def test_the_plan_counts_all_devices(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = said(capsys, str(recipe), "--dry-run", "compute.peak_tflops=1e-6")
+    two = said(capsys, str(recipe), "--dry-run", "--devices", "2", "compute.peak_tflops=1e-6")
+    assert "steps: 12 of 2 x 3 samples" in one
+    assert "steps: 6 of 2 x 3 x 2 devices samples" in two
+    assert "on 2 devices" in two
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fsdp_version": 1}, "fsdp_version: FSDP 1 is not supported; expected 2"),
+        ({"num_machines": 2}, "num_machines: training runs on the devices of one machine"),
+        ({"mixed_precision": "bf16"}, "mixed_precision: the recipe's model.dtype decides"),
+        ({"fsdp_activation_checkpointing": True}, "train.activation_checkpointing"),
+        ({"distributed_type": "MEGATRON_LM"}, "expected MULTI_GPU, FSDP or DEEPSPEED"),
+    ],
+)
+def test_what_is_not_done_here_is_refused(
+    changes: dict[str, Any], words: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in said(capsys, str(recipe), "--accelerate-config", config(tmp_path, **changes), code=2)
+
+
+def test_a_file_that_is_no_configuration(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "or one of ddp, fsdp2, zero2, zero3" in said(capsys, str(recipe), "--accelerate-config", "x.yaml", code=3)
+    unknown = config(tmp_path, nonsense=1)
+    assert "nonsense" in said(capsys, str(recipe), "--accelerate-config", unknown, code=3)
+
+
+def test_four_bits_in_bytes_cannot_be_shared(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    four_bits = (str(recipe), "quantization.mode=nf4", "train.optimizer=adamw_8bit")
+    line = said(capsys, *four_bits, "--accelerate-config", "fsdp2", code=3)
+    assert "quantization.storage: 'uint8': bytes cannot be shared by several devices; expected bfloat16" in line
+    assert "train.optimizer: 'adamw_8bit'" in line
+
+
+def test_the_launcher_is_started_once(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "leave out the launcher" in said(capsys, str(recipe), "--devices", "2", code=2)
+
+
+def test_accelerates_own_environment_is_what_the_processes_get() -> None:
+    together = launch.of_options(3, "fsdp2")
+    assert together is not None
+    assert (together.count, together.sharding) == (3, "fsdp2")
+    held = together.environment
+    assert held["ACCELERATE_USE_FSDP"] == "true"
+    assert held["FSDP_VERSION"] == "2"
+    assert held["FSDP_RESHARD_AFTER_FORWARD"] == "true"
+    assert held["WORLD_SIZE"] == "3"
+    assert "ACCELERATE_MIXED_PRECISION" not in held
+    assert launch.of_options(1, None) is None
+    alone = launch.of_options(2, None)
+    assert alone is not None
+    assert alone.sharding == "ddp"
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_the_shipped_deepspeed_configurations_are_whole(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    outer = load_config_from_file(str(launch.SHIPPED / f"{name}.yaml"))
+    inner = outer.deepspeed_config["deepspeed_config_file"]
+    found = read(launch.SHIPPED / inner)
+    # With DeepSpeed installed, its own schema looks at it too.
+    check(found, name)
+    assert found["zero_optimization"]["stage"] == int(name[-1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"zero_optimization": {"stage": 1}}, "zero_optimization.stage: 1: expected 2 or 3"),
+        ({"train_batch_size": 8}, "train_batch_size: 8: the recipe's train.batch_size decides; expected 'auto'"),
+        ({"optimizer": {"type": "Adam"}}, "optimizer: the recipe decides; leave it out"),
+    ],
+)
+def test_a_deepspeed_configuration_leaves_to_the_recipe_what_is_its(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check({"zero_optimization": {"stage": 2}, **changed}, "x.json")
+
+
+def test_deepspeeds_own_schema_is_asked() -> None:
+    pytest.importorskip("deepspeed", reason="the extra medvlm[deepspeed] is not installed")
+    for wrong in ({"reduce_bucket_size": -1}, {"overlap_comm": "maybe"}, {"nonsense": 1}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            check({"zero_optimization": {"stage": 2, **wrong}}, "x.json")
+
+
+@WITHOUT_GPU
+def test_deepspeed_needs_its_extra_or_a_gpu(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import importlib.util
+
+    installed = importlib.util.find_spec("deepspeed") is not None
+    line = said(capsys, str(recipe), "--accelerate-config", "zero2", code=2 if installed else 5)
+    assert ("DeepSpeed needs GPUs" if installed else "pip install 'medvlm[deepspeed]'") in line
+
+
+def test_the_cause_is_told_and_not_what_it_led_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.NOTES, str(tmp_path))
+    monkeypatch.setenv("RANK", "0")
+    assert launch.leave_note("RuntimeError: [gloo/pair.cc] Connection closed by peer (a defect ...)", 1)
+    monkeypatch.setenv("RANK", "1")
+    assert launch.leave_note("disk full", 7)
+    with pytest.raises(MedvlmError, match="disk full") as raised:
+        launch._raise(tmp_path, [1, 7])
+    assert raised.value.exit_code == 7
+    assert launch.first_cause("Connection closed by peer") == "disk full"
+    assert launch.first_cause("the loss is not a number") is None
+
+
+def wait_for(path: Path, pattern: str, limit: float = 120) -> None:
+    until = time.monotonic() + limit
+    while not list(path.glob(pattern)):
+        assert time.monotonic() < until, "it never came to its first step"
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@WITHOUT_GPU
+def test_ctrl_c_once_ends_all_with_one_checkpoint_and_resume_goes_on(recipe: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "medvlm", "finetune", str(recipe), "train.max_steps=2000", "--devices", "2"]
+    started = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for(tmp_path, "runs/2*/metrics.jsonl")
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 130
+    assert out == ""
+    assert [line for line in err.splitlines() if not line.startswith("finetune t:")] == [
+        "stopping after this step, with a checkpoint; once more to stop at once",
+        "medvlm: error: interrupted; what is done is kept; --resume goes on from it",
+    ]
+    run = Run(next((tmp_path / "runs").glob("2*")))
+    assert run.facts()["status"] == "interrupted"
+    last = json.loads((run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+    assert (run.checkpoints / f"checkpoint-{last}" / "whole.json").is_file()
+
+
+@pytest.mark.slow
+@WITHOUT_GPU
+def test_what_any_process_says_at_its_end_is_said_once(recipe: Path, tmp_path: Path) -> None:
+    words = ["finetune", str(recipe), "train.learning_rate=1e30", "train.max_steps=5", "--accelerate-config", "fsdp2"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "medvlm", *words], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert ended.returncode == 3
+    assert ended.stderr.count("\n") == 1
+    assert "is not a number; lower train.learning_rate" in ended.stderr
+    run = Run(next((tmp_path / "runs").glob("2*")))
+    assert run.facts()["status"] == "failed"
+    assert "is not a number" in run.facts()["error"]
+    with pytest.raises(InputError, match="this run failed"):
+        open_run(run.path)
