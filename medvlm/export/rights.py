@@ -357,6 +357,10 @@ def write_terms(rights: Rights, folder: Path, public: Callable[[str], str] = str
         (folder / "LICENSE.md").write_text(public(text + "\n"), encoding="utf-8")
     for name in rights.bases:
         base = locate(name).path
+        if base is not None and (base / CREDITS).is_dir():
+            # Of an export of medvlm, whose data this model has learned from as well.
+            kept = folder / TERMS / re.sub(r"[^\w.-]+", "-", public(name)).strip("-") / CREDITS
+            shutil.copytree(base / CREDITS, kept)
         for text_file in sorted(base.iterdir()) if base is not None and base.is_dir() else []:
             if re.match(r"(?i)(licen[sc]e|notice|use_policy|copying)", text_file.name) and text_file.is_file():
                 target = folder / TERMS / re.sub(r"[^\w.-]+", "-", public(name)).strip("-") / text_file.name

@@ -283,14 +283,15 @@ def find(name_or_hub_id: str) -> Entry | None:
 def of_model(id: str) -> Entry | None:
     """Return the entry of a base as recipes name it: by hub id alone, and none for what is a folder or file here.
 
-    Whose weights lie in a folder nobody can tell from its name.
+    Whose weights lie in a folder nobody can tell from its name; of what medvlm exported, it is recorded beside them.
     """
+    from medvlm.licenses import exported
     from medvlm.models.locate import TINY_RANDOM, is_packaged, is_random
 
     if is_random(id):
         id = TINY_RANDOM
     if not is_packaged(id) and os.path.exists(os.path.expanduser(id)):
-        return None
+        return exported.entry_of(Path(id).expanduser())
     key = id.strip().lower()
     return next((entry for entry in _entries() if key in (hub_id.lower() for hub_id in entry.hub_ids)), None)
 

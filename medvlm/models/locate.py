@@ -163,6 +163,11 @@ def locate_config(model_id: str, revision: str | None = None, key: str = "model.
 
 def _checked(path: Path, key: str) -> Path:
     config = path / "config.json"
+    if not config.is_file() and (path / "run.json").is_file():
+        raise InputError(
+            f"{key}: {path} is a run, not a model's folder; write its model with medvlm export {path} --merge --out "
+            "FOLDER, and name that folder"
+        )
     if not config.is_file():
         raise InputError(f"{key}: {path} holds no config.json, so it is not a model's folder")
     try:

@@ -222,7 +222,7 @@ class Backbone:
         Args:
             model: with its adapters.
             members: component -> its modules by name. Where those of one run over different tokens, they go under keys
-                such as projector/text.
+                such as projector/text. After an empty key begins what does not depend on anything before it.
         """
         return [(component, name, module) for component, some in members.items() for name, module in some]
 

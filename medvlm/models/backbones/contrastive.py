@@ -188,6 +188,22 @@ class ContrastiveBackbone(Backbone):
         }
 
     @classmethod
+    def running(
+        cls, model: torch.nn.Module, members: Mapping[str, Sequence[tuple[str, torch.nn.Module]]]
+    ) -> list[tuple[str, str, torch.nn.Module]]:
+        """Return the text tower with its projection, then, beside it, the vision tower with its own.
+
+        SigLIP's pooling head is left out: it takes about a hundredth of what its tower does.
+        """
+        ends = {"text": ("text_projection", "text_model.head"), "vision": ("visual_projection",)}
+        found: list[tuple[str, str, torch.nn.Module]] = []
+        for side, tower in (("text", "language_model"), ("vision", "vision_tower")):
+            found += [(tower, name, module) for name, module in members.get(tower, ())]
+            found += [("projector", *one) for one in members.get("projector", ()) if _within(one[0], ends[side])]
+            found.append(("", "", model))
+        return found
+
+    @classmethod
     def labels_in(cls, inputs: Mapping[str, torch.Tensor]) -> int:
         """Return the number of pairs: each has one loss."""
         return len(inputs["input_ids"])
@@ -385,6 +401,11 @@ class ContrastiveBackbone(Backbone):
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Return the texts of tokens [B, T], special tokens and outer blanks removed."""
         return texts(self.tokenizer, tokens)
+
+
+def _within(name: str, parts: Sequence[str]) -> bool:
+    """Return True for a module that is one of the parts or inside one, wrapped by PEFT or not."""
+    return any(f".{part}." in f".{name}." for part in parts)
 
 
 _BIAS = "logit_bias_init_value"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -81,30 +83,64 @@ def _siglip(side: int) -> tuple[torch.nn.Module, Any]:
 
 
 def clip_tokenizer() -> Any:
-    """Return a CLIPTokenizer trained on the phantom's words: lower case, bytes, ends of words marked, 77 tokens."""
-    import json
+    """Return a CLIPTokenizer of the phantom's words: lower case, bytes, ends of words marked, 77 tokens."""
+    vocabulary, merges = _clip_pieces()
+    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=77)
 
-    from tokenizers import pre_tokenizers, trainers
+
+@functools.cache
+def _clip_pieces() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return vocabulary and merges."""
+    from tokenizers import pre_tokenizers
 
     # CLIP's own rules are those of an empty one.
-    empty = CLIPTokenizer()
-    backend = empty.backend_tokenizer
-    special = ["<|startoftext|>", "<|endoftext|>"]
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY + 2 * len(letters) + len(special),
-        special_tokens=special,
-        initial_alphabet=letters,
-        end_of_word_suffix="</w>",
-        show_progress=False,
+    rules = CLIPTokenizer().backend_tokenizer
+    words = Counter(
+        word
+        for text in corpus()
+        for word, _ in rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(text))
     )
-    backend.train_from_iterator(corpus(), trainer)
-    model = json.loads(backend.to_str())["model"]
-    vocabulary = dict(model["vocab"])
-    for letter in letters:
-        # Any text can be written: each byte within a word and at its end.
-        vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]], model_max_length=77)
+    merges = _merges(words, VOCABULARY)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Any text can be written: each byte within a word and at its end.
+    pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}{_END}" for letter in letters)]
+    pieces += [first + second for first, second in merges]
+    return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}, merges
+
+
+_END = "</w>"
+
+
+def _merges(words: Counter[str], most: int) -> list[tuple[str, str]]:
+    """Return the merges of a byte-pair encoding (arXiv:1508.07909), the same on every call.
+
+    The library's trainer numbers the ends of words as they happen to come, which differs from run to run.
+    """
+    spelled = {word: [*word[:-1], f"{word[-1]}{_END}"] for word in words}
+    made: list[tuple[str, str]] = []
+    while len(made) < most:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, parts in spelled.items():
+            for pair in pairwise(parts):
+                pairs[pair] += words[word]
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        made.append(best)
+        for word, parts in spelled.items():
+            spelled[word] = _joined(parts, best)
+    return made
+
+
+def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Return the parts with each occurrence of a pair made one."""
+    found: list[str] = []
+    for part in parts:
+        if found and (found[-1], part) == pair:
+            found[-1] += part
+        else:
+            found.append(part)
+    return found
 
 
 def siglip_tokenizer() -> Any:
