@@ -35,6 +35,8 @@ def evaluate(
     controls: given.Controls = "200",
     exclude_leaked: given.ExcludeLeaked = False,
     batch_size: given.BatchSize = None,
+    shots: given.Shots = None,
+    max_images: given.MaxImages = None,
     engine: given.EngineName = "transformers",
     workers: given.Workers = 1,
     ray_address: given.RayAddress = None,
@@ -94,6 +96,8 @@ def evaluate(
         split=split,
         limit=limit,
         batch_size=batch_size,
+        shots=shots,
+        max_images=max_images,
         options=Options(tokenizer, case, stem, idf, negation=negation),
         bootstrap=bootstrap,
         controls=_controls(controls),
@@ -132,7 +136,8 @@ def _said(value: Any) -> bool:
 
 
 _FOR_MODELS = (
-    "split", "limit", "no_base", "controls", "exclude_leaked", "batch_size", "engine", "workers", "ray_address",
+    "split", "limit", "no_base", "controls", "exclude_leaked", "batch_size", "shots", "max_images", "engine", "workers",
+    "ray_address",
 )  # fmt: skip
 
 

@@ -63,6 +63,21 @@ Split = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many rows, evenly spread.", rich_help_panel=WHAT)
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        "--shots",
+        min=0,
+        help="Few-shot: so many answered training rows before each row; the recipe's own.",
+        rich_help_panel=WHAT,
+    ),
+]
+MaxImages = Annotated[
+    int | None,
+    typer.Option(
+        "--max-images", min=1, help="At most so many pictures of a sample; the recipe's own.", rich_help_panel=WHAT
+    ),
+]
 NoBase = Annotated[bool, typer.Option("--no-base", help="Leave the untuned base out.", rich_help_panel=WHAT)]
 Controls = Annotated[
     str,

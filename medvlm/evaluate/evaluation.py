@@ -179,7 +179,8 @@ def _evaluated(job: _Job) -> tuple[dict[str, Any], list[Row]]:
 def _with(recipe: Recipe, settings: Settings) -> Recipe:
     changes = {key: getattr(settings, key) for key in ("split", "limit", "batch_size")}
     part = recipe.eval.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    return recipe.model_copy(update={"eval": part})
+    shown = {key: value for key in ("shots", "max_images") if (value := getattr(settings, key)) is not None}
+    return recipe.model_copy(update={"eval": part, "prompts": recipe.prompts.model_copy(update=shown)})
 
 
 def _same_as_trained_on(run: Run, mixture: Mixture) -> None:

@@ -38,6 +38,10 @@ class Settings:
     split: str | None = None
     limit: int | None = None
     batch_size: int | None = None
+    shots: int | None = None
+    """Answered training rows before each row."""
+    max_images: int | None = None
+    """Pictures of a sample."""
     options: Options = dataclasses.field(default_factory=Options)
     bootstrap: int = RESAMPLES
     """Resamples of the intervals; 0 computes none."""
@@ -85,6 +89,8 @@ class Settings:
             "split": self.split,
             "limit": self.limit,
             "batch_size": self.batch_size,
+            "shots": self.shots,
+            "max_images": self.max_images,
             "controls": "all" if self.controls is None else self.controls,
             "exclude_leaked": self.exclude_leaked,
             "base": self.base,

@@ -70,6 +70,8 @@ def _eval_options(evaluation: Evaluation) -> Iterator[str]:
         ("exclude-leaked", asked.get("exclude_leaked") is True, False),
         ("no-base", asked.get("base") is False, False),
         ("batch-size", whole(asked.get("batch_size")), None),
+        ("shots", whole(asked.get("shots")), None),
+        ("max-images", whole(asked.get("max_images")), None),
         ("engine", asked.get("engine"), "transformers"),
     ):
         if value not in (usual, None, ""):

@@ -184,6 +184,25 @@ def test_what_is_predicted_is_what_the_model_says_of_all_of_it(
         assert [row["prediction"]] == found, row["id"]
 
 
+def test_a_run_is_scored_with_other_numbers_of_examples_and_pictures(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from medvlm.report.context import read
+    from medvlm.report.reproduce import commands
+
+    run = finetuned(tmp_path, recipe_of(data, FLAMINGO, max_images=2, shots=2), monkeypatch)
+    asked = ["eval", str(run.path), "--no-base", "--controls", "none", "--quiet"]
+    for shots, pictures, told in ((0, 1, {}), (1, 2, {"shots": 1, "shots_seed": 1, "max_images": 2})):
+        assert medvlm([*asked, "--shots", str(shots), "--max-images", str(pictures)]) == 0, capsys.readouterr().err
+        scores = json.loads((run.path / "eval" / "test" / "scores.json").read_text())
+        assert {key: scores["decoding"].get(key) for key in told} == told
+        assert ("shots" in scores["decoding"]) == (shots > 0)
+        lines = (run.path / "eval" / "test" / "predictions.jsonl").read_text().splitlines()
+        assert {len(json.loads(line).get("shots", [])) for line in lines} == {shots}
+    again = next(line for line in commands(read(run.path)) if line.startswith("medvlm eval"))
+    assert "--shots 1 --max-images 2" in again
+
+
 def test_views_of_a_study_and_examples_with_pictures_by_the_command_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
