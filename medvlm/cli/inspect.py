@@ -106,6 +106,7 @@ def attention(
 
     Example: medvlm inspect attention latest chest.png --task report --about effusion --layer 2 --out look.png
     """
+    from medvlm.errors import InputError
     from medvlm.inspect import maps, opened
     from medvlm.inspect.told import maps_text
 
@@ -114,6 +115,8 @@ def attention(
     asked = maps.Asked(prefix, answer, about.split() if about else None, head, window, stride, occlude, batch_size)
     with progress("inspect", quiet) as bar:
         found = maps.of_picture(opened.open_model(found_run, recipe), picture, asked, bar.update)
+    if found.attention is None and found.occlusion is None:
+        raise InputError("; ".join(dict.fromkeys(part for part in (found.no_occlusion, found.no_attention) if part)))
     title = f"Where the answer looks: {image.name}"
     facts = [("run", str(found_run.path)), ("model", recipe.model.label), ("picture", image.name)]
     told = {"run": str(found_run.path), "image": str(image)} | found.as_json()

@@ -108,6 +108,8 @@ def of_answer(
     inputs = {name: value.to(predictor.device) for name, value in made.items() if name not in ("labels", "example_ids")}
     with eager(predictor.model), torch.no_grad(), predictor.precision():
         output = predictor.model(**inputs, output_attentions=True, use_cache=False)
+    # BLIP-2 keeps its language model's output apart.
+    output = getattr(output, "language_model_outputs", None) or output
     found = [one for one in getattr(output, "attentions", None) or () if one is not None]
     spoken = (labels != IGNORED).nonzero()[:, 0]
     places = _places(predictor, inputs, found, len(labels))
@@ -119,8 +121,7 @@ def of_answer(
     ahead = found[0].shape[-1] - len(labels)
     if head is not None and not 0 <= head < found[0].shape[1]:
         raise UsageError(f"--head {head}: expected 0 to {found[0].shape[1] - 1}")
-    # Half precision, and in float32 only a layer at a time.
-    queries = (spoken - 1 + ahead).to(found[0].device)
+    queries = spoken - 1 + ahead
     layers = torch.stack([_of_head(one[0], head)[queries][:, places] for one in found])
     rolled = rollout([_of_head(one[0], None) for one in found], queries)[:, places]
     grid = grid_of(predictor, inputs, int(places.sum()), image)
@@ -160,7 +161,7 @@ def rollout(attentions: list[torch.Tensor], queries: torch.Tensor) -> torch.Tens
     """
     import torch
 
-    found = torch.eye(attentions[0].shape[-1], dtype=attentions[0].dtype)[queries.cpu()]
+    found = torch.eye(attentions[0].shape[-1], dtype=attentions[0].dtype)[queries]
     for attention in reversed(attentions):
         found = 0.5 * found + 0.5 * found @ attention
     return found

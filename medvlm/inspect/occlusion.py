@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlm.errors import InputError
+from medvlm.errors import InputError, UsageError
 from medvlm.inspect.opened import image_side
 
 if TYPE_CHECKING:
@@ -257,6 +257,8 @@ def _count_only(inputs: dict[str, torch.Tensor], tokenizer: Any, words: Sequence
     from medvlm.models.backbones.rows import kept
 
     labels = inputs["labels"]
+    if labels.ndim != 2:
+        raise UsageError(f'"{" ".join(words)}": this model chooses a whole answer, so no words of it count alone')
     spoken = (labels[0] != IGNORED).nonzero()[:, 0]
     _, marks = marked(tokenizer, labels[0][spoken].tolist(), words)
     labels[:, [int(place) for place, mark in zip(spoken, marks, strict=True) if not mark]] = IGNORED

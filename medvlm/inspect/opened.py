@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1), each 0 to 1 of the picture."""
+_QUERIES = frozenset({"blip-2", "instructblip", "instructblipvideo"})
+"""Types of models whose image tokens are learned queries, each of the whole picture."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -110,6 +112,8 @@ def image_places(predictor: Predictor, inputs: Mapping[str, torch.Tensor]) -> to
 
 def grid_of(predictor: Predictor, inputs: Mapping[str, torch.Tensor], tokens: int, image: Image) -> Grid | None:
     """Return how the picture's tokens lie over it; None where they are no one grid (tiles, queries)."""
+    if bare(predictor.model).config.model_type in _QUERIES:
+        return None
     view = _view(getattr(predictor.loaded.backbone, "image_processor", None), image)
     if "image_grid_thw" in inputs:
         # Qwen2-VL and its kin: patches in rows, merged 2 x 2.

@@ -210,9 +210,10 @@ def image_embeddings(predictor: Predictor, image: Image) -> tuple[torch.Tensor, 
     model, backbone = bare(predictor.model), predictor.loaded.backbone
     made = backbone.collate_prompts([Example(image, "")])
     inputs = {name: value.to(predictor.device) for name, value in made.items()}
-    if looks_aside(predictor) or not hasattr(model, "get_input_embeddings") or model.get_input_embeddings() is None:
+    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if table is None or backbone.output != "text" or looks_aside(predictor):
         raise _no_words(model)
-    width = model.get_input_embeddings().weight.shape[1]
+    width = table.weight.shape[1]
     places = image_places(predictor, inputs)
     seen: list[torch.Tensor] = []
     part = "projector" if places is None else "language_model"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from untrained_models import untrained
 
 # The browser that the report's tests look with.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "report"))
@@ -30,22 +31,6 @@ def adapted(adapter_run: Path) -> Any:
 
     run = Run(adapter_run)
     return open_model(run, run.recipe())
-
-
-def untrained(backbone: str, attention: str = "auto") -> Any:
-    """A backbone's tiny untrained model, ready to answer."""
-    from medvlm.evaluate.predict import Predictor
-    from medvlm.models.load import load_base
-    from medvlm.recipe.load import check
-
-    given = {
-        "name": "tiny",
-        "model": {"id": "medvlm/tiny-random", "backbone": backbone, "dtype": "float32", "attention": attention},
-        "data": [{"path": "data/pmc"}],
-        "eval": {"max_new_tokens": 6, "batch_size": 4},
-    }
-    recipe = check(given, "test")
-    return Predictor(load_base(recipe), recipe)
 
 
 @pytest.fixture(scope="session")

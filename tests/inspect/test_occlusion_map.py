@@ -22,7 +22,7 @@ from medvlm.inspect.occlusion import Occlusion, Question, Windows
 from medvlm.models.backbones.base import IGNORED, Example
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_cells_are_means_of_the_windows_over_them(data: st.DataObject) -> None:
     side = data.draw(st.integers(2, 60))
