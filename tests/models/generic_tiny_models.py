@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -14,6 +15,8 @@ from medvlm.models.backbones.generic import GenericBackbone
 from medvlm.models.backbones.generic_tiny import FAMILIES as MADE
 
 FAMILIES = list(MADE)
+EACH = [pytest.param(family, marks=pytest.mark.slow) if family == "idefics3" else family for family in FAMILIES]
+"""SmolVLM's model is Idefics3's under another name."""
 SIDE = 112
 
 
