@@ -109,7 +109,7 @@ def save_weights(model: torch.nn.Module, folder: Path, write: bool = True) -> No
     trained = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            gathered = full(parameter.detach())
+            gathered = full(parameter).detach()
             if write:
                 trained[name] = gathered.contiguous()
     if write:

@@ -37,14 +37,19 @@ class LossOf(torch.nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the loss, the sums of token losses by example [E] and their counts [E]."""
         loss, sums, counts = self.losses(self.module, inputs, **options)
-        if "pixel_values" not in inputs and torch.is_grad_enabled():
-            loss = loss + self._nothing()
-        return loss, sums, counts
+        return loss + left_out(self.module, inputs), sums, counts
 
-    def _nothing(self) -> torch.Tensor | float:
-        """Return 0 times what a batch without pictures leaves out: FSDP2 sums gradients that are there everywhere."""
-        trained = [p for p in self.module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-        return sum((0.0 * parameter.sum() for parameter in trained), 0.0)
+
+def left_out(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | float:
+    """Return 0 times every trained weight for a batch without pictures, so that all of them have a gradient.
+
+    FSDP2 sums gradients that are there on all devices; and an optimizer moves what has a gradient of 0 by its momentum
+    and leaves alone what has none, so that weights would depend on which examples share a batch.
+    """
+    if "pixel_values" in inputs or not torch.is_grad_enabled():
+        return 0.0
+    trained = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+    return sum((0.0 * parameter.sum() for parameter in trained), 0.0)
 
 
 def spread(
@@ -130,11 +135,18 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 def full(value: torch.Tensor) -> torch.Tensor:
     """Return a tensor as a whole; where it is sharded, all processes must call it."""
+    if hasattr(value, "ds_id"):
+        with _gathered([value]):
+            return value.detach().clone()
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
     """Copy a whole value into a parameter, or its part of it; all processes must call it."""
+    if hasattr(parameter, "ds_id"):
+        with _gathered([parameter], changed=True), torch.no_grad():
+            parameter.copy_(value)
+        return
     with torch.no_grad():
         if isinstance(parameter, DTensor):
             parameter.copy_(_parted(value, parameter))
@@ -146,6 +158,23 @@ def _parted(value: torch.Tensor, like: DTensor) -> Any:
     device = torch.device(like.device_mesh.device_type)
     parted: Any = distribute_tensor(value.to(device), like.device_mesh, like.placements)
     return parted.to(like.device)
+
+
+def _gathered(parameters: Sequence[torch.Tensor], changed: bool = False) -> Any:
+    """Return a context in which parameters that DeepSpeed's stage 3 has shared are whole; by `changed`, from rank 0."""
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if changed else None)
+
+
+@contextlib.contextmanager
+def head_at_hand(model: Any) -> Iterator[None]:
+    """Hold the output layer whole for our loss, which takes its weights by itself, under DeepSpeed's stage 3."""
+    inner = getattr(model, "module", model)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    parted = [p for p in head.parameters() if hasattr(p, "ds_id")] if head is not None else []
+    with _gathered(parted) if parted else contextlib.nullcontext():
+        yield
 
 
 def fold(outer: Any) -> None:
@@ -184,8 +213,7 @@ def part_optimizer_state(optimizer: Any) -> None:
         if not isinstance(parameter, DTensor):
             continue
         for name, value in held.items():
-            plain = isinstance(value, torch.Tensor) and not isinstance(value, DTensor)
-            if plain and value.shape == parameter.shape:
+            if type(value) is torch.Tensor and value.shape == parameter.shape:
                 held[name] = _parted(value, parameter)
 
 
@@ -199,9 +227,11 @@ def whole(model: torch.nn.Module, keep: bool) -> Iterator[None]:
     """
     frozen_too = not hasattr(model, "peft_config")
     for module in model.modules():
-        for name, parameter in list(module._parameters.items()):
-            if isinstance(parameter, DTensor) and (parameter.requires_grad or frozen_too):
-                gathered = full(parameter.detach())
+        held: list[tuple[str, Any]] = list(module._parameters.items())
+        for name, parameter in held:
+            parted = isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
+            if parted and (parameter.requires_grad or frozen_too):
+                gathered = full(parameter).detach()
                 if keep:
                     made = torch.nn.Parameter(gathered.cpu(), requires_grad=parameter.requires_grad)
                     module._parameters[name] = made

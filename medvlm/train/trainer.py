@@ -25,7 +25,16 @@ from medvlm.train.batches import InOrder, Shared
 from medvlm.train.compute import Meter
 from medvlm.train.failures import diverged
 from medvlm.train.mixing import HELD, PartLosses
-from medvlm.train.spread import fold, full, optimizer_state, part_optimizer_state, spread, unfolded
+from medvlm.train.spread import (
+    fold,
+    full,
+    head_at_hand,
+    left_out,
+    optimizer_state,
+    part_optimizer_state,
+    spread,
+    unfolded,
+)
 from medvlm.train.validation import random_states, restore_random_states, undisturbed
 
 
@@ -200,12 +209,12 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         self._update_loss = self._update_loss + loss.detach()
         return loss
 
-    def _losses(self, model: Any, inputs: dict[str, Any], **options: Any) -> tuple[torch.Tensor, ...]:
+    def _losses(self, model: Any, inputs: dict[str, Any], **options: Any) -> Any:
         if model is self.outer:
-            found: tuple[torch.Tensor, ...] = model(inputs, options)
-            return found
-        found = self.data_collator.collator.backbone.losses(model, inputs, **options)
-        return found
+            return model(inputs, options)
+        with head_at_hand(model):
+            loss, sums, counts = self.data_collator.collator.backbone.losses(model, inputs, **options)
+        return loss + left_out(model, inputs), sums, counts
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm; called right before the update, so that a bad one never reaches the weights."""
