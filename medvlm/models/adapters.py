@@ -44,6 +44,10 @@ def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbon
     Raises:
         RecipeError: modules to adapt that do not exist, every one of them.
     """
+    # What transformers and PEFT ask for under activation checkpointing: that the outputs of all embeddings require
+    # gradients, the picture's too, which sends them through a frozen tower. The kind without reentry needs none.
+    bare: Any = model
+    bare.enable_input_require_grads = _nothing
     parts = {name: adapters.part(name) for name in COMPONENTS}
     targets = _targets(model, parts, backbone)
     if targets:
@@ -54,6 +58,10 @@ def apply(model: torch.nn.Module, adapters: AdaptersPart, backbone: type[Backbon
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_part(places.component(name), parts).kind == "full")
     return model
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _part(component: str, parts: Mapping[str, AdapterPart]) -> AdapterPart:

@@ -26,7 +26,7 @@ from medvlm.train.memory_trace import Shape
 
 LORA = {"kind": "lora", "r": 8}
 WHOLE = {"language_model": "full", "projector": "full", "vision_tower": "full", "head": "full"}
-MODELS = {
+MODELS: dict[str, tuple[str, str]] = {
     "git": ("git", "medvlm/tiny-random"),
     "blip2": ("blip2", "medvlm/tiny-random"),
     "instructblip": ("blip2", "medvlm/tiny-random-instructblip"),
@@ -92,6 +92,26 @@ def test_operations_of_published_models_are_those_that_pytorch_counts(name: str)
         made = kind.fake_inputs(model, shape, torch.device("cpu"))
         model(**made, use_cache=False).logits.sum().backward()
     assert ours.useful == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("backbone", ["paligemma", "git_llm", "git", "blip2"])
+def test_checkpointing_sends_nothing_back_through_a_frozen_tower(backbone: str) -> None:
+    model = {"id": "medvlm/tiny-random", "backbone": backbone, "attention": "eager", "dtype": "float32"}
+    train = {"activation_checkpointing": True}
+    recipe = check(settings("git", {"language_model": LORA}, train=train) | {"model": model}, "t")
+    loaded = load_base(recipe)
+    kind = BACKBONES.get(backbone)
+    loaded.model.set_attn_implementation("eager")  # type: ignore[operator]
+    made: Any = adapters.apply(loaded.model, recipe.adapters, kind).train()
+    # As the Trainer switches it on.
+    made.activation_checkpointing_enable()
+    inputs = loaded.backbone.collate([Example(Image.new("RGB", (40, 40)), "where?", "a nodule in the left lung")])
+    lengths, labels = loaded.backbone.true_lengths(inputs), loaded.backbone.labels_in(inputs)
+    formula = FlopModel(made, recipe, kind).training(lengths, labels, 1)
+    with FlopCounterMode(display=False) as counter:
+        loaded.backbone.losses(made, inputs)[0].backward()  # type: ignore[no-untyped-call]
+    assert formula.useful + formula.recomputed == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert not any(parameter.grad is not None for parameter in made.parameters() if not parameter.requires_grad)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ class GitBackbone(Backbone):
         """Return a GitForCausalLM of these dimensions."""
         from transformers import GitConfig, GitForCausalLM
 
-        model: torch.nn.Module = _unhooked(GitForCausalLM(GitConfig.from_dict(dict(config))))
+        model: torch.nn.Module = GitForCausalLM(GitConfig.from_dict(dict(config)))
         return model
 
     @classmethod
@@ -91,7 +91,7 @@ class GitBackbone(Backbone):
         if quantization is not None:
             quantization.llm_int8_skip_modules.append(HEAD)
         model = GitForCausalLM.from_pretrained(path, local_files_only=True, **options)
-        return _unhooked(model), cls.processor_of(paths)
+        return model, cls.processor_of(paths)
 
     @classmethod
     def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -228,20 +228,6 @@ class GitBackbone(Backbone):
         """Return the texts of generated tokens [B, T]: no special tokens, no blanks within 1.5 or left-sided."""
         found = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=True)
         return [_joined(text).strip() for text in found]
-
-
-def _unhooked(model: Any) -> Any:
-    """Return the model, left alone by what would make its embeddings' output require gradients.
-
-    Under activation checkpointing transformers and PEFT ask for that, which the kind of checkpointing that is used
-    does not need; GIT adds positions to that output in place, and would fail.
-    """
-    model.enable_input_require_grads = _nothing
-    return model
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _joined(text: str) -> str:
