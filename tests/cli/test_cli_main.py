@@ -26,13 +26,25 @@ def test_nothing_heavy_is_loaded_for_help() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [*VERBS, "prepare pmc", "prepare vqa-rad", "prepare phantom", "licenses show", "data show", "data merge"]
+    "verb",
+    [
+        *VERBS,
+        "prepare pmc",
+        "prepare vqa-rad",
+        "prepare phantom",
+        "licenses show",
+        "data show",
+        "data merge",
+        "inspect words",
+        "inspect attention",
+        "inspect hits",
+    ],
 )
 def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*verb.split(), "--help"]) == 0
     said = capsys.readouterr().out
     assert "Example" in said
-    if verb not in ("prepare", "data"):
+    if verb not in ("prepare", "data", "inspect"):
         assert "--quiet" in said
         assert "--debug" in said
 
