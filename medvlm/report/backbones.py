@@ -9,7 +9,7 @@ import yaml
 from medvlm.report import cost, results
 from medvlm.report.context import RunContext
 from medvlm.report.document import Block, Table, Text
-from medvlm.report.scored import Scored, Value, columns, name
+from medvlm.report.scored import Value, columns, name
 from medvlm.report.values import counts, mapping, number, text
 
 OUTPUTS = {
@@ -41,8 +41,7 @@ def blocks(labels: Sequence[str], runs: Sequence[RunContext]) -> Iterator[Block]
     scored = [(label, value) for label, run in order if (value := _score(run, key)).value is not None]
     bars = [results.bar(label, value) for label, value in scored]
     if len(bars) > 1:
-        constant = _constant(runs)
-        bars += [results.bar(CONSTANT, constant.value("constant", key))] if constant else []
+        bars += [results.bar(CONSTANT, _constant(runs, key))]
         yield from results.chart(f"{name(key)} of each backbone, with {_confidence(runs)} intervals", bars, name(key))
 
 
@@ -92,9 +91,8 @@ def _table(order: Sequence[tuple[str, RunContext]], headline: str) -> Table:
     runs = [run for _, run in order]
     keys = sorted(_keys(runs), key=lambda key: key != headline)
     rows = [[label, *_cells(run, keys)] for label, run in order]
-    constant = _constant(runs)
-    if constant:
-        scores = [str(constant.value("constant", key)) for key in keys]
+    if _constant(runs, headline).value is not None:
+        scores = [str(_constant(runs, key)) for key in keys]
         licenses = results.license_cells(runs[0], "constant")
         rights = results.rights_cells(runs[0], "constant")
         rows.append([CONSTANT, *rights, "-", "-", *scores, "-", "-", *["-"] * len(_COMPUTE), *licenses])
@@ -145,11 +143,11 @@ def _rank(run: RunContext, key: str) -> float:
     return float("inf") if value is None else -value
 
 
-def _constant(runs: Sequence[RunContext]) -> Scored | None:
-    """Return the scores that hold the constant answer, where it is one and the same for all runs."""
-    found = [run.evaluations[0].scored for run in runs if run.evaluations]
-    own = [one.rows.get("constant") for one in found]
-    return found[0] if found and own[0] and all(one == own[0] for one in own) else None
+def _constant(runs: Sequence[RunContext], key: str) -> Value:
+    """Return the constant answer's score, where it is one and the same for all runs that have it."""
+    found = [run.evaluations[0].scored.value("constant", key) for run in runs if run.evaluations]
+    found = [one for one in found if one.value is not None]
+    return found[0] if found and all(one.value == found[0].value for one in found) else Value(None)
 
 
 def _confidence(runs: Sequence[RunContext]) -> str:

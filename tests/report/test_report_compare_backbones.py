@@ -92,6 +92,18 @@ def test_the_chart_says_the_same_in_the_same_order(tmp_path: Path) -> None:
     assert said.index("proj-lora 4.000") < said.index("proj-vit 3.000") < said.index("proj 2.000")
 
 
+def test_the_constant_answer_stands_there_only_where_it_is_the_same(tmp_path: Path) -> None:
+    runs = group(tmp_path)
+    scores = runs[1].path / "eval" / "test" / "scores.json"
+    told = json.loads(scores.read_text())["rows"]
+    # One model has a metric of its own.
+    change(scores, rows=told | {"constant": told["constant"] | {"t2i_r1": 0.1}})
+    last = table(blocks([read(run.path) for run in runs]))[-1]
+    assert (last["run"], last["CIDEr"]) == ("best constant answer", "0.6000")
+    change(scores, rows=told | {"constant": told["constant"] | {"cider": 0.7}})
+    assert table(blocks([read(run.path) for run in runs]))[-1]["run"] == "proj"
+
+
 def test_it_leads_the_comparison_of_backbones_alone(tmp_path: Path) -> None:
     runs = group(tmp_path / "a")
     captions = [block.caption for block in side_by_side.section(runs).blocks if isinstance(block, Table)]
