@@ -161,6 +161,23 @@ def test_the_same_logits_and_answers_from_disk(
     assert answers == [["CT", "liver", "yes"][place] for place in expected.argmax(dim=-1).tolist()]
 
 
+@pytest.mark.parametrize("way", ["lora", "tower", "whole"])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_step_in_half_precision(name: str, way: str, published: dict[str, dict[str, str]]) -> None:
+    made = recipe(name, {**published[name], "dtype": "bfloat16"}, WAYS[way])
+    loaded = load_base(made)
+    loaded.backbone.fit(loaded.model, PAIRS)
+    model = adapters.apply(loaded.model, made.adapters, BACKBONES.get(name))
+    adapters.trainable_in_float32(model)
+    inputs = loaded.backbone.collate([example(*pair) for pair in PAIRS])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _, _ = loaded.backbone.losses(model.train(), inputs)
+    loss.backward()
+    assert 0.1 < loss.item() < 5
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_weights_that_are_missing_are_told(name: str, published: dict[str, dict[str, str]], tmp_path: Path) -> None:
     import shutil

@@ -61,7 +61,8 @@ class SquareVilt(ViltForQuestionAnswering):  # type: ignore[misc]
         patches = embeddings.patch_embeddings(pixel_values).flatten(2).transpose(1, 2)
         whole = torch.cat([embeddings.cls_token.expand(len(patches), -1, -1), patches], dim=1)
         embedded: torch.Tensor = embeddings.dropout(whole + embeddings.position_embeddings)
-        return embedded
+        # Trained in float32 beside a transformer in half precision, whose norms take no more.
+        return embedded.to(embeddings.text_embeddings.word_embeddings.weight.dtype)
 
 
 class ViltBackbone(ClassifierBackbone):
