@@ -73,12 +73,16 @@ def front_matter(export: Export) -> dict[str, Any]:
         "base_model": bases,
         "base_model_relation": relation if bases else "",
         "datasets": export.datasets,
-        "pipeline_tag": "image-text-to-text",
+        "pipeline_tag": _TAGS.get(export.recipe.model.backbone, "image-text-to-text"),
         "library_name": "transformers" if export.whole else "peft" if export.adapter else "medvlm",
         "tags": ["medical", "radiology", "medvlm", *(["synthetic"] if synthetic else [])],
         "model-index": _model_index(export),
     }
     return {key: value for key, value in block.items() if value not in ("", [])}
+
+
+_TAGS = {"contrastive": "zero-shot-image-classification"}
+"""Backbone -> what the Hub calls its task, where that is not to write a text."""
 
 
 def _model_index(export: Export) -> list[dict[str, Any]]:

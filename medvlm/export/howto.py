@@ -30,6 +30,8 @@ def code(
         whole: it holds a whole model rather than what was trained.
         adapter: it holds PEFT's adapter.
     """
+    if recipe.model.backbone == "contrastive":
+        return _matching(recipe, place, copies, whole=whole)
     if whole:
         return _whole(recipe, place) + _ask(recipe)
     if adapter and needs_only_peft(recipe, facts):
@@ -107,6 +109,31 @@ def _peft(recipe: Recipe, facts: dict[str, Any], place: str, copies: Mapping[str
         + f"model = AutoModelForImageTextToText.from_pretrained(base, {', '.join(options)})\n"
         + "model = PeftModel.from_pretrained(model, place).eval()\n"
         + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
+    )
+
+
+_MATCH = """
+image = Image.open("image.png").convert("RGB")
+texts = ["no finding", "a pleural effusion"]
+words = processor.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+pixels = processor.image_processor(image, return_tensors="pt")
+with torch.inference_mode():
+    match = model(input_ids=words["input_ids"], pixel_values=pixels["pixel_values"]).logits_per_image[0]
+print(texts[int(match.argmax())])
+"""
+
+
+def _matching(recipe: Recipe, place: str, copies: Mapping[str, str], *, whole: bool) -> str:
+    """Return code for a model that says which text goes with a picture."""
+    base = "place" if whole else _text(str(recipe.model.id)) + ("  # your local copy of it" if copies else "")
+    more = "" if whole else "from peft import PeftModel\n"
+    loaded = f"AutoModel.from_pretrained(base, dtype=torch.{recipe.model.dtype}).eval()"
+    return (
+        f"import torch\n{more}from PIL import Image\nfrom transformers import AutoModel, AutoProcessor\n\n"
+        f"place = {_text(place)}\nbase = {base}\nmodel = {loaded}\n"
+        + ("" if whole else "model = PeftModel.from_pretrained(model, place).eval()\n")
+        + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
+        + _MATCH
     )
 
 
