@@ -312,7 +312,8 @@ def _liger(model: Any, recipe: Recipe) -> str:
     # Of GIT-LLM it knows the language model, not the whole around it.
     decoder = BACKBONES.get(recipe.model.backbone).components_of(model.config)["language_model"][0].removesuffix(".")
     part = model if model.config.model_type in known else model.get_submodule(decoder)
-    family = part.config.model_type
+    # A decoder that lies open in the whole has no configuration of its own.
+    family = getattr(part, "config", model.config).model_type
     if family not in known:
         if asked:
             raise RecipeError("recipe", [f"train.liger: 'on': liger-kernel knows no {family}; expected auto or off"])
