@@ -139,11 +139,14 @@ _FLAGS = {"num_beams": "--beams", "temperature": "--temperature", "top_p": "--to
 
 def _shots(path: Path, recipe: Recipe) -> tuple[Shot, ...]:
     """Return the examples, with their pictures where the model can be shown them."""
+    from medvlm.errors import UsageError
     from medvlm.evaluate import prompting
     from medvlm.models.backbones import BACKBONES
 
-    shots = prompting.read_shots(path)
-    if any(shot.image for shot in shots) and BACKBONES.get(recipe.model.backbone).several:
+    shots, kind = prompting.read_shots(path), BACKBONES.get(recipe.model.backbone)
+    if kind.output != "text":
+        raise UsageError(f"--examples: {recipe.model.backbone} chooses among answers it knows, and takes no examples")
+    if any(shot.image for shot in shots) and kind.several:
         return prompting.with_pictures(shots, path.parent)
     return shots
 

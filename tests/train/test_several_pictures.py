@@ -270,6 +270,19 @@ def test_a_model_of_one_picture_says_which_take_several(
     assert "generic, flamingo" in said
 
 
+def test_what_chooses_its_answers_takes_no_examples(
+    adapter_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from medvlm.models.backbones.paligemma import PaliGemmaBackbone
+
+    monkeypatch.setattr(PaliGemmaBackbone, "output", "class")
+    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / "shots.jsonl").write_text('{"prompt": "q", "answer": "a"}\n')
+    asked = ["--prompt", "What?", "--examples", str(tmp_path / "shots.jsonl")]
+    assert medvlm(["predict", str(adapter_run), str(tmp_path / "a.png"), *asked]) == 2
+    assert "--examples: paligemma chooses among answers it knows" in capsys.readouterr().err
+
+
 def test_examples_have_all_a_picture_or_none(data: Path, tmp_path: Path) -> None:
     from medvlm.errors import InputError
     from medvlm.evaluate import prompting
