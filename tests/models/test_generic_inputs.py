@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -226,3 +227,11 @@ def test_gray_pictures_are_taken() -> None:
 def test_a_picture_that_a_processor_refuses_is_named_in_one_line() -> None:
     with pytest.raises(InputError, match="aspect ratio"):
         backbone("qwen2_5_vl").collate([Example(Image.new("RGB", (900, 2)), "?", "!")])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_reaches_the_processes_that_read_pictures(family: str) -> None:
+    made = backbone(family)
+    sent = pickle.loads(pickle.dumps(made))
+    one, other = made.collate(mixed()[:1]), sent.collate(mixed()[:1])
+    assert all(torch.equal(one[name], other[name]) for name in one)
