@@ -60,18 +60,16 @@ def _text(value: str) -> str:
 
 
 def _ask(recipe: Recipe) -> str:
-    # PaliGemma's processor wants the picture's place in the text; that of GIT-LLM puts it there.
+    # PaliGemma's processor wants the picture's place in the text; those of GIT-LLM and Flamingo put it there.
     place = "<image>" if recipe.model.backbone == "paligemma" else ""
     return _ASK.format(prompt=_text(place + prompt(recipe)), most=recipe.eval.max_new_tokens)
 
 
 def _imports(recipe: Recipe, *more: str) -> str:
     lines = ["import torch", *more, "from PIL import Image", _TRANSFORMERS]
-    if recipe.model.backbone == "git_llm":
-        lines += [
-            "",
-            "import medvlm.models.git_llm  # pip install medvlm; makes the architecture known to transformers",
-        ]
+    if recipe.model.backbone in ("git_llm", "flamingo"):
+        package = f"medvlm.models.{recipe.model.backbone}"
+        lines += ["", f"import {package}  # pip install medvlm; makes the architecture known to transformers"]
     return "\n".join(lines) + "\n\n"
 
 
