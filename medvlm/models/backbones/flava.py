@@ -130,7 +130,7 @@ class FlavaBackbone(ClassifierBackbone):
 
     @classmethod
     def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
-        """Return a FLAVA of 1.4 M parameters; raises InputError for a family, since there is one."""
+        """Return a FLAVA of 1.3 M parameters; raises InputError for a family, since there is one."""
         parts.no_family("flava", family)
         size = image_size or parts.TINY_SIZE
         tokenizer, vocabulary = parts.tiny_tokenizer()

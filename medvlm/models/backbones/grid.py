@@ -117,9 +117,9 @@ class GridClassifier(PreTrainedModel):  # type: ignore[misc]
         self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
     ) -> None:
         """Set the attention of the tower; the classifier's is always eager."""
-        tower = attn_implementation
-        if isinstance(tower, dict):
-            tower = tower.get("vision_config", tower.get("", "eager"))
+        tower: Any = attn_implementation
+        if isinstance(attn_implementation, dict):
+            tower = attn_implementation.get("vision_config", attn_implementation.get("", "eager"))
         self.vision_tower.set_attn_implementation(tower, allow_all_kernels)
 
     def forward(

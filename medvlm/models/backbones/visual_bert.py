@@ -80,7 +80,7 @@ class VisualBertBackbone(GridBackbone):
 
     @classmethod
     def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
-        """Return a VisualBERT and its tower of 1.4 M parameters in all; InputError for a family: there is one."""
+        """Return a VisualBERT and its tower of 1.3 M parameters in all; InputError for a family: there is one."""
         return cls.tiny_of(
             image_size,
             family,
