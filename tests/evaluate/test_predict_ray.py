@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from predict_rows_kit import Rows, predicted, recipe_of
+from prepared import write_folder
 
+from medvlm.data.sources.phantom.base_grammar import base_samples
 from medvlm.errors import AccessError, InputError, UsageError
 from medvlm.evaluate import engines
 from medvlm.io import write_json
-from medvlm.runs import Run
+from medvlm.runs import Run, open_run
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "train"))
+from two_devices import train_on_two
 
 ray = pytest.importorskip("ray", reason="the extra medvlm[ray] is not installed")
 
@@ -99,3 +105,26 @@ def test_no_cluster(baseline: Run) -> None:
 def test_no_workers(baseline: Run) -> None:
     with pytest.raises(UsageError, match="--workers 0: expected 1 or more"):
         engines.check(engines.Choice(workers=0), baseline, recipe_of())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_ray_left")
+def test_two_copies_answer_as_one_for_a_model_that_two_devices_shared(tmp_path: Path) -> None:
+    listed = [next(s for s in base_samples(5, i) if s.prompt == "keywords") for i in range(10)]
+    data = write_folder(tmp_path / "data", {"train": listed[:8], "validation": listed[8:9], "test": listed[9:]})
+    raw = {
+        "name": "t",
+        "model": {"id": "medvlm/tiny-base", "dtype": "float32"},
+        "quantization": {"mode": "nf4", "compute_dtype": "float32", "storage": "float32"},
+        "adapters": {"language_model": {"kind": "lora", "r": 4}, "projector": "full"},
+        "data": [{"path": str(data)}],
+        "train": {"learning_rate": 1e-3, "batch_size": 2, "max_steps": 2, "trackers": []},
+        "eval": {"max_new_tokens": 6, "batch_size": 3},
+    }
+    train_on_two(tmp_path, {"shared": {"sharding": "fsdp2", "recipe": raw}})
+    run = open_run(None, tmp_path / "shared" / "runs")
+    recipe = run.recipe()
+    alone = predicted(Rows(12), engines.load(ONE, run, recipe), tmp_path / "one.jsonl", recipe)
+    spread = predicted(Rows(12), engines.load(TWO, run, recipe), tmp_path / "two.jsonl", recipe)
+    assert spread == alone
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
