@@ -192,6 +192,8 @@ def _pretrained(recipe: Recipe, paths: Mapping[str, Path], kind: type[Backbone])
         options["quantization_config"] = quantize.configuration(recipe.quantization, kind, whole)
         if torch.cuda.is_available():
             options["device_map"] = {"": torch.cuda.current_device()}
+    if recipe.model.sizes:
+        options["sizes"] = recipe.model.sizes
     model, processor = kind.load(paths, options, recipe.seed)
     if quantized:
         quantize.check(model, kind)
@@ -212,6 +214,7 @@ def planned_config(recipe: Recipe) -> dict[str, Any]:
 
     kind = BACKBONES.get(recipe.model.backbone)
     config = kind.compose({role: _planned(recipe, role, name) for role, name in recipe.model.parts.items()})
+    config |= recipe.model.sizes
     check_type(recipe, config.get("model_type"))
     if recipe.model.image_size:
         config = kind.resized(config, recipe.model.image_size)

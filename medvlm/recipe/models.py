@@ -43,6 +43,11 @@ class ModelPart(Part):
     mask, so the answer would leak without an error (sdpa uses flash kernels by itself where no mask is needed)."""
     logit_softcapping: bool = True
     """Keep the checkpoint's final logit soft-capping, if it has one (Gemma 2)."""
+    latents: Positive | None = None
+    """Flamingo put together: vectors that the resampler makes of a picture; None is the article's 64."""
+    cross_every: Positive | None = None
+    """Flamingo put together: a gated block stands before every so many decoder layers; None goes by the decoder's width
+    as in the article, 1 to 7."""
     start: str | None = None
     """A finished run whose trained parts this one starts from; an earlier stage, for example."""
 
@@ -56,6 +61,21 @@ class ModelPart(Part):
                 "vision_tower and language_model are put together by backbone: git_llm, flamingo, visual_bert or lxmert"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sizes_of_what_is_new(self) -> ModelPart:
+        if self.sizes and (self.backbone != "flamingo" or self.id is not None):
+            raise ValueError(
+                f"{' and '.join(self.sizes)}: only a flamingo that is put together of vision_tower and language_model "
+                "takes sizes; expected null"
+            )
+        return self
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that are set of what lies between a tower and a language model."""
+        named = {"latents": self.latents, "cross_every": self.cross_every}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def parts(self) -> dict[str, str]:

@@ -229,3 +229,8 @@ def test_what_cannot_be_a_flamingo_is_refused_in_one_line(parts: Path) -> None:
         FlamingoBackbone.load({"model": parts / "llama"}, OPTIONS, 0)
     with pytest.raises(InputError, match="one untrained form, no opt"):
         FlamingoBackbone.tiny(None, "opt")
+
+
+def test_what_lies_between_takes_other_sizes(parts: Path) -> None:
+    model, _ = together(parts, "llama", sizes={"latents": 5, "cross_every": 2})
+    assert (model.config.latents, len(model.projector.blocks)) == (5, 1)

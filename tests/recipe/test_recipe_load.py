@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from medvlm.errors import InputError, RecipeError, UsageError
 from medvlm.recipe import load_members, load_recipe
+from medvlm.recipe.load import check
 from medvlm.recipe.resolve import read_resolved, recipe_hash, write_resolved
 from medvlm.resources import shipped
 
@@ -69,7 +70,10 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ),
         ({**GOOD, "model": {"id": "m", "vision_tower": "v"}}, "expected either id, or vision_tower and language_model"),
         ({**GOOD, "model": {"vision_tower": "v", "backbone": "git_llm"}}, "expected either id, or vision_tower"),
-        ({**GOOD, "model": {"vision_tower": "v", "language_model": "l"}}, "backbone: git_llm, flamingo, visual_bert or lxmert"),
+        (
+            {**GOOD, "model": {"vision_tower": "v", "language_model": "l"}},
+            "backbone: git_llm, flamingo, visual_bert or lxmert",
+        ),
         (
             {**GOOD, "model": {"vision_tower": "v", "language_model": "l", "backbone": "git_llm"}},
             "the projector between the two models is new",
@@ -188,3 +192,16 @@ def test_whatever_yaml_holds_the_error_is_ours(tmp_path_factory: pytest.TempPath
     path = write(tmp_path_factory.mktemp("fuzz"), yaml.safe_dump(content))
     with contextlib.suppress(InputError):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"id": "m", "latents": 32},
+        {"id": "m", "backbone": "flamingo", "cross_every": 2},
+        {"vision_tower": "v", "language_model": "l", "backbone": "git_llm", "latents": 32},
+    ],
+)
+def test_only_a_new_flamingo_takes_sizes(model: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="only a flamingo that is put together"):
+        check({**GOOD, "model": model}, "t")

@@ -129,3 +129,12 @@ def test_checkpointing_adds_a_forward_of_what_gets_gradients() -> None:
     parts = second.parts
     assert second.recomputed == parts["projector"].forward + parts["language_model"].forward
     assert parts["vision_tower"].recomputed == parts["head"].recomputed == 0
+
+
+def test_a_plan_takes_the_sizes_that_the_recipe_sets() -> None:
+    usual = made_of(recipe_of(OPT, {"language_model": "frozen", "projector": "full"}))
+    fewer = made_of(
+        recipe_of({**OPT, "latents": 32, "cross_every": 4}, {"language_model": "frozen", "projector": "full"})
+    )
+    assert (usual.config.latents, len(usual.projector.blocks)) == (64, 24)
+    assert (fewer.config.latents, len(fewer.projector.blocks)) == (32, 6)

@@ -99,7 +99,7 @@ class Backbone:
         Args:
             paths: role -> folder or file, the roles as in `ModelPart.parts`.
             options: keyword arguments for `from_pretrained`: dtype, attn_implementation, and with quantization
-                quantization_config and device_map.
+                quantization_config and device_map; `sizes` where the recipe sets some of what is new.
             seed: of weights that no checkpoint has.
         """
         raise NotImplementedError

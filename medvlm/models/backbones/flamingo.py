@@ -77,6 +77,8 @@ class FlamingoBackbone(Backbone):
         Raises:
             InputError: another architecture, a family that keeps no list of layers, or a GGUF file without its package.
         """
+        options = dict(options)
+        sizes = options.pop("sizes", {})
         if "model" in paths:
             model, processor = _saved(paths["model"], options)
         else:
@@ -84,7 +86,8 @@ class FlamingoBackbone(Backbone):
             assemble.check_text(parts.text_config(paths["language_model"]))
             text = parts.load_text(paths["language_model"], options)
             processor = cls.processor_of(paths)
-            model = assemble.put_together(tower, text, processor, seed, options.get("dtype", torch.float32))
+            dtype = options.get("dtype", torch.float32)
+            model = assemble.put_together(tower, text, processor, seed, dtype, **sizes)
         if "quantization_config" in options and not torch.cuda.is_available():
             # Before the first forward pass, which would repack the weights.
             mend_cpu_layers(model)
