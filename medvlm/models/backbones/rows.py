@@ -165,7 +165,8 @@ def finished(image_processor: Any, values: torch.Tensor) -> torch.Tensor:
         return values
     if values.dim() == 5:
         # Rows of several pictures each.
-        return finished(image_processor, values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        flat = finished(image_processor, values.flatten(0, 1))
+        return flat.reshape(*values.shape[:2], *flat.shape[1:])
     fast = pixels.of(image_processor)
     if fast is None:
         # The processor's own values are of 8 bits.
