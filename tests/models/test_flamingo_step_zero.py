@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from flamingo_tiny import CHUNK, END, FAMILIES, IMAGE, START, logits_of, model_of, open_gates, rows
+from git_llm_tiny import VOCABULARY
+from transformers import AutoConfig
 
 from medvlm.errors import InputError
 from medvlm.models.flamingo import assemble, crossing
@@ -135,6 +137,56 @@ def test_a_family_without_a_test_is_probed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(crossing.Crossing, "forward", lambda self, hidden, *a, **k: self.layer(hidden, *a, **k))
     with pytest.raises(InputError, match=r"^model\.language_model: llama passes nothing through blocks .* another$"):
         assemble.check_layers(model)
+
+
+def unproven(family: str) -> Any:
+    """A tiny Flamingo on a family that no other test covers."""
+    sizes = {
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "vocab_size": VOCABULARY,
+    }  # fmt: skip
+    kind = type(AutoConfig.for_model(family))
+    return model_of("llama", text_config=kind(**{k: v for k, v in sizes.items() if hasattr(kind(), k)}))
+
+
+@pytest.mark.parametrize("family", ["mixtral", "cohere"])
+def test_a_family_that_is_probed_writes_as_it_reads(family: str) -> None:
+    model = unproven(family)
+    assemble.check_layers(model)
+    inputs = rows([[1, IMAGE, 31, 32]], side="left")
+    options: dict[str, Any] = {
+        "max_new_tokens": 4, "min_new_tokens": 4, "pad_token_id": 0, "eos_token_id": 2, "do_sample": False,
+        "return_dict_in_generate": True, "output_logits": True,
+    }  # fmt: skip
+    cached, whole = (torch.stack(model.generate(**inputs, **options, use_cache=use).logits) for use in (True, False))
+    assert torch.allclose(cached, whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["rwkv", "mamba", "recurrent_gemma"])
+def test_a_family_that_keeps_its_state_elsewhere_is_refused(family: str) -> None:
+    with pytest.raises(InputError, match=rf"^model\.language_model: {family} .*; choose another[^\n]*$"):
+        assemble.check_layers(unproven(family))
+
+
+@torch.no_grad()
+def test_another_thread_has_the_language_model_to_itself() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = model_of("llama")
+    ids = torch.arange(4, 9)[None]
+    expected = model.language_model(ids, use_cache=False).logits
+    layers = model.language_model.model.layers
+    blocks = dict(enumerate(model.projector.blocks))
+    with crossing.crossed(layers, blocks, None, {}), ThreadPoolExecutor(1) as pool:
+
+        @torch.no_grad()
+        def alone_there() -> torch.Tensor:
+            found: torch.Tensor = model.language_model(ids, use_cache=False).logits
+            return found
+
+        assert torch.equal(pool.submit(alone_there).result(), expected)
+        # This one runs through the blocks, whose feed-forward gates are open.
+        assert not torch.equal(alone_there(), expected)
 
 
 def test_every_family_that_goes_unprobed_is_tested() -> None:

@@ -38,9 +38,13 @@ class Crossing(nn.Module):
         super().__init__()
         self.layer, self.block = layer, block
         self.sight, self.kept, self.number = sight, kept, number
+        self.thread = threading.get_ident()
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the layer makes of what the block made."""
+        if threading.get_ident() != self.thread:
+            # Somebody else uses the language model by itself meanwhile.
+            return self.layer(hidden_states, *args, **kwargs)
         sight = self.sight
         seen = (None, None, None) if sight is None else (sight.latents, sight.mask, sight.blind)
         hidden_states, made = self.block(hidden_states, *seen, self.kept.get(self.number))
