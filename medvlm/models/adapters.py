@@ -296,8 +296,8 @@ def parameter_groups(model: torch.nn.Module, recipe: Recipe, kind: type[Backbone
     import torch
     from transformers.trainer_pt_utils import get_parameter_names
 
-    # As Trainer.get_decay_parameter_names has it.
-    spared = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+    # As Trainer.get_decay_parameter_names has it; and a temperature is a gain (arXiv:2103.00020, section 2.5).
+    spared = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)", r"logit_scale"]
     decayed = set(get_parameter_names(model, [torch.nn.LayerNorm], spared))
     places = Places(model, kind)
     parts = {name: recipe.adapters.part(name) for name in COMPONENTS}

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from medvlm.cli.common import Progress
 from medvlm.io import write_text
+from medvlm.models.backbones.base import Backbone
 from medvlm.train.devices import here
 from medvlm.train.failures import diverged
 
@@ -119,6 +120,21 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Go on with the mean loss since the last log."""
         self.trainer.restore_log()
+
+
+class Bounded(TrainerCallback):  # type: ignore[misc]
+    """Lets the backbone put its weights back into their bounds after every update.
+
+    Args:
+        backbone: of the model.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Have the weights looked at."""
+        self.backbone.updated(model)
 
 
 class Interrupt(TrainerCallback):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from medvlm.cli.common import Progress
 from medvlm.errors import InputError, MedvlmError, RecipeError, ResourceError
 from medvlm.io import resource_errors, write_json
 from medvlm.models import trained
+from medvlm.models.backbones import BACKBONES
 from medvlm.models.load import Loaded
 from medvlm.models.locate import check_weights
 from medvlm.recipe.models import Recipe
@@ -60,7 +61,7 @@ def train(job: Job, run: Run, show: Progress, *, resume: bool = False) -> Run:
     first = devices.here().first
     with run.owned() if first else contextlib.nullcontext():
         facts = devices.here().from_first(lambda: _opening_facts(job, run, resume))
-        _check_devices(facts, resume)
+        _check_devices(facts, resume, job.recipe)
         if first:
             write_resolved(job.recipe, run.path / "recipe.yaml")
         _record(run, facts)
@@ -156,8 +157,7 @@ def _opening_facts(job: Job, run: Run, resume: bool) -> dict[str, Any]:
         facts["started"] = old["started"]
         facts["command"] = old["command"]
         facts["resumed"] = [*old.get("resumed", []), _now()]
-        if "start" in old:
-            facts["start"] = old["start"]
+        facts |= {key: old[key] for key in ("start", "fitted") if key in old}
         # Its updates keep their samples, however many devices share them now.
         facts["devices"] = _devices(old.get("devices", {}).get("begun", 1))
     return facts
@@ -169,8 +169,10 @@ def _devices(begun: int) -> dict[str, Any]:
     return {"count": here.count, "begun": begun, "sharding": here.sharding}
 
 
-def _check_devices(facts: dict[str, Any], resume: bool) -> None:
-    """Raise where DeepSpeed would go on with another number of devices: its checkpoints are of each device's part.
+def _check_devices(facts: dict[str, Any], resume: bool, recipe: Recipe) -> None:
+    """Raise where a run cannot go on with another number of devices.
+
+    DeepSpeed's checkpoints are of each device's part, and a contrast is as large as the batch of all devices together.
 
     Raises:
         InputError: says how many to go on with.
@@ -179,6 +181,13 @@ def _check_devices(facts: dict[str, Any], resume: bool) -> None:
     if resume and now["sharding"] == "deepspeed" and now["begun"] != now["count"]:
         raise InputError(
             f"DeepSpeed goes on with as many devices as before: --devices {now['begun']}; FSDP2 with any number"
+        )
+    part = recipe.train
+    if resume and BACKBONES.get(recipe.model.backbone).output == "match" and now["begun"] != now["count"]:
+        pairs, each = part.batch_size * now["begun"], -(-part.batch_size * now["begun"] // now["count"])
+        raise InputError(
+            f"{recipe.name}: this run holds {pairs} pairs against each other, on {now['begun']} devices: go on with "
+            f"--devices {now['begun']}, or start a new run with train.batch_size={each}"
         )
 
 
@@ -209,6 +218,12 @@ def check_sharding(recipe: Recipe, sharding: str) -> None:
         problems.append(
             f"train.optimizer: '{recipe.train.optimizer}': bitsandbytes takes no parts of weights; expected adamw or "
             "adamw_fused, whose states FSDP2 shares among the devices"
+        )
+    name = recipe.model.backbone
+    if sharding in ("fsdp2", "deepspeed") and BACKBONES.get(name).output == "match":
+        problems.append(
+            f"model.backbone: '{name}': it cannot be shared in parts; expected --devices alone, which keeps all of it "
+            "on each device"
         )
     if problems:
         raise RecipeError("recipe", problems)

@@ -75,6 +75,9 @@ class CountingCollator:
         inputs: dict[str, Any] = dict(self.collator([example for example, _ in numbered]))
         backbone = self.collator.backbone
         if numbered[0][1] == FILLER:
+            if backbone.output == "match":
+                # No other row is held against it.
+                inputs[FILLER_ONLY] = True
             return {**inputs, HELD: Held((), 0, 0, 0)}
         held = Held(
             parts=tuple(part for _, part in numbered),
@@ -87,6 +90,8 @@ class CountingCollator:
 
 FILLER = -1
 """Data set of an example that does not count: it keeps a device in step that has none left (see `batches.Shared`)."""
+FILLER_ONLY = "filler"
+"""Key beside the inputs of such an example, where a batch is its own contrast."""
 HELD = "held"
 """Key of a batch's `Held`, beside the model's inputs."""
 
@@ -196,8 +201,9 @@ def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture, devices: 
         devices: how many share an update; None for a run that goes on, whose updates are what they were.
 
     Raises:
-        RecipeError: an update is too small for all data sets; the best checkpoint is to be chosen by validation rows,
-            and there are none; packed rows could be longer than the model's attention window.
+        RecipeError: an update is too small for all data sets, or a batch for a contrast; the best checkpoint is to be
+            chosen by validation rows, and there are none; packed rows could be longer than the model's attention
+            window.
         AccessError, InputError: packed, and the base's dimensions are not at hand.
     """
     part = recipe.train
@@ -207,6 +213,9 @@ def check_mixture(recipe: Recipe, train: Mixture, validation: Mixture, devices: 
     if BACKBONES.get(recipe.model.backbone).output == "class":
         # Which checks the recipe, before there is a folder of the run.
         planned_config(recipe)
+    if BACKBONES.get(recipe.model.backbone).output == "match" and devices is not None and part.batch_size * devices < 2:
+        problem = f"train.batch_size: {part.batch_size}: a pair alone has no other to be told from; expected 2 or more"
+        raise RecipeError("recipe", [problem])
     if part.mix == "every_update" and devices is not None:
         owners = [pick.part for pick in train.picks]
         check_shares(owners, part_names(train), part.batch_size * devices, part.gradient_accumulation)
@@ -263,8 +272,10 @@ class PartLosses:
         """Add up what was added; called once a step, since it waits for the device."""
         for parts, sums, counts in self._pending:
             for part, value, count in zip(parts, sums.tolist(), counts.tolist(), strict=True):
-                self.sums[part] += value / max(1, count) if self.per_example else value
-                self.counts[part] += 1 if self.per_example else count
+                # An example without a loss, whose answer a classifier does not know, is not one of loss 0.
+                if count:
+                    self.sums[part] += value / count if self.per_example else value
+                    self.counts[part] += 1 if self.per_example else count
         self._pending.clear()
 
     def join(self, here: Devices) -> None:
@@ -300,10 +311,10 @@ class PartLosses:
         self.sums, self.counts = [0.0] * len(self.names), [0] * len(self.names)
         return found
 
-    def mean(self) -> float:
-        """Return the mean over all that was added since the last `means`."""
+    def mean(self) -> float | None:
+        """Return the mean over all that was added since the last `means`; None where nothing had a loss."""
         self.fold()
-        return sum(self.sums) / max(1, sum(self.counts))
+        return sum(self.sums) / sum(self.counts) if any(self.counts) else None
 
 
 def part_names(mixture: Mixture) -> list[str]:

@@ -13,10 +13,12 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from medvlm.cli.common import Progress
 from medvlm.data.mixture import Mixture
 from medvlm.evaluate.predict import Predictor
+from medvlm.errors import RecipeError
 from medvlm.io import sha256_file, stable_hash
 from medvlm.models import adapters, load, trained
 from medvlm.models.backbones import BACKBONES
-from medvlm.models.backbones.base import Backbone
+from medvlm.models.backbones.base import IGNORED, Backbone
+from medvlm.models.backbones.classifier import ClassifierBackbone
 from medvlm.models.load import Loaded
 from medvlm.models.locate import Located
 from medvlm.recipe.models import Recipe
@@ -56,7 +58,8 @@ def prepare(
     torch.manual_seed(recipe.seed)
     loaded = load.load_base(recipe, job.located)
     places = sample(len(job.validation), recipe.train.eval_samples, recipe.seed)
-    _fit(job, run, loaded, kind, resumed=checkpoint is not None)
+    _fit(job, run, loaded, facts, resumed=checkpoint is not None)
+    _check_figure(job, loaded, places)
     caches = _caches(job, loaded, kind, show, places)
     loaded.model = _wrapped(recipe, loaded, kind, facts, checkpoint)
     facts["model"] = loaded.facts
@@ -81,7 +84,7 @@ def prepare(
         data_collator=CountingCollator(
             Collator(loaded.backbone, packed, recipe.train.pack_tokens), FlopModel(loaded.model, recipe, kind).batch
         ),
-        callbacks=[go_on, *logs, interrupt],
+        callbacks=[go_on, callbacks.Bounded(loaded.backbone), *logs, interrupt],
         recipe=recipe,
         mixture=job.train,
         validation=job.validation,
@@ -96,17 +99,41 @@ def prepare(
     return loaded, trainer
 
 
-def _fit(job: Job, run: Run, loaded: Loaded, kind: type[Backbone], *, resumed: bool) -> None:
+def _fit(job: Job, run: Run, loaded: Loaded, facts: dict[str, Any], *, resumed: bool) -> None:
     """Let the backbone take what it must know of the training rows, and keep it beside the run."""
+    kind = type(loaded.backbone)
     if kind.fit is Backbone.fit:
         return
     if resumed:
-        loaded.backbone.restore(loaded.model, run.fitted())
+        trained.restore_fitted(loaded, run)
         return
+    earlier = None
+    if job.recipe.model.start is not None:
+        start = open_run(job.recipe.model.start)
+        trained.check_start(start, job.recipe)
+        earlier = trained.fitted_of(start, kind)
     pairs = [(prefix(text, job.recipe.prompts), str(text["target"])) for text in job.train.texts()]
-    fitted = loaded.backbone.fit(loaded.model, pairs)
+    fitted = loaded.backbone.fit(loaded.model, pairs, earlier)
+    facts["fitted"] = stable_hash(fitted)
     if here().first:
         run.keep_fitted(fitted)
+
+
+def _check_figure(job: Job, loaded: Loaded, places: Sequence[int]) -> None:
+    """Raise where the best checkpoint is to be chosen by a loss that no validation row has.
+
+    Raises:
+        RecipeError: says what to set.
+    """
+    backbone = loaded.backbone
+    if job.recipe.train.best != "loss" or not isinstance(backbone, ClassifierBackbone):
+        return
+    if all(backbone.class_of(str(job.validation.text(place)["target"])) == IGNORED for place in places):
+        problem = (
+            f"train.best: 'loss': none of {len(places)} validation rows has a loss, since their answers are none of the "
+            f"{len(backbone.answers)} that the classifier knows; expected none, or accuracy"
+        )
+        raise RecipeError("recipe", [problem])
 
 
 def _caches(job: Job, loaded: Loaded, kind: type[Backbone], show: Progress, places: Sequence[int]) -> Any:
@@ -154,6 +181,8 @@ def _batches(
 ) -> torch.utils.data.Sampler[list[int]] | None:
     """Return which examples share a batch on this device; None where the Trainer's own shuffle does.
 
+    Where a batch is its own contrast, it stays as it is, shared out: another cut of the update would be another task.
+
     Args:
         begun: devices that the run began with, by which the epoch is ordered and cut into updates.
     """
@@ -163,7 +192,8 @@ def _batches(
     if alone:
         return whole
     whole = whole or Chance(len(examples), part.batch_size * begun, recipe.seed)
-    return Shared(whole, part.gradient_accumulation, part.batch_size, here().rank, count)
+    together = 1 if loaded.backbone.output == "match" else part.gradient_accumulation
+    return Shared(whole, together, part.batch_size, here().rank, count)
 
 
 def _whole_batches(

@@ -181,7 +181,9 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
         own = [sum(getattr(one, name) for one in held) for name in ("labels", "samples", "tokens", "flops")]
         labels, samples, tokens, flops = self.here.total(own)
         self._update_held = samples, tokens, flops
-        return samples if self.per_example else labels
+        # What chooses its answers has one loss an example, and none where it does not know the answer.
+        several = self.data_collator.collator.backbone.output == "text"
+        return samples if self.per_example and several else labels
 
     def compute_loss(
         self,
@@ -254,12 +256,14 @@ class SuffixTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Return the mean loss over validation examples, in all and by data set, and the chosen figure.
 
-        The mean is over examples of each one's mean, so it does not depend on how they are batched. Training goes on
+        The mean is over examples of each one's mean, so it does not depend on how they are batched; except that a
+        contrast is of the batch, `train.batch_size` examples of each device, in the order of the rows. Training goes on
         as if nothing had been: random states and modes are put back.
         """
         with self.meter.aside(), undisturbed(self.model):
             losses = self._validation_losses()
-            metrics = {"eval_loss": losses.mean()}
+            mean = losses.mean()
+            metrics = {} if mean is None else {"eval_loss": mean}
             if len(losses.names) > 1:
                 metrics |= {f"eval_loss/{name}": value for name, value in losses.means().items()}
             if self.figure is not None:

@@ -27,6 +27,7 @@ from medvlm.models.backbones.contrastive import (
 from medvlm.models.load import Loaded, load_base
 from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
+from medvlm.train.callbacks import Bounded
 
 FAMILIES = ["clip", "siglip"]
 WHOLE = {"vision_tower": "full", "projector": "full", "language_model": "full"}
@@ -223,6 +224,10 @@ def test_the_temperature_stays_below_a_hundred_and_still_learns() -> None:
     assert model.logit_scale.item() == pytest.approx(math.log(100))
     # CLIP's published temperature is just that: clamped in the graph, it would never move again.
     assert model.logit_scale.grad.item() != 0
+    # An update moves it past its bound.
+    model.logit_scale.data.fill_(5.0)
+    Bounded(made.backbone).on_optimizer_step(None, None, None, model=model)
+    assert model.logit_scale.item() == pytest.approx(math.log(100))
     frozen = load_base(recipe("clip", adapters={**WHOLE, "projector": "frozen"}))
     adapters.apply(
         frozen.model, recipe("clip", adapters={**WHOLE, "projector": "frozen"}).adapters, ContrastiveBackbone
@@ -231,6 +236,17 @@ def test_the_temperature_stays_below_a_hundred_and_still_learns() -> None:
     other.logit_scale.data.fill_(5.0)
     frozen.backbone.losses(other, frozen.backbone.collate(EXAMPLES))
     assert other.logit_scale.item() == 5.0
+
+
+def test_temperature_and_bias_do_not_decay() -> None:
+    for family in FAMILIES:
+        made = recipe(family, adapters={"projector": "full"}, train={"weight_decay": 0.1})
+        model = adapters.apply(load_base(made).model, made.adapters, ContrastiveBackbone)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        groups = adapters.parameter_groups(model, made, ContrastiveBackbone)
+        decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+        assert {decay for name, decay in decays.items() if "logit_" in name} == {0.0}
+        assert 0.1 in decays.values()
 
 
 PAIRS = [

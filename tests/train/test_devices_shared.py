@@ -12,7 +12,9 @@ from accelerate.data_loader import SeedableRandomSampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medvlm.errors import InputError, RecipeError
 from medvlm.recipe.load import check
+from medvlm.train import loop, mixing
 from medvlm.train.arguments import accumulation, updates
 from medvlm.train.batches import Batches, Chance, Shared, Streamed
 from medvlm.train.devices import ONE, Devices
@@ -78,7 +80,9 @@ def test_an_example_that_only_keeps_step_is_counted_nowhere() -> None:
     examples: Any = ["a", "b"]
     numbered = Numbered(examples)
     numbered.part = lambda index: 0  # type: ignore[method-assign]
-    collator: Any = SimpleNamespace(backbone=SimpleNamespace(true_lengths=lambda _: [3], labels_in=lambda _: 2))
+    collator: Any = SimpleNamespace(
+        backbone=SimpleNamespace(output="text", true_lengths=lambda _: [3], labels_in=lambda _: 2)
+    )
     collator = type("C", (), {"backbone": collator.backbone, "__call__": lambda self, got: {"x": torch.ones(1)}})()
     counting = CountingCollator(collator, lambda _: 5)
     assert numbered[~1] == ("b", FILLER)
@@ -96,6 +100,34 @@ def test_more_devices_make_fewer_updates() -> None:
     train = {"gradient_accumulation": 2, "batch_size": 4, "epochs": 3}
     recipe = check({"name": "t", "model": {"id": "x"}, "data": [{"path": "d"}], "train": train}, "t")
     assert [updates(recipe, 100, count) for count in (1, 2, 4)] == [39, 21, 12]
+
+
+def contrastive(**train: Any) -> Any:
+    model = {"id": "medvlm/tiny-random-clip", "backbone": "contrastive"}
+    return check({"name": "t", "model": model, "data": [{"path": "d"}], "train": train}, "t")
+
+
+@pytest.mark.parametrize("sharding", ["fsdp2", "deepspeed"])
+def test_a_contrast_is_not_shared_in_parts(sharding: str) -> None:
+    loop.check_sharding(contrastive(), "ddp")
+    with pytest.raises(
+        RecipeError, match=r"^[^\n]*model\.backbone: 'contrastive': [^\n]*expected --devices alone[^\n]*$"
+    ):
+        loop.check_sharding(contrastive(), sharding)
+
+
+def test_a_contrast_goes_on_with_as_many_devices() -> None:
+    then = {"devices": {"count": 1, "begun": 2, "sharding": "none"}}
+    with pytest.raises(InputError, match=r"12 pairs .* --devices 2, or start a new run with train\.batch_size=12$"):
+        loop._check_devices(then, True, contrastive(batch_size=6))
+    loop._check_devices({"devices": {**then["devices"], "count": 2}}, True, contrastive(batch_size=6))
+
+
+def test_a_contrast_needs_two_pairs() -> None:
+    rows: Any = [1, 2, 3]
+    mixing.check_mixture(contrastive(batch_size=1), rows, rows, devices=2)
+    with pytest.raises(RecipeError, match=r"train\.batch_size: 1: a pair alone .*expected 2"):
+        mixing.check_mixture(contrastive(batch_size=1), rows, rows, devices=1)
 
 
 def test_one_device_joins_nothing() -> None:

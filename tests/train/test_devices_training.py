@@ -119,6 +119,7 @@ def trained(
         "fsdp2-nf4": recipe(base, odd_folder, nf4=True, loss="example", best="accuracy", best_samples=3),
         "ddp-git": recipe(git_parts, odd_folder, batching="grouped", loss="example"),
         "fsdp2-git": recipe(git_parts, odd_folder, batching="packed"),
+        "ddp-clip": recipe({"backbone": "contrastive", "id": "medvlm/tiny-random-clip", "image_size": 56}, odd_folder),
         "fsdp2-stopped": recipe(base, odd_folder, max_steps=5, batching="grouped"),
     }
     stops = {"fsdp2-stopped": {"stop": 3}}
@@ -129,7 +130,7 @@ def trained(
     return folder, recipes
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp2-nf4", "ddp-git", "fsdp2-git"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2-nf4", "ddp-git", "fsdp2-git", "ddp-clip"])
 def test_two_devices_train_as_one_with_the_doubled_batch(
     trained: tuple[Path, dict[str, dict[str, Any]]], name: str, tmp_path: Path
 ) -> None:

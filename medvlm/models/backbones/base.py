@@ -214,6 +214,14 @@ class Backbone:
         }
 
     @classmethod
+    def amounts_in(
+        cls, config: Any, tower_tokens: int, inputs: Mapping[str, torch.Tensor]
+    ) -> dict[str, tuple[int, int]]:
+        """Return what `amounts` does, of a batch that `collate` or `collate_packed` made."""
+        labels = int((inputs["labels"] != IGNORED).sum())
+        return cls.amounts(config, tower_tokens, cls.true_lengths(inputs), labels, cls.images_in(inputs))
+
+    @classmethod
     def running(
         cls, model: torch.nn.Module, members: Mapping[str, Sequence[tuple[str, torch.nn.Module]]]
     ) -> list[tuple[str, str, torch.nn.Module]]:
@@ -273,22 +281,32 @@ class Backbone:
     def follow(self, model: torch.nn.Module, recipe: Recipe) -> None:
         """Take what of the recipe the backbone goes by, right after `load`; `model` is bare and without adapters."""
 
+    def updated(self, model: torch.nn.Module) -> None:
+        """Put back within its bounds what an update of the weights has moved; `model` may be wrapped."""
+
     @classmethod
     def planned(cls, config: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return the configuration as `fit` would leave it; pairs are (prefix, suffix) of the training rows."""
         return config
 
-    def fit(self, model: torch.nn.Module, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    def fit(
+        self, model: torch.nn.Module, pairs: Sequence[tuple[str, str]], earlier: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Take from the training rows what must be known before the first step, and return it as JSON takes it.
 
         Args:
             model: bare; a head may be sized.
             pairs: prefix and suffix of every training row.
+            earlier: what the run returned whose weights this one begins from.
         """
         return {}
 
     def restore(self, model: torch.nn.Module, facts: Mapping[str, Any]) -> None:
-        """Make model and backbone what `fit` made them, from what it returned."""
+        """Make model and backbone what `fit` made them, from what it returned.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is of another form.
+        """
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return padded model inputs for training: suffixes present, padding on the right.

@@ -245,6 +245,10 @@ class ContrastiveBackbone(Backbone):
         if self.kind == "sigmoid" and not biased:
             add_bias(model)
 
+    def updated(self, model: torch.nn.Module) -> None:
+        """Keep CLIP's temperature in its bounds, so that what is validated and saved is what is trained."""
+        _clamp(bare(model))
+
     def task_of(self, prefix: str) -> tuple[str, str]:
         """Return the task of a prefix and its question, "" where that has none: by the recipe's templates.
 
@@ -326,7 +330,10 @@ class ContrastiveBackbone(Backbone):
         smoothing: float = 0.0,
         chunk: int = 256,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the contrast of a batch: see `Backbone.losses`; each example has one loss."""
+        """Return the contrast of a batch: see `Backbone.losses`; each example has one loss, a filler none.
+
+        Several processes hold their rows against each other's, in validation too, so all must call it together.
+        """
         inner = bare(model)
         training = torch.is_grad_enabled() and inner.training
         if training:
@@ -334,17 +341,22 @@ class ContrastiveBackbone(Backbone):
             self._kept.clear()
             _clamp(inner)
         seen = model(**{name: inputs[name] for name in ("input_ids", "attention_mask", "pixel_values")})
-        pairs = contrastive_loss.Pairs(seen.image_embeds, seen.text_embeds, inputs["pictures"], inputs["labels"])
+        # Whose weights take part all the same, so that their gradients are there on all devices.
+        rows = slice(0 if "filler" in inputs else None)
+        tensors = (seen.image_embeds, seen.text_embeds, inputs["pictures"], inputs["labels"])
+        pairs = contrastive_loss.Pairs(*(one[rows] for one in tensors))
         bias = getattr(inner, "logit_bias", None)
         with torch.autocast(inputs["input_ids"].device.type, enabled=False):
-            found = contrastive_loss.contrast(pairs, self.kind, inner.logit_scale.exp(), bias, spread=training)
+            found = contrastive_loss.contrast(pairs, self.kind, inner.logit_scale.exp(), bias, spread=True)
             if bias is not None and self.kind == "softmax":
                 # It has no part in the loss, but processes that train together wait for its gradient.
                 found = found + 0.0 * bias.float()
-        divisor = len(found) if count is None else count
-        return found.sum() / divisor, found.detach(), torch.ones_like(inputs["labels"])
+        divisor = max(1, len(found)) if count is None else count
+        return found.sum() / divisor, found.detach(), torch.ones_like(pairs.text_keys)
 
-    def fit(self, model: torch.nn.Module, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    def fit(
+        self, model: torch.nn.Module, pairs: Sequence[tuple[str, str]], earlier: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Take the texts that answers are chosen from, by task and question, each once and in the order of the rows."""
         found: dict[str, dict[str, dict[str, None]]] = {}
         for prefix, suffix in pairs:
@@ -356,7 +368,8 @@ class ContrastiveBackbone(Backbone):
 
     def restore(self, model: torch.nn.Module, facts: Mapping[str, Any]) -> None:
         """Take the texts that answers are chosen from."""
-        self.candidates = dict(facts["candidates"])
+        found = {task: {key: list(own) for key, own in parts.items()} for task, parts in facts["candidates"].items()}
+        self.candidates = found
         self._kept.clear()
 
     def choices(self, prefix: str) -> tuple[str, list[str]]:
