@@ -97,8 +97,9 @@ def _start(
 ) -> None:
     """Check the recipe once, then have one process a device train it."""
     from medvlm.train.group import check_members
-    from medvlm.train.launch import start
+    from medvlm.train.launch import check_processors, start
 
+    check_processors(together)
     check_members(members, names, together.sharding, None if resume else together.count)
     chosen = ["--only", only] if only is not None else []
     flags = {"--resume": resume, "--quiet": quiet, "--debug": debug}

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from medvlm.errors import (
     AccessError,
     InputError,
@@ -87,6 +89,8 @@ def of_options(devices: int | None, config: str | None) -> Launch | None:
 def _file(config: str) -> Path:
     """Return the configuration's file: a path, or the name of one that is shipped."""
     path = Path(config)
+    if path.is_dir():
+        raise InputError(f"{config}: is a folder; expected a file of `accelerate config`")
     if not path.is_file() and (SHIPPED / f"{config}.yaml").is_file():
         path = SHIPPED / f"{config}.yaml"
     if not path.is_file():
@@ -99,6 +103,7 @@ def _parsed(path: Path, devices: int | None) -> Any:
     """Return accelerate's arguments as the file and `--devices` set them."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
+    _check_mapping(path)
     words = ["--config_file", str(path), *(["--num_processes", str(devices)] if devices else []), "-m", "medvlm"]
     try:
         args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
@@ -112,6 +117,18 @@ def _parsed(path: Path, devices: int | None) -> Any:
         found = Path(args.deepspeed_config_file)
         args.deepspeed_config_file = str(found if found.is_file() else path.parent / found)
     return args
+
+
+def _check_mapping(path: Path) -> None:
+    """Raise for what YAML, and so JSON, reads as no mapping; what it cannot read is refused by accelerate itself."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    if not isinstance(found, dict):
+        kind = {list: "a list", type(None): "nothing"}.get(type(found), "one value")
+        expected = "keys with values, such as num_processes: 2, as `accelerate config` writes them"
+        raise InputError(f"{path}: not a configuration of accelerate: it holds {kind}; expected {expected}")
 
 
 def _check(args: Any, config: str) -> None:
@@ -140,6 +157,20 @@ def _check(args: Any, config: str) -> None:
         from medvlm.train.deepspeed_config import check_file
 
         check_file(args)
+
+
+def check_processors(launch: Launch) -> None:
+    """Raise where so many processes on the CPU would only exhaust the machine; a plan may count more devices.
+
+    Raises:
+        UsageError: this machine has no GPU, and fewer processors.
+    """
+    most = max(2, os.cpu_count() or 1)
+    if "ACCELERATE_USE_CPU" in launch.environment and launch.count > most:
+        raise UsageError(
+            f"{launch.count} devices: this machine has no GPU and {os.cpu_count() or 1} processors; expected at most "
+            f"{most} (--dry-run plans for more)"
+        )
 
 
 def _environment(args: Any, gpu: bool) -> dict[str, str]:

@@ -89,6 +89,30 @@ def test_a_file_that_is_no_configuration(recipe: Path, tmp_path: Path, capsys: p
     assert "or one of ddp, fsdp2, zero2, zero3" in said(capsys, str(recipe), "--accelerate-config", "x.yaml", code=3)
     unknown = config(tmp_path, nonsense=1)
     assert "nonsense" in said(capsys, str(recipe), "--accelerate-config", unknown, code=3)
+    assert "is a folder; expected a file" in said(capsys, str(recipe), "--accelerate-config", str(tmp_path), code=3)
+    listed = tmp_path / "list.yaml"
+    for content, words in (("- a\n", "a list"), ("", "nothing"), ("4\n", "one value")):
+        listed.write_text(content, encoding="utf-8")
+        line = said(capsys, str(recipe), "--accelerate-config", str(listed), code=3)
+        assert f"it holds {words}; expected keys with values, such as num_processes" in line
+
+
+@WITHOUT_GPU
+def test_no_more_processes_than_processors(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[int] = []
+    monkeypatch.setattr(launch, "start", lambda together, *_: started.append(together.count))
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    said(capsys, str(recipe), "--devices", "6")
+    for words in (("--devices", "7"), ("--accelerate-config", config(tmp_path, num_processes=7))):
+        line = said(capsys, str(recipe), *words, code=2)
+        assert "7 devices: this machine has no GPU and 6 processors; expected at most 6" in line
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    # Two show that all is well on the smallest machine too.
+    said(capsys, str(recipe), "--devices", "2")
+    assert started == [6, 2]
+    assert "on 7 devices" in said(capsys, str(recipe), "--dry-run", "--devices", "7", "compute.peak_tflops=1e-6")
 
 
 def test_four_bits_in_bytes_cannot_be_shared(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
