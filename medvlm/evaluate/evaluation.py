@@ -312,7 +312,7 @@ def _leakage(job: _Job) -> Leakage | None:
     if is_baseline(facts) and not facts.get("trained_on"):
         return None
     with job.show("leakage") as bar:
-        return leakage.of_run(job.run, job.mixture, job.places, bar)
+        return leakage.of_run(job.run, job.mixture, job.places, bar, job.recipe.prompts.max_images)
 
 
 def _left_out(leakage: Leakage | None, job: _Job) -> set[str]:

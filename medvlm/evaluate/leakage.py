@@ -2,7 +2,8 @@
 
 - Pictures: the same bytes; or the same picture in another size, format, coloring or slightly cropped, as
   `medvlm.data.dedup` tells it. As there, blank pictures and drawings on a light ground are known by their bytes only.
-  A picture mirrored left to right is another one: the side is part of what a radiograph says.
+  A picture mirrored left to right is another one: the side is part of what a radiograph says. Of a row with several
+  all that are shown count, on either side.
 - Texts: a target of more than 8 words, or prompt and target together where the target has at least 2 words, with the
   same normalized words. Shorter ones ("yes", "right lung") are said of many pictures. So are some long ones ("The heart
   is of normal size. The lungs are clear."): a text that the training data says of 3 groups or more tells none of them;
@@ -45,7 +46,8 @@ LONG = 8
 COMMON = 3
 """A text that is said of so many groups is a phrase, and no sign of a leak."""
 
-_RULES = 3
+_RULES = 4
+_MORE = "more_images"
 _COLUMNS = ("id", "task", "prompt", "target", "group", "source", "sha256")
 
 
@@ -58,6 +60,8 @@ class TrainData:
     """Only rows of these tasks were."""
     fingerprint: str | None = None
     """What it was then; None where that is not known."""
+    pictures: int | None = None
+    """Of a row so many were shown at most; None where that is not known, and all count."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -111,7 +115,7 @@ def train_parts(run: Run) -> list[TrainData]:
         return [TrainData(str(path)) for path in facts.get("trained_on") or ()]
     found = stages(run)
     parts = [
-        TrainData(part["path"], part.get("tasks"), part["fingerprint"])
+        TrainData(part["path"], part.get("tasks"), part["fingerprint"], stage.recipe().prompts.max_images)
         for stage in found
         for part in stage.facts()["data"]
     ]
@@ -119,9 +123,9 @@ def train_parts(run: Run) -> list[TrainData]:
     return [part for place, part in enumerate(parts) if part not in parts[:place]]
 
 
-def of_run(run: Run, test: Mixture, places: Sequence[int], show: Progress) -> Leakage:
+def of_run(run: Run, test: Mixture, places: Sequence[int], show: Progress, most: int = 1) -> Leakage:
     """Return what the run's training data holds of the samples; kept beside its predictions for the next time."""
-    return find(train_parts(run), test, places, show, cache=run.evaluation(test.split) / NAME)
+    return find(train_parts(run), test, places, show, most=most, cache=run.evaluation(test.split) / NAME)
 
 
 def find(
@@ -131,6 +135,7 @@ def find(
     show: Progress,
     *,
     train_split: str = "train",
+    most: int = 1,
     cache: Path | None = None,
 ) -> Leakage:
     """Return what the training data holds of the samples at `places`.
@@ -141,6 +146,7 @@ def find(
         places: which of them.
         show: told how many pictures are compared.
         train_split: of `train`.
+        most: of a sample so many pictures are shown at most.
         cache: file with what was found earlier; used where data sets and samples are the same, written otherwise.
 
     Raises:
@@ -148,11 +154,11 @@ def find(
         ResourceError: the disk is full.
     """
     folders, missing = _open(train)
-    key = _key(folders, missing, test, places, train_split)
+    key = _key(folders, missing, test, places, train_split, most)
     known = _cached(cache, key)
     if known is not None:
         return known
-    samples = _Samples(test, places)
+    samples = _Samples(test, places, most)
     near = _Near(samples, test, places, show, train_split)
     seen = [_compared(part, folder, samples, near, test, train_split) for part, folder in folders]
     common = samples.common()
@@ -201,10 +207,11 @@ def _key(
     test: Mixture,
     places: Sequence[int],
     split: str,
+    most: int,
 ) -> str:
-    trained = [[part.path, folder.fingerprint(), list(part.tasks or ())] for part, folder in folders]
+    trained = [[part.path, folder.fingerprint(), list(part.tasks or ()), part.pictures] for part, folder in folders]
     tested = [[folder.fingerprint() for folder in test.folders], [str(test.text(place)["id"]) for place in places]]
-    return stable_hash([_RULES, trained, list(missing), split, test.split, tested])
+    return stable_hash([_RULES, trained, list(missing), split, test.split, tested, most])
 
 
 def _cached(cache: Path | None, key: str) -> Leakage | None:
@@ -218,22 +225,22 @@ def _cached(cache: Path | None, key: str) -> Leakage | None:
 class _Samples:
     """What is known of the samples to be scored, and which of them were found."""
 
-    def __init__(self, test: Mixture, places: Sequence[int]) -> None:
+    def __init__(self, test: Mixture, places: Sequence[int], most: int) -> None:
         self.ids: list[str] = []
         self.keys: dict[bytes, list[int]] = {}
         """A picture's, text's or group's key -> the samples that have it."""
-        self.digests: list[str] = []
+        self.digests: list[list[str]] = []
+        """Of the pictures that each is shown."""
         self.found: list[set[str]] = []
         self._said: dict[bytes, set[str]] = {}
         """A text's key -> the groups that the training data says it of, the first few."""
         for number, place in enumerate(places):
             row = test.text(place)
-            pick = test.picks[place]
-            digest = sha256_bytes(test.rows[pick.part].encoded(pick.row))
+            digests = list(map(sha256_bytes, test.encoded(place, most)))
             self.ids.append(str(row["id"]))
-            self.digests.append(digest)
+            self.digests.append(digests)
             self.found.append(set())
-            for key in _keys_of(row, digest):
+            for key in _keys_of(row, digests):
                 self.keys.setdefault(key, []).append(number)
 
     def say(self, key: bytes, row: dict[str, Any]) -> None:
@@ -261,9 +268,10 @@ class _Samples:
         return {name: [reason for reason in REASONS if reason in found] for name, found in named.items()}
 
 
-def _keys_of(row: dict[str, Any], digest: str) -> Iterator[bytes]:
-    """Yield the keys of a row: its picture's, its text's where it tells something, its group's."""
-    yield _hashed("same image", digest)
+def _keys_of(row: dict[str, Any], digests: Sequence[str]) -> Iterator[bytes]:
+    """Yield the keys of a row: its pictures', its text's where it tells something, its group's."""
+    for digest in dict.fromkeys(digests):
+        yield _hashed("same image", digest)
     target = words(row.get("target") or "")
     prompt = words(row.get("prompt") or "")
     if len(target) > LONG:
@@ -286,9 +294,9 @@ def _compared(
     """Look through one data set; return the samples that it holds, by reason, and its rows."""
     hits: dict[str, set[int]] = {reason: set() for reason in REASONS}
     rows = 0
-    for row in _rows(folder, split, part.tasks):
+    for row in _rows(folder, split, part):
         rows += 1
-        for key in _keys_of(row, row["sha256"]):
+        for key in _keys_of(row, row["digests"]):
             reason, numbers = REASONS[key[0]], samples.keys.get(key)
             if numbers:
                 hits[reason].update(numbers)
@@ -303,14 +311,12 @@ def _compared(
         and split != test.split
     }
     samples.take({"same image": hits["same image"]})
-    hits["near image"] = near.found(folder, part.tasks, kept_apart, rows) - hits["same image"]
+    hits["near image"] = near.found(folder, part, kept_apart, rows) - hits["same image"]
     return hits, rows
 
 
-def _rows(
-    folder: DataFolder, split: str, tasks: Sequence[str] | None, pictures: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a split, a few at a time in memory; with their pictures, or with the hash of them."""
+def _rows(folder: DataFolder, split: str, part: TrainData, pictures: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a split, a few at a time in memory, with the `digests` of their pictures or `pictures`, too."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -319,15 +325,29 @@ def _rows(
             file = pq.ParquetFile(shard)
             names = set(file.schema_arrow.names)
             chosen = [name for name in (("task", "sha256") if pictures else _COLUMNS) if name in names]
-            hashed = pictures or "sha256" not in names or _without_hash(file)
-            for batch in file.iter_batches(64 if hashed else 4096, columns=[*chosen, *(["image"] if hashed else [])]):
+            if pictures or "sha256" not in names or _without_hash(file):
+                chosen.append("image")
+            if part.pictures != 1 and _MORE in names:
+                chosen.append(_MORE)
+            few = {"image", _MORE} & set(chosen)
+            for batch in file.iter_batches(64 if few else 4096, columns=chosen):
                 for row in batch.to_pylist():
-                    if tasks is None or row.get("task") in tasks:
-                        yield row if not hashed else row | {"sha256": sha256_bytes(row["image"]["bytes"])}
-        except (OSError, KeyError, pa.ArrowException) as error:
+                    if part.tasks is None or row.get("task") in part.tasks:
+                        yield _seen(row, part.pictures)
+        except (OSError, KeyError, TypeError, pa.ArrowException) as error:
             raise InputError(
                 f"data: {shard}: cannot be read ({' '.join(str(error).split())[:200]}); prepare again"
             ) from error
+
+
+def _seen(row: dict[str, Any], most: int | None) -> dict[str, Any]:
+    """Return a row with `digests` of its pictures, and these as `pictures` where its first one was read."""
+    more = [picture["bytes"] for picture in row.pop(_MORE, None) or ()]
+    more = more if most is None else more[: most - 1]
+    image = row.pop("image", None)
+    if image is not None:
+        row |= {"sha256": sha256_bytes(image["bytes"]), "pictures": [image["bytes"], *more]}
+    return row | {"digests": [row["sha256"], *map(sha256_bytes, more)]}
 
 
 def _without_hash(file: Any) -> bool:
@@ -345,8 +365,8 @@ class _Near:
         self.samples, self.test, self.places, self.show, self.split = samples, test, places, show, split
         self._marks: dict[str, bytes] = {}
 
-    def found(self, folder: DataFolder, tasks: Sequence[str] | None, kept_apart: set[int], total: int) -> set[int]:
-        """Return the samples whose picture nearly is one of the data set, but for those of the parts `kept_apart`."""
+    def found(self, folder: DataFolder, part: TrainData, kept_apart: set[int], total: int) -> set[int]:
+        """Return the samples with a picture that nearly is one of the data set, but for the parts `kept_apart`."""
         numbers = [
             number
             for number, place in enumerate(self.places)
@@ -357,33 +377,34 @@ class _Near:
         if not marks or not total:
             return set()
         digests: set[str] = set()
-        for chunk in chunks(self._trained(folder, tasks, total)):
+        for chunk in chunks(self._trained(folder, part, total)):
             for place in near_places(marks, chunk).tolist():
                 digests.add(own[place][0])
-        return {number for number in numbers if self.samples.digests[number] in digests}
+        return {number for number in numbers if digests.intersection(self.samples.digests[number])}
 
     def _own(self, numbers: Sequence[int]) -> list[tuple[str, bytes]]:
         """Return the marks of the different pictures of samples, decoded once; those without one are left out."""
-        wanted: dict[str, int] = {}
+        wanted: dict[str, tuple[int, int]] = {}
         for number in numbers:
-            if self.samples.digests[number] not in self._marks:
-                wanted.setdefault(self.samples.digests[number], number)
-        picks = [self.test.picks[self.places[number]] for number in wanted.values()]
-        pictures = (self.test.rows[pick.part].encoded(pick.row) for pick in picks)
+            for at, digest in enumerate(self.samples.digests[number]):
+                if digest not in self._marks:
+                    wanted.setdefault(digest, (self.places[number], at))
+        pictures = (self.test.encoded(place, at + 1)[at] for place, at in wanted.values())
         self._marks |= zip(wanted, marked(pictures), strict=True)
-        digests = dict.fromkeys(self.samples.digests[number] for number in numbers)
+        digests = dict.fromkeys(digest for number in numbers for digest in self.samples.digests[number])
         return [(digest, self._marks[digest]) for digest in digests if self._marks[digest]]
 
-    def _trained(self, folder: DataFolder, tasks: Sequence[str] | None, total: int) -> Iterator[bytes]:
+    def _trained(self, folder: DataFolder, part: TrainData, total: int) -> Iterator[bytes]:
         """Yield the mark of each different picture of a data set."""
         seen: set[bytes] = set()
 
         def fresh() -> Iterator[bytes]:
-            for number, row in enumerate(_rows(folder, self.split, tasks, pictures=True), start=1):
-                key = bytes.fromhex(row["sha256"])[:16]
-                if key not in seen:
-                    seen.add(key)
-                    yield row["image"]["bytes"]
+            for number, row in enumerate(_rows(folder, self.split, part, pictures=True), start=1):
+                for digest, picture in zip(row["digests"], row["pictures"], strict=True):
+                    key = bytes.fromhex(digest)[:16]
+                    if key not in seen:
+                        seen.add(key)
+                        yield picture
                 self.show.update(number, total)
 
         yield from filter(None, marked(fresh()))

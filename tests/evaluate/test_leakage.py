@@ -161,6 +161,35 @@ def test_rows_without_the_hash_of_their_picture(tmp_path: Path) -> None:
     assert look([bare], folder(tmp_path / "test", "test", [row("a", encoded(scene(0)), "y")])).count("same image") == 1
 
 
+def test_all_pictures_that_are_shown_count_on_both_sides(tmp_path: Path) -> None:
+    def views(*pictures: bytes) -> list[Image]:
+        return [Image(picture, "x") for picture in pictures]
+
+    jpeg = COPIES["jpeg"]
+    trained = [
+        row("t0", encoded(scene(0)), "x", more_images=views(encoded(scene(1)), encoded(scene(2)))),
+        row("t3", encoded(scene(3)), "x"),
+    ]
+    asked = [
+        row("first", encoded(scene(50)), "y", more_images=views(encoded(scene(0)))),
+        row("second", encoded(scene(51)), "y", more_images=views(encoded(scene(52)), jpeg(scene(3)))),
+        row("third", encoded(scene(2)), "y"),
+        row("near", jpeg(scene(1)), "y"),
+        row("none", encoded(scene(53)), "y", more_images=views(encoded(scene(54)))),
+    ]
+    train, test = folder(tmp_path / "a", "train", trained), folder(tmp_path / "b", "test", asked)
+    cache = tmp_path / "leakage.json"
+
+    def leaked(pictures: int | None, most: int) -> dict[str, list[str]]:
+        return look([TrainData(str(train), pictures=pictures)], test, most=most, cache=cache).leaked
+
+    assert leaked(1, 1) == {}
+    assert leaked(1, 2) == {"first": ["same image"]}
+    assert leaked(2, 1) == {"near": ["near image"]}
+    everything = {"first": ["same image"], "second": ["near image"], "third": ["same image"], "near": ["near image"]}
+    assert leaked(3, 3) == leaked(None, 9) == everything
+
+
 def test_a_second_look_reads_no_picture(train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test = folder(tmp_path / "test", "test", [row("a", COPIES["jpeg"](scene(1)), "x")])
     cache = tmp_path / "eval" / "leakage.json"
@@ -213,7 +242,9 @@ def test_near_images_within_the_split_that_was_trained_on_are_found(tmp_path: Pa
 
 def stage(name: str, start: str | None, facts: dict[str, Any], parents: dict[str, Any]) -> Any:
     parents[name] = SimpleNamespace(
-        recipe=lambda: SimpleNamespace(model=SimpleNamespace(start=start)), facts=lambda: facts, path=Path(name)
+        recipe=lambda: SimpleNamespace(model=SimpleNamespace(start=start), prompts=SimpleNamespace(max_images=2)),
+        facts=lambda: facts,
+        path=Path(name),
     )
     return parents[name]
 
@@ -230,7 +261,7 @@ def test_training_data_of_earlier_stages(monkeypatch: pytest.MonkeyPatch) -> Non
     stage("one", "zero", {"data": [first]}, runs)
     two = stage("two", "one", {"data": [second, first]}, runs)
     parts = leakage.train_parts(two)
-    assert parts == [TrainData("data/b", None, "b"), TrainData("data/a", None, "a"), TrainData("zero")]
+    assert parts == [TrainData("data/b", None, "b", 2), TrainData("data/a", None, "a", 2), TrainData("zero")]
     stage("zero", None, {"data": []}, runs)
     assert leakage.train_parts(two) == parts[:2]
     published = stage("published", None, {"kind": "baseline", "data": [first], "trained_on": ["data/c"]}, runs)
