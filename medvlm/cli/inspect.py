@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,9 +66,10 @@ def words(
     found_run, recipe, files, picture = _opened(run, image, out, form)
     with progress("inspect", quiet):
         found = of_picture(opened.open_model(found_run, recipe), picture, k)
-    title = f"Nearest words: {image.name}"
-    facts = [("run", str(found_run.path)), ("model", recipe.model.label), ("picture", image.name)]
-    told = {"run": str(found_run.path), "image": str(image)} | words_json(found)
+    name, place = _shown(image.name), _shown(found_run.path)
+    title = f"Nearest words: {name}"
+    facts = [("run", place), ("model", recipe.model.label), ("picture", name)]
+    told = {"run": place, "image": _shown(image)} | words_json(found)
     _write(
         files,
         lambda: draw.words_sheet(picture, found, title),
@@ -110,6 +112,7 @@ def attention(
     from medvlm.inspect import maps, opened
     from medvlm.inspect.told import maps_text
 
+    _check_texts({"--prompt": prompt, "--language": language, "--answer": answer, "--about": about})
     found_run, recipe, files, picture = _opened(run, image, out, form)
     prefix = opened.prefix_of(recipe, task, prompt, language)
     asked = maps.Asked(prefix, answer, about.split() if about else None, head, window, stride, occlude, batch_size)
@@ -117,11 +120,17 @@ def attention(
         found = maps.of_picture(opened.open_model(found_run, recipe), picture, asked, bar.update)
     if found.attention is None and found.occlusion is None:
         raise InputError("; ".join(dict.fromkeys(part for part in (found.no_occlusion, found.no_attention) if part)))
-    title = f"Where the answer looks: {image.name}"
-    facts = [("run", str(found_run.path)), ("model", recipe.model.label), ("picture", image.name)]
-    told = {"run": str(found_run.path), "image": str(image)} | found.as_json()
-    drawn = found.sheet(picture, title, layer)
-    _write(files, lambda: drawn, lambda: found.page(picture, title, facts, layer), told)
+    found.check_layer(layer)
+    name, place = _shown(image.name), _shown(found_run.path)
+    title = f"Where the answer looks: {name}"
+    facts = [("run", place), ("model", recipe.model.label), ("picture", name)]
+    told = {"run": place, "image": _shown(image)} | found.as_json()
+    _write(
+        files,
+        lambda: found.sheet(picture, title, layer),
+        lambda: found.page(picture, title, facts, layer),
+        told,
+    )
     _say(told if form == "json" else maps_text(found), files, quiet)
 
 
@@ -154,7 +163,7 @@ def hits(
             limit=limit,
             advance=bar.update,
         )
-    told = {"run": str(found_run.path)} | found
+    told = {"run": _shown(found_run.path)} | found
     _write(files, None, None, told)
     _say(told if form == "json" else hits_text(found), files, quiet)
 
@@ -169,15 +178,34 @@ def _run(name: str) -> tuple[Run, Recipe]:
 def _opened(name: str, image: Path, out: list[Path] | None, form: str) -> tuple[Run, Recipe, list[Path], Image]:
     """Return what is asked about; everything that can be wrong with the command line is said before a model loads."""
     from medvlm.data.images import decode
-    from medvlm.errors import InputError
+    from medvlm.errors import InputError, UsageError
     from medvlm.evaluate import pictures
 
     run, recipe = _run(name)
     files = _files(out, (".png", ".html", ".json"), form)
     if image.is_dir():
         raise InputError(f"{image}: is a folder; name one picture")
+    for path in files:
+        if path.exists() and image.exists() and path.samefile(image):
+            raise UsageError(
+                f"--out {path}: is the picture that is looked at, and would be replaced; name another file"
+            )
     data = pictures.find([image]).paths[0].read_bytes()
     return run, recipe, files, decode(data, str(image), "name another picture")
+
+
+def _shown(name: Path | str) -> str:
+    """Return a name of a file as text that can be printed and kept: bytes in it that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _check_texts(given: dict[str, str | None]) -> None:
+    """Make sure that texts of the command line are UTF-8, which is what a model's words are made from."""
+    from medvlm.errors import UsageError
+
+    for option, text in given.items():
+        if text is not None and _shown(text) != text:
+            raise UsageError(f'{option} "{_shown(text)}": is no UTF-8; give it in the encoding UTF-8')
 
 
 def _files(out: list[Path] | None, known: tuple[str, ...], form: str) -> list[Path]:
@@ -219,4 +247,4 @@ def _say(told: dict[str, Any] | list[str], files: list[Path], quiet: bool) -> No
     for line in told:
         say(line)
     for path in files:
-        say(f"written: {path}", quiet)
+        say(f"written: {_shown(path)}", quiet)

@@ -18,12 +18,16 @@ GRAY = (127, 127, 127)
 """The blank picture: no structure, and about the mean of the value range [-1, 1] that the tower sees."""
 
 
-def blank() -> Any:
-    """Return the blank picture."""
+def blank(size: tuple[int, int] = (28, 28)) -> Any:
+    """Return the blank picture.
+
+    Args:
+        size: width and height. Most models see every size as the same square, so a small one does; one that keeps a
+            picture's shape (Qwen) sees as many patches as in another picture only where the size is that one's.
+    """
     from PIL import Image
 
-    # Every size ends as the same square, so a small one does.
-    return Image.new("RGB", (28, 28), GRAY)
+    return Image.new("RGB", size, GRAY)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

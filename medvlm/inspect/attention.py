@@ -118,13 +118,14 @@ def of_answer(
             f"{predictor.recipe.model.backbone}: its text does not attend to tokens of the picture in one sequence, so "
             "there is no such map; the occlusion map needs none"
         )
-    ahead = found[0].shape[-1] - len(labels)
     if head is not None and not 0 <= head < found[0].shape[1]:
         raise UsageError(f"--head {head}: expected 0 to {found[0].shape[1] - 1}")
-    queries = spoken - 1 + ahead
+    queries = spoken - 1
     layers = torch.stack([_of_head(one[0], head)[queries][:, places] for one in found])
     rolled = rollout([_of_head(one[0], None) for one in found], queries)[:, places]
     grid = grid_of(predictor, inputs, int(places.sum()), image)
+    if not bool(layers.isfinite().all() and rolled.isfinite().all()):
+        return f"{predictor.recipe.model.backbone}: its attention is no finite numbers: the weights are damaged"
     pieces, marks = marked(predictor.loaded.processor.tokenizer, labels[spoken].tolist(), words)
     return Attention(pieces, marks, layers.double().cpu().numpy(), rolled.double().cpu().numpy(), grid, head)
 
@@ -142,14 +143,14 @@ def _places(
     if not attentions or attentions[0].ndim != 4 or any(one.shape != attentions[0].shape for one in attentions):
         return None
     side = attentions[0].shape[-1]
-    if attentions[0].shape[-2] != side:
+    if attentions[0].shape[-2] != side or side != length:
         return None
     words = inputs["input_ids"].shape[1] if "input_ids" in inputs else side
     if side > words and bare(predictor.model).config.model_type == "git":
         # GIT puts its picture in front of the tokens without placeholders.
         return torch.arange(side) < side - words
     places = image_places(predictor, inputs)
-    return None if places is None or side != length else places.cpu()
+    return None if places is None else places.cpu()
 
 
 def rollout(attentions: list[torch.Tensor], queries: torch.Tensor) -> torch.Tensor:

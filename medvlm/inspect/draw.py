@@ -104,7 +104,10 @@ def heat(image: Image, drawn: Map, side: int = SIDE) -> Image:
     draw = ImageDraw.Draw(base)
     left, top, right, bottom = _pixels(drawn.peak(), base.size)
     for grown, color in ((2, "black"), (1, "white"), (0, "white"), (-1, "black")):
-        draw.rectangle((left - grown, top - grown, right - 1 + grown, bottom - 1 + grown), outline=color)
+        ring = (left - grown, top - grown, right - 1 + grown, bottom - 1 + grown)
+        # Of a cell that is a pixel or two thin there is no inside.
+        if ring[0] <= ring[2] and ring[1] <= ring[3]:
+            draw.rectangle(ring, outline=color)
     return base
 
 
@@ -127,11 +130,11 @@ def panel(image: Image, drawn: Map | None, side: int = SIDE) -> Image:
     if drawn is not None:
         low, high = drawn.limits()
         top = shown.height + 30
-        scale = colored(np.linspace(low, high, shown.width)[None].repeat(_BAR, axis=0), (low, high))
+        scale = colored(np.linspace(low, high, made.width)[None].repeat(_BAR, axis=0), (low, high))
         made.paste(PILImage.fromarray(scale), (0, top))
         draw.text((0, top + _BAR + 3), f"{low:.3g}", _SOFT, small)
-        draw.text((shown.width, top + _BAR + 3), f"{high:.3g}", _SOFT, small, anchor="ra")
-        draw.text((shown.width // 2, top + _BAR + 3), plain(drawn.unit, small), _SOFT, small, anchor="ma")
+        draw.text((made.width, top + _BAR + 3), f"{high:.3g}", _SOFT, small, anchor="ra")
+        draw.text((made.width // 2, top + _BAR + 3), plain(drawn.unit, small), _SOFT, small, anchor="ma")
         note = shorten(plain(drawn.note, small), small, made.width)
         draw.text((0, top + _BAR + 3 + _LINE), note, _SOFT, small)
     return made

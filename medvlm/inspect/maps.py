@@ -56,6 +56,7 @@ class Maps:
         answer: what the model said, or was made to say.
         generated: whether it said so itself.
         same: whether it says the same when its attention is computed so that it can be read; None where not tried.
+        left_out: how many tokens at the end of the answer are more than the recipe's budget, and do not count.
         attention: None where the model has none that can be read, as `no_attention` says.
         occlusion: None where it was not asked for, or as `no_occlusion` says.
     """
@@ -68,10 +69,18 @@ class Maps:
     occlusion: Occlusion | None
     no_attention: str = ""
     no_occlusion: str = ""
+    left_out: int = 0
 
     def sentences(self) -> list[str]:
         """Return what the maps say, in plain sentences."""
         told = self.occlusion.sentences() if self.occlusion is not None else []
+        if self.left_out:
+            last = "token is" if self.left_out == 1 else f"{self.left_out} tokens are"
+            told.insert(
+                0,
+                f"The answer is longer than text.max_suffix_tokens of the recipe: its last {last} left out, so "
+                "probabilities and maps are of its beginning.",
+            )
         told += [f"No occlusion map: {self.no_occlusion}."] if self.no_occlusion else []
         if self.attention is None:
             return [*told, f"No attention map: {self.no_attention}."]
@@ -119,17 +128,26 @@ class Maps:
         Raises:
             UsageError: there is no such layer.
         """
+        self.check_layer(layer)
         drawn = [one.drawn for one in self.layers()]
         rest = [one for one in drawn if "layer" not in one.title]
         if layer is not None:
-            layers = [one for one in drawn if "layer" in one.title]
-            if not 1 <= layer <= len(layers):
-                raise UsageError(f"--layer {layer}: expected 1 to {len(layers)}" if layers else self._no_layer())
-            rest.append(layers[layer - 1])
+            rest.append([one for one in drawn if "layer" in one.title][layer - 1])
         return [draw.panel(image, None, side), *(draw.panel(image, one, side) for one in rest)]
 
-    def _no_layer(self) -> str:
-        return f"--layer: {self.no_attention or 'there is no attention map'}"
+    def check_layer(self, layer: int | None) -> None:
+        """Make sure that there is a map of a layer.
+
+        Raises:
+            UsageError: there is none.
+        """
+        seen = self.attention
+        if layer is None:
+            return
+        if seen is None or seen.grid is None:
+            raise UsageError(f"--layer: {self.no_attention or 'there is no attention map'}")
+        if not 1 <= layer <= len(seen.layers):
+            raise UsageError(f"--layer {layer}: expected 1 to {len(seen.layers)}")
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON: maps as lists of rows from the top left."""
@@ -139,6 +157,7 @@ class Maps:
             "answer": self.answer,
             "generated": self.generated,
             "same_with_eager_attention": self.same,
+            "left_out_tokens": self.left_out,
             "words": None if self.asked.words is None else list(self.asked.words),
             "sentences": self.sentences(),
             "occlusion": None
@@ -217,6 +236,7 @@ def of_picture(
     seen = attention.of_answer(predictor, image, asked.prefix, answer, words=asked.words, head=asked.head)
     readable = not isinstance(seen, str)
     same = attention.same_answer(predictor, image, asked.prefix, answer) if asked.answer is None and readable else None
+    cut = left_out(predictor, asked.prefix, answer)
     hidden, why = None, ""
     if asked.occlude:
         windows = occlusion.windows_of(predictor, asked.window, asked.stride)
@@ -234,5 +254,20 @@ def of_picture(
         except InputError as error:
             why = str(error)
     if isinstance(seen, str):
-        return Maps(asked, answer, asked.answer is None, same, None, hidden, seen, why)
-    return Maps(asked, answer, asked.answer is None, same, seen, hidden, "", why)
+        return Maps(asked, answer, asked.answer is None, same, None, hidden, seen, why, cut)
+    return Maps(asked, answer, asked.answer is None, same, seen, hidden, "", why, cut)
+
+
+def left_out(predictor: Predictor, prefix: str, answer: str) -> int:
+    """Return how many tokens of an answer are more than the recipe's budget; 0 where answers are only chosen."""
+    loaded, text = predictor.loaded, predictor.recipe.text
+    if loaded.backbone.output != "text":
+        return 0
+    roomy = type(loaded.backbone)(
+        loaded.processor,
+        image_tokens=loaded.facts["image_tokens"],
+        max_prefix_tokens=text.max_prefix_tokens,
+        # No text has more tokens than bytes but for its end.
+        max_suffix_tokens=text.max_suffix_tokens + len(answer.encode("utf-8", "replace")) + 8,
+    )
+    return roomy.text_tokens(prefix, answer)[1] - loaded.backbone.text_tokens(prefix, answer)[1]

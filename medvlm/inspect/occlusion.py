@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 SAME = math.log(1 / 0.9)
 """An answer that keeps nine tenths of its probability, in nats, is as probable as before."""
 ACROSS = 8
-"""By default so many strides fit into the picture's side, and the window is two of them wide."""
+"""By default so many cells lie along the picture's side, and the window is two strides wide."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,13 +65,14 @@ class Windows:
         return [(left, top, right, bottom) for top, bottom in spans for left, right in spans]
 
     def spread(self, values: Sequence[float]) -> Floats:
-        """Return a map [C, C] of cells a stride wide: the mean of the windows that cover each cell's middle.
+        """Return a map [C, C] of equal cells, about a stride wide: the mean of the windows over each cell's middle.
 
         Args:
             values: one for each of `boxes`.
         """
-        cells = -(-self.side // self.stride)
-        middles = np.minimum((np.arange(cells) + 0.5) * self.stride, self.side - 0.5)
+        # Whatever draws or reads a map takes its cells for equal; so many that none strays half a stride from its own.
+        cells = math.floor(self.side / self.stride + 0.5)
+        middles = (np.arange(cells) + 0.5) * self.side / cells
         starts = np.array(self.starts())
         # A window that is narrower than the stride leaves gaps: there the nearest window speaks.
         covers = (starts[:, None] <= middles) & (middles < starts[:, None] + self.window)
@@ -85,7 +86,7 @@ class Windows:
 def windows_of(predictor: Predictor, window: int | None = None, stride: int | None = None) -> Windows:
     """Return the windows of a model's picture; by default a quarter of the side wide, an eighth apart."""
     side = image_side(predictor)
-    step = stride or max(1, side // ACROSS)
+    step = stride or -(-side // ACROSS)
     return Windows(side, window or min(side, 2 * step), step)
 
 
@@ -174,7 +175,7 @@ def of_answer(
 
     def pictures() -> Iterator[Image]:
         yield image
-        yield blank()
+        yield blank(image.size)
         for box in boxes:
             yield hidden(image, box)
 
@@ -218,7 +219,8 @@ def log_probabilities(
     """Return the natural logarithm of the answer's probability for each picture, and how many tokens count.
 
     Raises:
-        InputError: the model compares whole batches with one another, so an answer has no probability of its own.
+        InputError: the model compares whole batches with one another, so an answer has no probability of its own; or
+            what it computes are no finite numbers.
         UsageError: none of the question's words is in the answer.
     """
     import torch
@@ -244,6 +246,10 @@ def log_probabilities(
         if not int(counts[0]):
             raise InputError(f'the answer "{question.answer}" is none that this model can give')
         values += [-float(value) for value in sums]
+        if not all(map(math.isfinite, values)):
+            raise InputError(
+                "the answer's probability is no finite number: the weights are damaged, or training diverged"
+            )
         tokens = int(counts[0])
         if advance is not None:
             advance(len(values))

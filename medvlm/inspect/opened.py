@@ -22,6 +22,8 @@ Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1), each 0 to 1 of the picture."""
 _QUERIES = frozenset({"blip-2", "instructblip", "instructblipvideo"})
 """Types of models whose image tokens are learned queries, each of the whole picture."""
+_ASIDE = frozenset({"idefics", "mllama"})
+"""Types of published models whose text looks at pictures by cross-attention, as Flamingo's does."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -88,7 +90,9 @@ def image_side(predictor: Predictor) -> int:
 
 
 def looks_aside(predictor: Predictor) -> bool:
-    """Return whether the picture's tokens stand beside the text, not in its sequence (Flamingo)."""
+    """Return whether the picture's tokens stand beside the text, not in its sequence (Flamingo, IDEFICS)."""
+    if bare(predictor.model).config.model_type in _ASIDE:
+        return True
     tokens = int(predictor.loaded.facts.get("image_tokens") or 0)
     return type(predictor.loaded.backbone).in_sequence(tokens) != tokens
 
@@ -112,18 +116,20 @@ def image_places(predictor: Predictor, inputs: Mapping[str, torch.Tensor]) -> to
 
 def grid_of(predictor: Predictor, inputs: Mapping[str, torch.Tensor], tokens: int, image: Image) -> Grid | None:
     """Return how the picture's tokens lie over it; None where they are no one grid (tiles, queries)."""
-    if bare(predictor.model).config.model_type in _QUERIES:
+    config: Any = bare(predictor.model).config
+    if config.model_type in _QUERIES or hasattr(config, "perceiver_config"):
+        # Idefics2's perceiver gives queries, too.
         return None
     view = _view(getattr(predictor.loaded.backbone, "image_processor", None), image)
     if "image_grid_thw" in inputs:
         # Qwen2-VL and its kin: patches in rows, merged 2 x 2.
-        vision: Any = bare(predictor.model).config.vision_config
-        merged = int(getattr(vision, "spatial_merge_size", 1))
+        merged = int(getattr(config.vision_config, "spatial_merge_size", 1))
         _, rows, columns = (int(side) for side in inputs["image_grid_thw"][0])
         rows, columns = rows // merged, columns // merged
         return Grid(rows, columns, view=view) if rows * columns == tokens else None
     pixels = inputs.get("pixel_values")
-    if pixels is not None and math.prod(pixels.shape[:-3]) != 1:
+    if pixels is None or math.prod(pixels.shape[:-3]) != 1 or pixels.shape[-1] != pixels.shape[-2]:
+        # Tiles, patches without their picture's shape, or a picture that kept it: no square.
         return None
     for extra in (0, 1):
         side = math.isqrt(max(tokens - extra, 0))

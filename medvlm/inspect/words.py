@@ -127,7 +127,7 @@ def of_picture(predictor: Predictor, image: Image, k: int = 5) -> Words:
     from medvlm.evaluate.shown import blank
 
     own, inputs = image_embeddings(predictor, image)
-    other, _ = image_embeddings(predictor, blank())
+    other, _ = image_embeddings(predictor, blank(image.size))
     table = bare(predictor.model).get_input_embeddings().weight
     ids, texts = vocabulary(predictor.loaded.processor.tokenizer, len(table))
     best, places, mean = nearest(own, table, ids, min(k, len(ids)))
@@ -136,7 +136,7 @@ def of_picture(predictor: Predictor, image: Image, k: int = 5) -> Words:
         Token(
             [Near(texts[at], float(value)) for at, value in zip(row, values, strict=True)],
             float(average),
-            Near(texts[there[min(number, len(there) - 1)][0]], float(first[min(number, len(first) - 1), 0])),
+            Near(texts[there[number][0]], float(first[number, 0])),
         )
         for number, (row, values, average) in enumerate(zip(places, best, mean, strict=True))
     ]
@@ -201,7 +201,8 @@ def image_embeddings(predictor: Predictor, image: Image) -> tuple[torch.Tensor, 
     text's tokens (GIT, BLIP-2), what the projector gives.
 
     Raises:
-        InputError: the model has neither, or its image tokens are not as wide as the embeddings of its words.
+        InputError: the model has neither, or its image tokens are not as wide as the embeddings of its words, or they
+            are no finite numbers.
     """
     import torch
 
@@ -230,8 +231,10 @@ def image_embeddings(predictor: Predictor, image: Image) -> tuple[torch.Tensor, 
             hook.remove()
     if not seen or seen[0].shape[-1] != width:
         raise _no_words(model)
-    found = seen[0][0] if places is None else seen[0][0][places]
-    return found.detach(), inputs
+    found = (seen[0][0] if places is None else seen[0][0][places]).detach()
+    if not bool(found.isfinite().all()):
+        raise InputError(f"{type(model).__name__}: its image tokens are no finite numbers: the weights are damaged")
+    return found, inputs
 
 
 def _no_words(model: Any) -> InputError:

@@ -13,13 +13,17 @@ from medvlm.report import marks
 from medvlm.report.context import DataSet, Evaluation, Prediction, RunContext
 from medvlm.report.document import Case
 from medvlm.report.thumbnails import Thumbnails
-from medvlm.report.values import text
+from medvlm.report.values import mapping, number, text
 
 KINDS = ("contradiction", "best", "median", "worst")
 MAPS = (
     "Under some cases stands what the model's own prediction depends on (its probability when a part of the picture is "
     "hidden) and where it attends; the peak of each map has a frame. Attention says from where the model reads, not "
     "what its answer depends on."
+)
+ONE_ALONE = (
+    "No maps: they are of one picture and its question, and this prediction was made with further pictures or with "
+    "examples before it."
 )
 CREDIT = ("license", "license_evidence", "doi", "source")
 _RANKED = KINDS[1:]
@@ -152,8 +156,10 @@ def _flips(row: Prediction) -> list[tuple[int, Any]]:
     return [(place, flip) for flip in found]
 
 
-def find_rows(folders: Iterable[Path], split: str, ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield id, and image and credit columns, of the rows with these ids, one at a time.
+def find_rows(
+    folders: Iterable[Path], split: str, ids: set[str], wanted: Sequence[str] = ("image", *CREDIT)
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield id, and the wanted columns that there are, of the rows with these ids, one at a time.
 
     Only row groups that hold one of them are read beyond their ids, a few rows at once.
     """
@@ -162,12 +168,12 @@ def find_rows(folders: Iterable[Path], split: str, ids: set[str]) -> Iterator[tu
         for shard in sorted((folder / "data").glob(f"{split}-*.parquet")):
             if not missing:
                 return
-            for name, row in _shard_rows(shard, missing):
+            for name, row in _shard_rows(shard, missing, wanted):
                 missing.discard(name)
                 yield name, row
 
 
-def _shard_rows(shard: Path, ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _shard_rows(shard: Path, ids: set[str], names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -175,7 +181,7 @@ def _shard_rows(shard: Path, ids: set[str]) -> Iterator[tuple[str, dict[str, Any
     wanted = pa.array(sorted(ids))
     try:
         with pq.ParquetFile(shard, memory_map=True) as file:
-            columns = ["id", *(name for name in ("image", *CREDIT) if name in file.schema_arrow.names)]
+            columns = ["id", *(name for name in names if name in file.schema_arrow.names)]
             for group in range(file.num_row_groups):
                 if not pc.any(pc.is_in(file.read_row_group(group, columns=["id"])["id"], wanted)).as_py():
                     continue
@@ -250,15 +256,22 @@ class Looker:
         own = Run(run.path)
         predictor = open_model(own, own.recipe())
         folders = [part.folder for part in run.data if part.folder is not None]
-        rows = dict(find_rows(folders, evaluation.split, set(wanted.values())))
-        languages = {row.id: text(row.row.get("language")) for row in evaluation.predictions}
+        several = (number(mapping(evaluation.scores.get("decoding")).get("max_images")) or 1) > 1
+        columns = ("image", "more_images") if several else ("image",)
+        rows = dict(find_rows(folders, evaluation.split, set(wanted.values()), columns))
+        predictions = {row.id: row.row for row in evaluation.predictions}
         looked = []
         for case in found:
             row = rows.get(case.id) if id(case) in wanted else None
             if row is None:
                 looked.append(case)
                 continue
-            looked.append(_with_maps(case, row["image"]["bytes"], languages.get(case.id) or "en", predictor))
+            told = predictions.get(case.id, {})
+            if told.get("shots") or row.get("more_images"):
+                looked.append(replace(case, maps_said=[ONE_ALONE]))
+            else:
+                language = text(told.get("language")) or "en"
+                looked.append(_with_maps(case, row["image"]["bytes"], language, predictor))
             self.done += 1
             if self.advance is not None:
                 self.advance(self.done, self.total)

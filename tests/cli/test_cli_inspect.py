@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def test_attention_of_a_given_answer(adapter_run: Path, scan: Path, capsys: pyte
         (["attention", "{run}", "{scan}", "--answer", "a b", "--about", "zebra"], 2, '"zebra": none of these words'),
         (["attention", "{run}", "{scan}", "--answer", "a", "--layer", "9"], 2, "--layer 9: expected 1 to 4"),
         (["attention", "{run}", "{scan}", "--answer", "a", "--head", "4"], 2, "--head 4: expected 0 to 3"),
+        (["attention", "{run}", "{scan}", "--answer", "a\udcff"], 2, '--answer "a\ufffd": is no UTF-8'),
+        (["attention", "{run}", "{scan}", "--prompt", "a\udcff"], 2, '--prompt "a\ufffd": is no UTF-8'),
         (["hits", "{run}", "--out", "a.png"], 2, "--out a.png: expected a name that ends in .json"),
         (["hits", "{run}"], 3, "data/pmc"),
     ],
@@ -109,6 +112,34 @@ def test_what_is_wrong_is_one_line(
     assert shown.err.startswith("medvlm: error: ")
     assert shown.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_itself_is_never_replaced(
+    adapter_run: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "chest.png"
+    with Image.open(scan) as opened:
+        opened.save(picture)
+    before = picture.read_bytes()
+    (tmp_path / "link.png").symlink_to(picture)
+    for verb in ("words", "attention"):
+        for out in (picture, tmp_path / "link.png", tmp_path / ".." / tmp_path.name / "chest.png"):
+            assert run(["inspect", verb, str(adapter_run), str(picture), "--out", str(out), "-q"]) == 2
+            assert "is the picture that is looked at, and would be replaced" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_a_name_that_is_no_utf8_is_shown_with_marks(
+    adapter_run: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    picture.write_bytes(scan.read_bytes())
+    outs = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/t\xfc." + kind)) for kind in (b"png", b"html", b"json")]
+    flags = [word for path in outs for word in ("--out", str(path))]
+    assert run(["inspect", "words", str(adapter_run), str(picture), *flags]) == 0
+    assert capsys.readouterr().out.count("t\ufffd.") == 3
+    assert "caf\ufffd.jpg" in outs[1].read_text(encoding="utf-8")
+    assert json.loads(outs[2].read_text(encoding="utf-8"))["image"].endswith("caf\ufffd.jpg")
 
 
 def test_a_run_whose_weights_are_gone(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from medvlm.errors import UsageError
 from medvlm.inspect import attention
-from medvlm.inspect.opened import bare, eager
+from medvlm.inspect.opened import Grid, bare, eager
 from medvlm.models.backbones.base import IGNORED, Example
 
 ANSWER = "There is a small round nodule."
@@ -89,6 +89,38 @@ def test_git_has_its_picture_in_front(git: Any, chest: Image.Image) -> None:
     assert found.grid is not None
     assert found.grid.extra == 1
     assert 0 < found.share() < 1
+    batch = git.loaded.backbone.collate([Example(chest, "", "a nodule")])
+    batch.pop("logits_to_keep", None)
+    batch.pop("labels")
+    model = bare(git.model)
+    own = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            seen = git.model(**batch, output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation(own)
+    ahead = found.layers.shape[2]
+    words = batch["input_ids"].shape[1]
+    assert seen[0].shape[-1] == ahead + words
+    assert found.layers.shape[1] == words - 1
+    for layer, one in enumerate(seen):
+        # Each token after the first is said by the one before it.
+        expected = one[0, :, ahead : ahead + words - 1, :ahead].mean(dim=0)
+        assert np.allclose(found.layers[layer], expected.numpy(), atol=1e-6)
+
+
+def test_maps_are_rows_of_the_tokens_behind_the_class_token() -> None:
+    layers = np.random.default_rng(0).random((2, 3, 7))
+    grid = Grid(2, 3, extra=1)
+    found = attention.Attention(["a", "b", "c"], [True, False, True], layers, layers.mean(axis=0), grid)
+    for row in range(2):
+        for column in range(3):
+            at = 1 + row * 3 + column
+            assert found.map(1, 2)[row, column] == layers[1, 2, at]
+            assert found.map(0)[row, column] == pytest.approx(layers[0, [0, 2], at].mean())
+            assert found.map()[row, column] == pytest.approx(layers[:, [0, 2], at].mean())
+            assert grid.cell(at - 1) == pytest.approx((column / 3, row / 2, (column + 1) / 3, (row + 1) / 2))
 
 
 def test_the_models_own_attention_comes_back(adapted: Any, git_llm: Any, chest: Image.Image) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medvlm.inspect import opened
@@ -78,3 +80,32 @@ def test_nothing_is_loaded_where_nothing_is_asked_for(
     monkeypatch.setattr(opened, "open_model", never)
     page = write([evaluated], tmp_path / "out")[0]
     assert 'class="maps"' not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("what", ["shots", "more_images"])
+def test_a_prediction_with_more_before_it_has_a_sentence_and_no_maps(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from medvlm.inspect import maps
+
+    def never(*given: Any) -> Maps:
+        raise AssertionError("maps of another prompt were made")
+
+    monkeypatch.setattr(maps, "of_picture", never)
+    if what == "shots":
+        path = next(evaluated.glob("eval/test/predictions.jsonl"))
+        rows = [json.loads(line) | {"shots": ["a", "b"]} for line in path.read_text(encoding="utf-8").splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        path = next(evaluated.glob("eval/test/scores.json"))
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        scores["decoding"] = {**scores.get("decoding", {}), "max_images": 2}
+        path.write_text(json.dumps(scores), encoding="utf-8")
+        shard = next(tmp_path.rglob("test-*.parquet"))
+        table = pq.read_table(shard)
+        more = pa.array([[picture] for picture in table["image"].to_pylist()])
+        pq.write_table(table.append_column("more_images", more), shard)
+    page, _, told = write([evaluated], tmp_path / "out", looked=2)
+    assert 'class="maps"' not in page.read_text(encoding="utf-8")
+    said = [case["maps_said"] for case in cases_in(json.loads(told.read_text(encoding="utf-8"))) if case["maps_said"]]
+    assert said == [[gallery.ONE_ALONE]] * 2

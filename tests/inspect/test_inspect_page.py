@@ -158,6 +158,18 @@ def test_drawn_peaks_and_scales(chest: Image.Image) -> None:
     assert (flat == flat[0, 0]).all()
 
 
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (1, 1)])
+def test_a_thin_picture_is_drawn(size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, (90, 90, 90))
+    for peak in ((0, 0), (7, 7)):
+        values = np.zeros((8, 8))
+        values[peak] = 1.0
+        panel = draw.panel(picture, draw.Map("m", values, "nats", note="a note"))
+        assert panel.width >= 240
+        assert draw.sheet([panel], "t", ["said"]).height > panel.height
+    assert draw.words_sheet(picture, made_up(["a", "b", "c", "d"]), "t").width >= 384
+
+
 def test_tokens_in_no_grid_are_still_counted(chest: Image.Image) -> None:
     tokens = made_up(["a", "b", "c", "d"]).tokens
     found = Words(tokens[:3], None, 10, 2)

@@ -101,6 +101,19 @@ def test_a_planted_word_is_found_and_the_blank_picture_is_its_own_control(
     assert counts == sorted(counts, reverse=True)
 
 
+def test_the_blank_picture_has_the_pictures_own_shape(git: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = words.image_embeddings
+
+    def remembered(predictor: Any, image: Image.Image) -> Any:
+        sizes.append(image.size)
+        return real(predictor, image)
+
+    monkeypatch.setattr(words, "image_embeddings", remembered)
+    words.of_picture(git, Image.new("RGB", (90, 40)))
+    assert sizes == [(90, 40), (90, 40)]
+
+
 def test_clips_class_token_stands_apart(git_llm: Any, chest: Image.Image) -> None:
     found = words.of_picture(git_llm, chest)
     assert found.grid is not None

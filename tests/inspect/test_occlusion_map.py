@@ -17,7 +17,7 @@ from PIL import Image
 
 from medvlm.errors import InputError, UsageError
 from medvlm.evaluate.shown import blank
-from medvlm.inspect import occlusion
+from medvlm.inspect import draw, occlusion
 from medvlm.inspect.occlusion import Occlusion, Question, Windows
 from medvlm.models.backbones.base import IGNORED, Example
 
@@ -31,7 +31,8 @@ def test_cells_are_means_of_the_windows_over_them(data: st.DataObject) -> None:
     boxes = windows.boxes()
     values = np.random.default_rng(side).random(len(boxes))
     found = windows.spread(values.tolist())
-    cells = math.ceil(side / stride)
+    cells = len(found)
+    assert abs(cells * stride - side) <= stride / 2
     assert found.shape == (cells, cells)
     assert windows.spread([2.0] * len(boxes)) == pytest.approx(np.full((cells, cells), 2.0))
     assert all(0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 for x0, y0, x1, y1 in boxes)
@@ -41,7 +42,7 @@ def test_cells_are_means_of_the_windows_over_them(data: st.DataObject) -> None:
         return
     for row in range(cells):
         for column in range(cells):
-            y, x = (min((at + 0.5) * stride, side - 0.5) / side for at in (row, column))
+            y, x = ((at + 0.5) / cells for at in (row, column))
             over = [v for v, b in zip(values, boxes, strict=True) if b[0] <= x < b[2] and b[1] <= y < b[3]]
             assert found[row, column] == pytest.approx(np.mean(over))
 
@@ -99,23 +100,24 @@ class Eye:
 
     output = "text"
 
-    def __init__(self, box: tuple[int, int, int, int]) -> None:
-        self.box = box
+    def __init__(self, box: tuple[int, int, int, int], side: int = 64) -> None:
+        self.box, self.side = box, side
+        self.sizes: set[tuple[int, int]] = set()
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        values = [
-            np.asarray(one.image.resize((64, 64)).crop(self.box), dtype=float).mean() for one in examples if one.image
-        ]
-        return {"labels": torch.tensor(values)}
+        pictures = [one.image for one in examples if one.image]
+        self.sizes |= {picture.size for picture in pictures}
+        seen = (picture.resize((self.side, self.side)).crop(self.box) for picture in pictures)
+        return {"labels": torch.tensor([np.asarray(part, dtype=float).mean() for part in seen])}
 
     def losses(self, model: Any, inputs: Any) -> Any:
         seen = inputs["labels"]
         return None, 20 - seen / 10, torch.ones(len(seen))
 
 
-def eye(box: tuple[int, int, int, int]) -> Any:
+def eye(box: tuple[int, int, int, int], side: int = 64) -> Any:
     return SimpleNamespace(
-        loaded=SimpleNamespace(backbone=Eye(box), facts={"image_size": 64}),
+        loaded=SimpleNamespace(backbone=Eye(box, side), facts={"image_size": side}),
         recipe=SimpleNamespace(eval=SimpleNamespace(batch_size=5), model=SimpleNamespace(backbone="eye")),
         model=None,
         device="cpu",
@@ -140,6 +142,39 @@ def test_the_peak_is_where_the_model_looks(corner: tuple[int, int]) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     far = found.losses[7 - row, 7 - column]
     assert far == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(364, None), (420, None), (490, None), (364, 45), (64, 7), (101, 50)])
+@pytest.mark.parametrize("spot", [(0.02, 0.02), (0.68, 0.19), (0.4, 0.83), (0.97, 0.97)])
+def test_the_drawn_peak_is_there_where_strides_do_not_divide_the_side(
+    side: int, stride: int | None, spot: tuple[float, float]
+) -> None:
+    box = [int(share * side) for share in (*spot, *spot)]
+    model = eye((box[0], box[1], box[2] + 2, box[3] + 2), side)
+    windows = occlusion.windows_of(model, stride=stride)
+    found = occlusion.of_answer(model, Image.new("RGB", (side, side), (227, 227, 227)), "p", "a", windows)
+    cells = len(found.losses)
+    assert cells == 8 or stride is not None
+    peak = draw.Map("m", found.losses, "nats").peak()
+    # The strides lie so much beside equal cells.
+    off = abs(cells * windows.stride - side) + 1e-6
+    for low, high, at in zip(peak[:2], peak[2:], box[:2], strict=True):
+        assert low * side - off <= at + 2
+        assert at <= high * side + off
+
+
+def test_the_blank_picture_is_as_oblong_as_the_picture() -> None:
+    model = eye((0, 0, 8, 8))
+    occlusion.of_answer(model, Image.new("RGB", (90, 40)), "p", "a", Windows(64, 32, 32))
+    assert model.loaded.backbone.sizes == {(90, 40)}
+
+
+def test_a_probability_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = eye((0, 0, 8, 8))
+    bad = torch.tensor([math.nan])
+    monkeypatch.setattr(Eye, "losses", lambda self, net, inputs: (None, bad, torch.ones(1)))
+    with pytest.raises(InputError, match="probability is no finite number"):
+        occlusion.log_probabilities(model, iter([blank()]), Question("p", "a"))
 
 
 def test_a_picture_that_does_not_matter_is_said_to() -> None:
