@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medvlm.errors import InputError, ResourceError
+from medvlm.models.backbones import BACKBONES
 from medvlm.recipe.models import Recipe
 from medvlm.train.checkpoints import newest
 
@@ -19,23 +20,30 @@ _WORDS = (
 )
 """torch's allocator on the CPU, libraries that allocate by themselves, and a worker that the system ended."""
 
+FEWER = "each pair told from fewer others: another, easier task"
+"""What a smaller batch is where a batch is its own contrast; accumulated gradients do not make up for it."""
+
 
 def smaller(recipe: Recipe) -> str:
     """Return settings that take less memory than the recipe's, those that change no result first."""
     part = recipe.train
     found = []
-    if part.batch_size > 1:
+    kind = BACKBONES.get(recipe.model.backbone)
+    contrast = kind.output == "match"
+    if part.batch_size > 1 and not contrast:
         size = part.batch_size // 2 if part.batch_size % 2 == 0 else 1
         times = part.gradient_accumulation * part.batch_size // size
         found.append(f"train.batch_size={size} with train.gradient_accumulation={times} (the same update)")
     if not part.activation_checkpointing:
         found.append("train.activation_checkpointing=true")
-    if part.loss_chunk > 32:
+    if part.loss_chunk > 32 and kind.output == "text":
         found.append(f"train.loss_chunk={max(32, part.loss_chunk // 4)}")
     if part.optimizer not in ("adamw_8bit", "paged_adamw_8bit"):
         found.append("train.optimizer=paged_adamw_8bit")
-    if recipe.quantization.mode == "none" and recipe.adapters.language_model.kind != "full":
+    if kind.quantizable and recipe.quantization.mode == "none" and recipe.adapters.language_model.kind != "full":
         found.append("quantization.mode=nf4")
+    if contrast and part.batch_size > 2:
+        found.append(f"train.batch_size={part.batch_size // 2} ({FEWER})")
     now = f" than {recipe.model.image_size}" if recipe.model.image_size else ""
     found.append(f"a smaller model.image_size{now}")
     return "set " + ", ".join(found[:-1]) + (", or " if len(found) > 1 else "") + found[-1]

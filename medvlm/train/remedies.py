@@ -9,6 +9,7 @@ from medvlm.models.load import planned_config
 from medvlm.recipe.load import merge
 from medvlm.recipe.models import Recipe
 from medvlm.train import memory
+from medvlm.train.failures import FEWER
 from medvlm.train.memory import Estimate
 from medvlm.train.memory_trace import Shape
 
@@ -65,12 +66,20 @@ class _Tries:
 
 def _single(recipe: Recipe, found: Estimate, tried: _Tries) -> Iterator[tuple[str, Recipe]]:
     """Yield changes, those that leave the result as it is first."""
+    contrast = _is_contrast(recipe)
+    if contrast:
+        yield from _changes(recipe)
     smaller = _smaller_batch(recipe, found, tried)
     if smaller is not None:
         part = smaller.train
         same = f" with train.gradient_accumulation={part.gradient_accumulation} (the same update)"
-        yield f"train.batch_size={part.batch_size}{same}", smaller
-    yield from _changes(recipe)
+        yield f"train.batch_size={part.batch_size}{f' ({FEWER})' if contrast else same}", smaller
+    if not contrast:
+        yield from _changes(recipe)
+
+
+def _is_contrast(recipe: Recipe) -> bool:
+    return BACKBONES.get(recipe.model.backbone).output == "match"
 
 
 def _changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
@@ -122,7 +131,7 @@ def _smaller_batch(recipe: Recipe, found: Estimate, tried: _Tries) -> Recipe | N
     while largest > 1 and (tried.total(made) or tried.room + 1) > tried.room:
         largest = max(rows for rows in range(1, largest) if whole % rows == 0)
         made = _of_batch(recipe, largest, whole)
-    return made
+    return None if largest == 1 and _is_contrast(recipe) else made
 
 
 def _of_batch(recipe: Recipe, rows: int, whole: int) -> Recipe:
@@ -133,7 +142,7 @@ def _all_together(recipe: Recipe, tried: _Tries) -> str:
     """Return what all changes at once would take, whether it fits or not."""
     whole = recipe.train.batch_size * recipe.train.gradient_accumulation
     words, changed = [], recipe
-    if recipe.train.batch_size > 1:
+    if recipe.train.batch_size > 1 and not _is_contrast(recipe):
         words, changed = ["train.batch_size=1"], _of_batch(recipe, 1, whole)
     while (following := next(_changes_left(changed, words), None)) is not None:
         word, changed = following

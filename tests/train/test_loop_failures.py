@@ -94,6 +94,14 @@ def test_what_is_set_already_is_not_proposed(tiny_folder: Path) -> None:
     assert "train.batch_size=1 with train.gradient_accumulation=3" in smaller(check(raw, "t"))
 
 
+def test_a_contrast_is_not_cut_into_smaller_ones_as_the_same() -> None:
+    model = {"id": "medvlm/tiny-random-clip", "backbone": "contrastive"}
+    told = smaller(check({"name": "t", "model": model, "data": [{"path": "d"}], "train": {"batch_size": 8}}, "t"))
+    assert "same update" not in told
+    assert "nf4" not in told
+    assert "train.batch_size=4 (each pair told from fewer others: another, easier task)" in told
+
+
 def _full_disk(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -109,6 +109,16 @@ def test_what_is_proposed_makes_it_fit_and_takes_what_is_said(data_folder: Path,
     assert batch["batch_size"] * batch["gradient_accumulation"] == 120, "the same update"
 
 
+def test_a_smaller_contrast_is_proposed_last_and_as_what_it_is(data_folder: Path) -> None:
+    model = {"id": "medvlm/tiny-random-clip", "backbone": "contrastive"}
+    recipe = recipe_of(data_folder, model=model, train={"batch_size": 64})
+    prepared = memory.prepare(recipe, planned_config(recipe))
+    whole, least = plan_of(recipe, H200).memory, memory.standing(recipe, prepared, "cpu").total
+    told = plan_of(recipe, Device("some processor", "cpu", round((whole.total + least) / 2))).remedies
+    assert not any("same update" in one for one in told)
+    assert "(each pair told from fewer others: another, easier task) would take" in told[-1]
+
+
 def test_nothing_is_proposed_that_does_not_help(data_folder: Path) -> None:
     recipe = recipe_of(data_folder, train={"batch_size": 1, "activation_checkpointing": True})
     device = Device("some processor", "cpu", 10**8)
