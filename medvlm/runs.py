@@ -128,6 +128,8 @@ class Run:
             return {}
         except (ValueError, UnicodeDecodeError):
             raise InputError(f"{path}: damaged; train the run again") from None
+        if not isinstance(facts, dict):
+            raise InputError(f"{path}: damaged; train the run again")
         return facts
 
     def keep_fitted(self, facts: dict[str, Any]) -> None:

@@ -54,6 +54,7 @@ def cautions(table: Mapping[str, Any], train_known: bool = True) -> list[str]:
     """
     found = [
         *_against_rows(table),
+        *_vocabulary(table),
         *_texts(table),
         *_pictures(table),
         *_leakage(table, train_known),
@@ -89,6 +90,15 @@ def _difference(cell: Mapping[str, float]) -> str:
     drawn = f" [{cell['low']:+.3f}, {cell['high']:+.3f}]" if "low" in cell else ""
     tested = f" (p = {cell['p_holm']:.2g})" if "p_holm" in cell else ""
     return f"difference {cell['difference']:+.3f}{drawn}{tested}"
+
+
+def _vocabulary(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a classifier could get right at most."""
+    if told := table.get("vocabulary"):
+        yield (
+            f"the model chooses from {told['answers']} answers of its training rows, and {told['known']} of "
+            f"{_samples(told['n'])} have a reference among them: no more than {told['share']:.0%} can be right"
+        )
 
 
 def _texts(table: Mapping[str, Any]) -> Iterator[str]:

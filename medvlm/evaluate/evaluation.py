@@ -4,8 +4,9 @@
 constant, constant_search; rows, intervals, bootstrap, signatures, comparisons, by_task, outputs, references, slices,
 slices_left_out, settings (see `medvlm.evaluate.score_table`); controls (see `medvlm.evaluate.controls`; null where none
 were asked for); leakage (see `medvlm.evaluate.leakage`; null where the training data is not known); with_leaked (n and
-rows with the samples that --exclude-leaked leaves out everywhere else); scored_ids (where a limit or leaks may leave
-predictions out); warnings (sentences).
+rows with the samples that --exclude-leaked leaves out everywhere else); vocabulary (of a classifier: how many answers
+it chooses from, and `known`, how many of n samples have a reference among them, with their share); scored_ids (where a
+limit or leaks may leave predictions out); warnings (sentences).
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def _evaluated(job: _Job) -> tuple[dict[str, Any], list[Row]]:
     ranks["constant"] = [retrieval.at_chance(told) for told in ranks["model"]]
     rows = {name: _answered(described, listed, ranks[name]) for name, listed in rows.items()}
     clean = {name: _without(listed, leaked) for name, listed in rows.items()}
-    scores = _scores(rows, clean, others, leakage, settings)
+    scores = _scores(rows, clean, others, leakage, settings, _vocabulary(job, clean["model"]))
     ids = [row["id"] for row in clean["model"]]
     if recipe.eval.limit is not None or settings.exclude_leaked:
         # predictions.jsonl may hold others too, of this evaluation or a larger one.
@@ -369,6 +370,7 @@ def _scores(
     others: dict[str, list[Row]],
     leakage: Leakage | None,
     settings: Settings,
+    vocabulary: Row | None,
 ) -> dict[str, Any]:
     """Return the table, controls, leakage and warnings of the `clean` rows among all `rows`."""
     found = table(clean, settings)
@@ -378,8 +380,22 @@ def _scores(
     if settings.exclude_leaked:
         values = {name: scored(listed, names, settings.options).values for name, listed in rows.items()}
         found["with_leaked"] = {"n": len(rows["model"]), "rows": values}
+    if vocabulary:
+        found["vocabulary"] = vocabulary
     found["warnings"] = cautions(found, leakage is not None)
     return found
+
+
+def _vocabulary(job: _Job, rows: Sequence[Row]) -> Row | None:
+    """Return how many of the rows a classifier could answer at all; None of what writes its answers."""
+    if is_baseline(job.run.facts()) or _answers_untuned(job.recipe):
+        return None
+    from medvlm.models.backbones.classifier import key_of
+
+    answers: list[str] = job.run.fitted()["answers"]
+    keys = set(map(key_of, answers))
+    known = sum(any(key_of(str(text)) in keys for text in row["references"]) for row in rows)
+    return {"answers": len(answers), "n": len(rows), "known": known, "share": known / len(rows)}
 
 
 def _controls(model: list[Row], others: dict[str, list[Row]], names: list[str], settings: Settings) -> Row | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, MedvlmError, RecipeError
+from medvlm.io import stable_hash
 from medvlm.models import adapters
 from medvlm.models.backbones import BACKBONES, kind_of_type
 from medvlm.models.components import Places, bare_name, tied
@@ -131,9 +132,7 @@ def _load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] |
     whole = _is_whole(run)
     stored = {} if whole else _stored(run)
     loaded = load_base(recipe, trained=str(run.model) if whole else None)
-    fitted = run.fitted()
-    if fitted:
-        loaded.backbone.restore(loaded.model, fitted)
+    restore_fitted(loaded, run)
     if prepare is not None:
         prepare(loaded.model)
     loaded.model = adapters.apply(loaded.model, recipe.adapters, BACKBONES.get(recipe.model.backbone))
@@ -149,6 +148,39 @@ def _load(run: Run, recipe: Recipe, prepare: Callable[[torch.nn.Module], None] |
     return loaded
 
 
+def restore_fitted(loaded: Loaded, run: Run) -> None:
+    """Give model and backbone what the run took from its training rows; nothing where its backbone takes nothing.
+
+    Raises:
+        InputError: as `fitted_of`.
+    """
+    facts = fitted_of(run, type(loaded.backbone))
+    if facts:
+        try:
+            loaded.backbone.restore(loaded.model, facts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{run.path / 'fitted.json'}: damaged; train the run again") from error
+
+
+def fitted_of(run: Run, kind: type[Backbone]) -> dict[str, Any]:
+    """Return what the run's backbone took from its training rows, as it was when its weights were trained.
+
+    Raises:
+        InputError: fitted.json is missing, damaged, or another than the run was trained with.
+    """
+    from medvlm.models.backbones.base import Backbone
+
+    if kind.fit is Backbone.fit:
+        return {}
+    path, facts = run.path / "fitted.json", run.fitted()
+    if not facts:
+        raise InputError(f"{path}: missing; it holds what the model may answer: put it back, or train the run again")
+    recorded = run.facts().get("fitted") if (run.path / "run.json").is_file() else None
+    if recorded not in (None, stable_hash(facts)):
+        raise InputError(f"{path}: is not the one that the run was trained with; put that back, or train it again")
+    return facts
+
+
 def begin_from(model: torch.nn.Module, run: Run, recipe: Recipe, kind: type[Backbone]) -> None:
     """Load everything that an earlier run has trained into a freshly wrapped model, which goes on from there.
 
@@ -162,7 +194,7 @@ def begin_from(model: torch.nn.Module, run: Run, recipe: Recipe, kind: type[Back
         RecipeError: something that the run trained would be lost: it must be trained here too, in the same way.
         InputError: the run's weights are missing or damaged, or of another image size.
     """
-    _check_start(run, recipe)
+    check_start(run, recipe)
     old, places = run.recipe().adapters, Places(model, kind)
     trained = {component for component in COMPONENTS if old.part(component).kind != "frozen"}
     with _in_one_line(run, "expected the run's own model.image_size here, and a run that is whole"):
@@ -205,7 +237,12 @@ def _check_kept(run: Run, lost: set[str], recipe: Recipe) -> None:
         )
 
 
-def _check_start(run: Run, recipe: Recipe) -> None:
+def check_start(run: Run, recipe: Recipe) -> None:
+    """Raise where the new recipe would lose what the run has trained.
+
+    Raises:
+        RecipeError: another base, or a component that is not trained on as it was.
+    """
     old = run.recipe()
     problems = []
     if old.model.parts != recipe.model.parts:

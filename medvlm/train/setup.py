@@ -12,8 +12,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from medvlm.cli.common import Progress
 from medvlm.data.mixture import Mixture
-from medvlm.evaluate.predict import Predictor
 from medvlm.errors import RecipeError
+from medvlm.evaluate.predict import Predictor
 from medvlm.io import sha256_file, stable_hash
 from medvlm.models import adapters, load, trained
 from medvlm.models.backbones import BACKBONES
@@ -130,8 +130,8 @@ def _check_figure(job: Job, loaded: Loaded, places: Sequence[int]) -> None:
         return
     if all(backbone.class_of(str(job.validation.text(place)["target"])) == IGNORED for place in places):
         problem = (
-            f"train.best: 'loss': none of {len(places)} validation rows has a loss, since their answers are none of the "
-            f"{len(backbone.answers)} that the classifier knows; expected none, or accuracy"
+            f"train.best: 'loss': none of {len(places)} validation rows has a loss, since the classifier knows none of "
+            "their answers; expected none, or accuracy"
         )
         raise RecipeError("recipe", [problem])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from prepared import write_folder
 
 from medvlm.cli import run as medvlm
 from medvlm.runs import Run
@@ -113,6 +115,63 @@ def test_a_resumed_run_keeps_its_classes(at_shelf: Path, capsys: pytest.CaptureF
     again = {line["step"]: line["loss"] for line in rows(whole.path / "metrics.jsonl") if "loss" in line}
     assert again == pytest.approx(steps, abs=1e-5)
     assert (whole.path / "model" / "model.safetensors").is_file()
+
+
+ANSWERS = {
+    "first": {"train": "LLLLLRRN", "validation": "LM", "test": "LH"},
+    "second": {"train": "RRRRLLMM", "validation": "MM", "test": "LH"},
+}
+"""Data set -> split -> answers by their first letters. The second has another order of frequency and new answers."""
+NAMED = {"L": "left lung", "R": "right lung", "N": "none", "M": "mediastinum", "H": "heart"}
+SHORT = ("train.max_steps=2", "train.batch_size=8", "train.eval_samples=2")
+
+
+@pytest.fixture
+def two_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with questions in data/first and data/second."""
+    from medvlm.data.sources.phantom.base_grammar import base_samples
+
+    monkeypatch.chdir(tmp_path)
+    base = next(iter(base_samples(5, 0)))
+    for name, splits in ANSWERS.items():
+        made = {
+            split: [
+                dataclasses.replace(base, id=f"{split}{i}", task="vqa", prompt="Where?", target=NAMED[letter])
+                for i, letter in enumerate(letters)
+            ]
+            for split, letters in splits.items()
+        }
+        write_folder(tmp_path / "data" / name, made)
+    return tmp_path
+
+
+def test_a_second_stage_keeps_the_classes_of_the_first(two_sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = trained("vilt", two_sets, *SHORT, "data.0.path=data/first", "name=first")
+    assert first.fitted()["answers"] == ["left lung", "right lung", "none"]
+    assert [line for line in rows(first.path / "metrics.jsonl") if "eval_loss" in line]
+    capsys.readouterr()
+    start = f'model.start="{first.path}"'
+    still = ("train.learning_rate=1e-12", "adapters.head.learning_rate=1e-12")
+    second = trained("vilt", two_sets, *SHORT, "data.0.path=data/second", "name=second", start, *still)
+    assert "2 of 8 training rows have no loss" in capsys.readouterr().err
+    assert second.fitted() == {"answers": first.fitted()["answers"], "rows": 8, "outside": 2}
+    assert second.facts()["fitted"] != first.facts()["fitted"]
+    # Neither validation row has an answer that the classifier knows.
+    assert not [line for line in rows(second.path / "metrics.jsonl") if "eval_loss" in line]
+    for run in (first, second):
+        assert medvlm(["eval", str(run.path), "--metrics", "vqa", "--controls", "none", "--bootstrap", "0"]) == 0
+    told = capsys.readouterr()
+    assert "chooses from 3 answers of its training rows, and 1 of 2 samples have a reference among them" in told.err
+    scores = json.loads((first.path / "eval" / "test" / "scores.json").read_text(encoding="utf-8"))
+    assert scores["vocabulary"] == {"answers": 3, "n": 2, "known": 1, "share": 0.5}
+    one, other = (
+        [row["prediction"] for row in rows(run.path / "eval/test/predictions.jsonl")] for run in (first, second)
+    )
+    assert one == other
+    words = ["finetune", "recipes/vilt_vqa.yaml", *TINY, *SHORT, "data.0.path=data/second", start, "train.best=loss"]
+    capsys.readouterr()
+    assert medvlm([*words, "--quiet"]) == 3
+    assert "none of 2 validation rows has a loss" in capsys.readouterr().err
 
 
 def test_captions_are_refused_in_one_line(at_shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:

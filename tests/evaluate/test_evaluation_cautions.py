@@ -45,6 +45,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return table
 
 
+def test_what_a_classifier_can_get_right_at_most_is_said() -> None:
+    told = {"answers": 12, "n": 400, "known": 300, "share": 0.75}
+    (said,) = cautions({**FINE, "vocabulary": told})
+    assert "chooses from 12 answers" in said
+    assert "300 of 400 samples have a reference among them: no more than 75% can be right" in said
+
+
 def test_good_scores_are_said_nothing_against() -> None:
     assert cautions(FINE) == []
 

@@ -23,6 +23,7 @@ from transformers.models.flava.image_processing_pil_flava import FlavaImageProce
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
 from medvlm.errors import AccessError, InputError
+from medvlm.io import stable_hash
 from medvlm.models import adapters, trained
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.backbones.base import Example
@@ -159,6 +160,48 @@ def test_the_same_logits_and_answers_from_disk(
     asked = [example(question) for question, _ in PAIRS]
     answers = again.backbone.answer(again.model, again.backbone.collate_prompts(asked), 4, {})
     assert answers == [["CT", "liver", "yes"][place] for place in expected.argmax(dim=-1).tolist()]
+
+
+@pytest.fixture
+def finished(published: dict[str, dict[str, str]], tmp_path: Path) -> tuple[Any, Run]:
+    """Return recipe and folder of a run of ViLT with three answers."""
+    made = recipe("vilt", published["vilt"], WAYS["lora"])
+    loaded = load_base(made)
+    facts = loaded.backbone.fit(loaded.model, PAIRS)
+    loaded.model = adapters.apply(loaded.model, made.adapters, BACKBONES.get("vilt"))
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    trained.save(loaded.model, loaded.processor, run.path)
+    write_resolved(made, run.path / "recipe.yaml")
+    run.keep_fitted(facts)
+    run.record({"status": "finished", "fitted": stable_hash(facts)})
+    return made, run
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "missing"),
+        ("{", "damaged"),
+        ("[1]", "damaged"),
+        ('{"answers": ["liver", "CT", "yes"], "rows": 3, "outside": 0}', "not the one"),
+    ],
+)
+def test_answers_that_are_not_those_of_training(content: str | None, told: str, finished: tuple[Any, Run]) -> None:
+    made, run = finished
+    path = run.path / "fitted.json"
+    path.unlink() if content is None else path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"fitted\.json: .*{told}"):
+        trained.load(run, made)
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', '{"answers": ["CT"]}', '{"answers": ["CT", 3]}', '{"answers": "CT"}'])
+def test_answers_of_another_form(content: str, finished: tuple[Any, Run]) -> None:
+    made, run = finished
+    run.record({"status": "finished"})
+    (run.path / "fitted.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"fitted\.json: damaged"):
+        trained.load(run, made)
 
 
 @pytest.mark.parametrize("way", ["lora", "tower", "whole"])

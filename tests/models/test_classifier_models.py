@@ -207,7 +207,7 @@ def test_the_loss_by_count_and_smoothing(made: dict[str, tuple[Any, Any]], per_e
     right = torch.stack([share[row, place] for row, place in enumerate(inputs["labels"][:3].tolist())])
     expected = -(0.7 * right + 0.3 * share[:3].mean(dim=-1)).sum()
     loss, sums, _ = backbone.losses(model, inputs, per_example=per_example, smoothing=0.3)
-    assert loss.item() == pytest.approx(expected.item() / (4 if per_example else 3), abs=1e-5)
+    assert loss.item() == pytest.approx(expected.item() / 3, abs=1e-5)
     assert float(sums.sum()) == pytest.approx(expected.item(), abs=1e-5)
     halved, _, _ = backbone.losses(model, inputs, count=torch.tensor(6), per_example=per_example, smoothing=0.3)
     assert halved.item() == pytest.approx(expected.item() / 6, abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from medvlm.models.load import load_base, planned_config
 from medvlm.recipe import load_members
 from medvlm.recipe.load import check
 from medvlm.train import memory
+from medvlm.train.devices import here
 from medvlm.train.flops import FlopModel
 from medvlm.train.memory_trace import Shape
+from medvlm.train.mixing import HELD, Held
+from medvlm.train.trainer import SuffixTrainer
 
 KINDS = ["vilt", "visual_bert", "lxmert", "flava"]
 FULL = {"vision_tower": "full", "projector": "full", "language_model": "full", "head": "full"}
@@ -158,3 +162,11 @@ def test_published_dimensions() -> None:
     for name in KINDS:
         holder, last = BACKBONES.get(name).last_layer(built[name])
         assert holder.get_submodule(last).out_features == 3129
+
+
+@pytest.mark.parametrize(("output", "expected"), [("class", 1), ("text", 2)])
+def test_the_mean_over_examples_counts_those_that_have_a_loss(output: str, expected: int) -> None:
+    collator = SimpleNamespace(collator=SimpleNamespace(backbone=SimpleNamespace(output=output)))
+    trainer: Any = SimpleNamespace(per_example=True, here=here(), data_collator=collator)
+    batch = {HELD: Held(parts=(0, 0), tokens=9, labels=1, flops=0)}
+    assert SuffixTrainer._get_num_items_in_batch(trainer, [batch], torch.device("cpu")) == expected

@@ -89,6 +89,17 @@ def test_sums_by_data_set_go_on_where_they_were_stored(per_example: bool) -> Non
     assert second.means() == {}
 
 
+@pytest.mark.parametrize("per_example", [True, False])
+def test_examples_without_a_loss_are_not_counted(per_example: bool) -> None:
+    losses = PartLosses(mixture("a", "b"), per_example)
+    assert losses.mean() is None
+    losses.add((0, 1), torch.zeros(2), torch.zeros(2, dtype=torch.long))
+    assert losses.mean() is None
+    losses.add((0, 0), torch.tensor([0.5, 0.0]), torch.tensor([1, 0]))
+    assert losses.mean() == 0.5
+    assert losses.means() == {"a": 0.5}
+
+
 def test_a_path_listed_twice_has_two_names() -> None:
     assert part_names(mixture("a", "b")) == ["a", "b"]
     assert len(set(part_names(mixture("a", "b", "a")))) == 3

@@ -112,38 +112,48 @@ class ClassifierBackbone(Backbone):
         """Return the configuration with a class for each answer that `fit` would take."""
         return cls.sized(config, closed_vocabulary([answer for _, answer in pairs], cls.most_answers))
 
-    def fit(self, model: torch.nn.Module, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    def fit(
+        self, model: torch.nn.Module, pairs: Sequence[tuple[str, str]], earlier: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Take the closed vocabulary from the training rows and give the model a new layer over it.
 
         Args:
             model: bare.
             pairs: question and answer of every training row.
+            earlier: what the run returned whose weights this one begins from: its classes stay, one by one, since its
+                head knows these and no others.
 
         Returns:
             `answers`, the classes in order; `rows`, how many there are; `outside`, how many of them have an answer
             that is no class, and so no loss (said at the command line, too).
 
         Raises:
-            InputError: fewer than two answers to choose from.
+            InputError: fewer than two answers to choose from; no row has one of the earlier run's.
         """
         from medvlm.cli.common import warn
 
-        answers = closed_vocabulary([answer for _, answer in pairs], self.most_answers)
+        answers = list(earlier["answers"]) if earlier else closed_vocabulary([a for _, a in pairs], self.most_answers)
         if len(answers) < 2:
             raise InputError(f"data: {len(pairs)} training rows have {len(answers)} answer; a classifier needs two")
         facts = {"answers": answers, "rows": len(pairs)}
         self.restore(model, facts)
         outside = sum(self.class_of(answer) == IGNORED for _, answer in pairs)
+        known = f"{len(answers)} answers of model.start" if earlier else f"{len(answers)} most frequent"
+        if outside == len(pairs):
+            raise InputError(f"data: none of the answers of {outside} training rows is among the {known}")
         if outside:
             warn(
-                f"{outside} of {len(pairs)} training rows have no loss: their answers are not among the "
-                f"{len(answers)} most frequent, which are all that the classifier knows"
+                f"{outside} of {len(pairs)} training rows have no loss: their answers are not among the {known}, which "
+                "are all that the classifier knows"
             )
         return {**facts, "outside": outside}
 
     def restore(self, model: torch.nn.Module, facts: Mapping[str, Any]) -> None:
         """Take the vocabulary that `fit` returned; the model's last layer is new where it has another size."""
-        self.answers = [str(answer) for answer in facts["answers"]]
+        answers = facts["answers"]
+        if not isinstance(answers, list) or len(answers) < 2 or not all(isinstance(one, str) for one in answers):
+            raise ValueError("answers: expected a list of texts, two at least")
+        self.answers = list(answers)
         self._classes = {key_of(answer): place for place, answer in enumerate(self.answers)}
         config: Any = model.config
         self._tell(config)
@@ -231,14 +241,17 @@ class ClassifierBackbone(Backbone):
         smoothing: float = 0.0,
         chunk: int = 256,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the cross-entropy of the rows' classes, each row's [B], and which rows have one [B] (1 or 0)."""
+        """Return the cross-entropy of the rows' classes, each row's [B], and which rows have one [B] (1 or 0).
+
+        Each row has one loss or none, so that the mean over examples is that over losses.
+        """
         labels = inputs["labels"]
         logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
         losses = torch.nn.functional.cross_entropy(
             logits.float(), labels, ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
         )
         counts = (labels != IGNORED).long()
-        divisor = count if count is not None else len(labels) if per_example else counts.sum()
+        divisor = count if count is not None else counts.sum()
         # An update whose rows all have no class has the loss 0, not 0 / 0.
         return losses.sum() / max(int(divisor), 1), losses.detach(), counts
 
