@@ -57,8 +57,8 @@ def test_no_name_is_cut_at_any_width(width: int) -> None:
 
 
 def test_table_marks_what_is_unverified_and_conflicting() -> None:
-    text = printed("table", 200, [get("BLIP-2")])
-    assert "MIT ?" in text
+    text = printed("table", 200, [get("BLIP-2 (Flan-T5)"), get("LLaVA-1.5")])
+    assert "MIT AND Apache-2.0 ?" in text
     assert "conditional" in text
     assert "?: not checked" in text
 
