@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medvlm.models.backbones.base import IGNORED
 from medvlm.models.components import output_layer, prefixes_of
 from medvlm.recipe.models import Recipe
 
@@ -87,9 +86,12 @@ class FlopModel:
         Args:
             lengths: tokens of each example, image tokens included and padding not.
             labels: positions with a loss.
-            images: pictures that pass the vision tower and projector.
+            images: pictures that pass the vision tower and projector; where nothing fixes their size, each counts as
+                the largest that the family takes.
         """
-        amounts = self.kind.amounts(self.config, self.tower_tokens, lengths, labels, images)
+        return self._made(self.kind.amounts(self.config, self.tower_tokens, lengths, labels, images))
+
+    def _made(self, amounts: dict[str, tuple[int, int]]) -> Flops:
         if self.cached:
             amounts["vision_tower"] = (0, 0)
         parts: dict[str, Work] = {}
@@ -100,9 +102,7 @@ class FlopModel:
 
     def batch(self, inputs: Mapping[str, torch.Tensor]) -> int:
         """Return the useful operations of training on what a backbone's `collate` or `collate_packed` made."""
-        kind = self.kind
-        labels = int((inputs["labels"] != IGNORED).sum())
-        return self.training(kind.true_lengths(inputs), labels, kind.images_in(inputs)).useful
+        return self._made(self.kind.amounts_in(self.config, self.tower_tokens, inputs)).useful
 
 
 def true_lengths(inputs: Mapping[str, torch.Tensor]) -> list[int]:
@@ -247,4 +247,8 @@ def _tower_tokens(model: torch.nn.Module, kind: type[Backbone]) -> int | None:
     for name, module in modules_of(model, kind, "vision_tower"):
         if isinstance(module, torch.nn.Embedding) and name.endswith("position_embedding"):
             return module.num_embeddings
+        positions = getattr(module, "position_embeddings", None)
+        # InternVL's and other towers after ViT's [1, N, D].
+        if isinstance(positions, torch.nn.Parameter) and positions.dim() == 3:
+            return positions.shape[1]
     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from generic_tiny_models import EACH, FAMILIES, logits, mixed, picture
+from generic_tiny_models import EACH, FAMILIES, logits, mixed, picture, qwen3
 from transformers import AutoConfig
 
 from medvlm.errors import InputError, RecipeError
@@ -240,6 +240,58 @@ def test_a_model_without_pictures_is_refused(tmp_path: Path) -> None:
     LlamaConfig(hidden_size=64, num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="answers no pictures with text"):
         GenericBackbone.load({"model": tmp_path}, {}, 0)
+
+
+def test_a_model_that_cannot_be_trained_here_is_refused_in_one_line(tmp_path: Path) -> None:
+    from transformers import Florence2Config, MllamaConfig
+
+    for kind, said in ((Florence2Config, "reads with one text model"), (MllamaConfig, "with and without pictures")):
+        kind().save_pretrained(tmp_path)
+        with pytest.raises(InputError, match=said) as raised:
+            GenericBackbone.load({"model": tmp_path}, {}, 0)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_processor_that_cannot_be_put_together_is_refused_in_one_line(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import Idefics3Processor
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("PixtralProcessor requires\nthe Torchvision library")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Idefics3Processor, "get_processor_dict", missing)
+        with pytest.raises(InputError, match=r"cannot be read .PixtralProcessor requires the Torchvision library"):
+            load_processor(folders["idefics3"])
+    # InternVL's asks its tokenizer for a token of its own.
+    for file in folders["llava"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((tmp_path / "processor_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({**settings, "processor_class": "InternVLProcessor"}), encoding="utf-8"
+    )
+    with pytest.raises(InputError, match="its processor cannot be read"):
+        load_processor(tmp_path)
+
+
+def test_the_projectors_of_qwen3_are_one_component(tmp_path: Path) -> None:
+    model: Any = qwen3()[0]
+    counts = adapters.census(model, GenericBackbone)
+    assert sum(count.total for count in counts.values()) == sum(parameter.numel() for parameter in model.parameters())
+    visual = model.model.visual
+    parts = (visual.merger, visual.deepstack_merger_list)
+    assert counts["projector"].total == sum(value.numel() for part in parts for value in part.parameters())
+    trained_ = adapters.apply(model, check_adapters(WAYS["lora"]), GenericBackbone)
+    assert adapters.census(trained_, GenericBackbone)["projector"].trainable == counts["projector"].total
+
+
+def test_a_projector_that_cannot_be_told_apart_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recipe("medvlm/tiny-random-qwen2_5_vl", image_size=112)
+    found = {**generic_families.COMPONENTS["qwen2_5_vl"], "projector": ()}
+    monkeypatch.setitem(generic_families.COMPONENTS, "qwen2_5_vl", found)
+    with pytest.raises(RecipeError, match=r"adapters\.projector: full: .* expected frozen"):
+        load_base(made)
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "idefics"])

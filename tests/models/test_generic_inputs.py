@@ -224,9 +224,27 @@ def test_gray_pictures_are_taken() -> None:
     assert torch.equal(one["pixel_values"], other["pixel_values"])
 
 
-def test_a_picture_that_a_processor_refuses_is_named_in_one_line() -> None:
-    with pytest.raises(InputError, match="aspect ratio"):
-        backbone("qwen2_5_vl").collate([Example(Image.new("RGB", (900, 2)), "?", "!")])
+def test_a_picture_longer_than_its_family_takes_is_filled_up() -> None:
+    made = backbone("qwen2_5_vl")
+    strip = Image.new("RGB", (900, 2), (250, 250, 250))
+    filled = Image.new("RGB", (900, 5))
+    filled.paste(strip, (0, 1))
+    for make in (made.collate, made.collate_prompts):
+        one, other = (make([Example(image, "?", "!")]) for image in (strip, filled))
+        assert torch.equal(one["pixel_values"], other["pixel_values"])
+    tall = make([Example(Image.new("L", (1, 1001)), "?", "!")])
+    assert len(tall["image_grid_thw"]) == 1
+
+
+def test_a_picture_that_a_processor_refuses_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = backbone("llava")
+
+    def refuse(**_: object) -> None:
+        raise ValueError("no such\npicture")
+
+    monkeypatch.setattr(made, "processor", refuse)
+    with pytest.raises(InputError, match=r"a picture cannot be prepared for the model \(no such picture\)"):
+        made.collate_prompts([Example(picture(), "?")])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

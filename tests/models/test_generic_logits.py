@@ -106,12 +106,12 @@ def test_the_loss_is_that_of_transformers(family: str) -> None:
 
 def greedy(model: Any, batch: dict[str, torch.Tensor], steps: int) -> list[int]:
     """Return the likeliest tokens one after the other, each by a whole forward pass without a cache."""
-    from medvlm.models.backbones.generic import _continued
+    from medvlm.models.backbones.generic_rows import continued
 
     found: list[int] = []
     for _ in range(steps):
         found.append(int(logits(model, batch)[0, -1].argmax()))
-        batch = _continued(batch, found[-1:])
+        batch = continued(batch, found[-1:])
     return found
 
 

@@ -373,6 +373,13 @@ class Backbone:
         """Return how many tokens prefix and suffix take, after truncation, image tokens apart."""
         raise NotImplementedError
 
+    def prompt_length(self, example: Example) -> int:
+        """Return how many tokens `collate_prompts` makes of an example, for backbones that take `several`.
+
+        Its pictures are counted, not looked at: each is taken to be as many tokens as `image_tokens_of` says.
+        """
+        raise NotImplementedError
+
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Return the texts of generated tokens [B, T], special tokens removed."""
         raise NotImplementedError

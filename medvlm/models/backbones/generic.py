@@ -8,25 +8,32 @@ pictures (grids, masks, token types) is its own processor's, and its attention m
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from PIL import Image
 
-from medvlm.errors import InputError
+from medvlm.errors import InputError, RecipeError
 from medvlm.models.backbones import generic_families as families
 from medvlm.models.backbones.base import IGNORED, Backbone, Example
 from medvlm.models.backbones.generic_chat import Chat, Turn
 from medvlm.models.backbones.generic_processor import load_processor
+from medvlm.models.backbones.generic_rows import Inputs, by_token, continued, padded, same_shape
 from medvlm.models.backbones.rows import kept, texts
 
 if TYPE_CHECKING:
+    from medvlm.recipe.models import Recipe
     from medvlm.train.memory_trace import Shape
 
-Inputs = dict[str, torch.Tensor]
 NESTED = ("IdeficsProcessor", "Idefics2Processor", "Idefics3Processor", "SmolVLMProcessor")
 """Processors that give the pictures of a batch sample by sample."""
+UNFIT = {"mllama": "takes no batch of samples with and without pictures"}
+"""Type of a model that cannot be trained here -> why."""
+LONGEST = 200
+"""How often a picture's short side goes into its long one at most: Qwen refuses others (`smart_resize`)."""
 
 
 class GenericBackbone(Backbone):
@@ -72,7 +79,7 @@ class GenericBackbone(Backbone):
         """Return the model of these dimensions.
 
         Raises:
-            InputError: no model of pictures and text is known for them.
+            InputError: no model of pictures and text that fits here is known for them.
         """
         from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -176,7 +183,8 @@ class GenericBackbone(Backbone):
     ) -> dict[str, tuple[int, int]]:
         """Return component -> (tokens, pairs of tokens in attention) of a batch; see `Backbone`.
 
-        Where LLaVA takes the last layer but one of its tower, the last one's backward is counted though there is none.
+        Pictures whose size nothing fixes count as the largest that the family takes. Where LLaVA takes the last layer
+        but one of its tower, the last one's backward is counted though there is none.
         """
         found = super().amounts(config, tower_tokens, lengths, labels, images)
         if config.model_type in families.QWEN:
@@ -187,13 +195,41 @@ class GenericBackbone(Backbone):
         return found
 
     @classmethod
+    def amounts_in(
+        cls, config: Any, tower_tokens: int, inputs: Mapping[str, torch.Tensor]
+    ) -> dict[str, tuple[int, int]]:
+        """Return the same of a batch, by its pictures' true sizes and tiles; see `Backbone`."""
+        found = super().amounts_in(config, tower_tokens, inputs)
+        patches = families.patches_in(config, tower_tokens, inputs)
+        found["vision_tower"] = (sum(patches), sum(families.tower_pairs(config, one) for one in patches))
+        token = getattr(config, "image_token_id", None)
+        if config.model_type != "idefics" and token is not None:
+            found["projector"] = (int((inputs["input_ids"] == token).sum()), 0)
+        return found
+
+    @classmethod
     def widths(cls, config: Any) -> dict[str, int]:
         """Return component -> heads x head dimension of its attention."""
         found = super().widths(config)
+        if config.model_type == "qwen2_vl":
+            # What it calls hidden_size is the decoder's.
+            found["vision_tower"] = int(config.vision_config.embed_dim)
         if config.model_type == "idefics":
             part = config.perceiver_config
             found["projector"] = int(part.resampler_n_heads) * int(part.resampler_head_dim)
         return found
+
+    @classmethod
+    def check(cls, recipe: Recipe, config: Any) -> None:
+        """Raise where a projector is to be trained that cannot be told apart; see `Backbone`.
+
+        Raises:
+            RecipeError: says so.
+        """
+        kind = recipe.adapters.projector.kind
+        if kind != "frozen" and not cls.components_of(config)["projector"]:
+            problem = f"adapters.projector: {kind}: which part of a {config.model_type} model it is, is not known"
+            raise RecipeError("recipe", [f"{problem}; expected frozen"])
 
     @classmethod
     def fake_inputs(cls, model: Any, shape: Shape, device: torch.device) -> dict[str, Any]:
@@ -204,9 +240,10 @@ class GenericBackbone(Backbone):
 
     @classmethod
     def images_in(cls, inputs: Mapping[str, torch.Tensor]) -> int:
-        """Return the number of pictures in a batch, padding apart."""
-        if "image_grid_thw" in inputs:
-            return len(inputs["image_grid_thw"])
+        """Return the number of pictures in a batch, padding apart; of tiles where the inputs hold nothing else."""
+        for name in ("image_grid_thw", "image_sizes"):
+            if name in inputs:
+                return len(inputs[name])
         pictures = inputs.get("pixel_values")
         if pictures is None:
             return 0
@@ -220,7 +257,7 @@ class GenericBackbone(Backbone):
         turns = [Turn(len(shot.images), shot.prefix, shot.suffix or "") for shot in example.shots]
         pictures = [image for shot in (*example.shots, example) for image in shot.images]
         prompt = self.chat.prompt([*turns, Turn(len(example.images), example.prefix)])
-        return prompt, [image if image.mode == "RGB" else image.convert("RGB") for image in pictures]
+        return prompt, [_bounded(image if image.mode == "RGB" else image.convert("RGB")) for image in pictures]
 
     def _seen(self, prompt: str, pictures: list[Any]) -> Inputs:
         """Return the inputs [1, ...] of one prompt, its pictures' tokens in place."""
@@ -273,7 +310,7 @@ class GenericBackbone(Backbone):
             prompt, pictures = self._prompt(example)
             rows.append(self._seen(prompt, pictures))
             answers.append(self.chat.answer(prompt, example.suffix or "")[1])
-        inputs = self._joined([_continued(row, answer) for row, answer in zip(rows, answers, strict=True)])
+        inputs = self._joined([continued(row, answer) for row, answer in zip(rows, answers, strict=True)])
         labels = torch.full_like(inputs["input_ids"], IGNORED)
         for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             start = row["input_ids"].shape[1]
@@ -288,14 +325,14 @@ class GenericBackbone(Backbone):
         """Return rows [1, ...] as one batch: tokens padded on one side, pictures one behind the other."""
         made: Inputs = {}
         length = max(row["input_ids"].shape[1] for row in rows)
-        by_token = {name for row in rows for name in _by_token(row)}
+        tokens = {name for row in rows for name in by_token(row)}
         for name in dict.fromkeys(name for row in rows for name in row):
             values = [row[name] for row in rows if name in row]
-            if name in by_token:
-                values = [_padded(value, length, self.pad if name == "input_ids" else 0, left) for value in values]
+            if name in tokens:
+                values = [padded(value, length, self.pad if name == "input_ids" else 0, left) for value in values]
             elif self.nested:
                 values = [row.get(name, torch.zeros_like(values[0][:, :1])) for row in rows]
-            made[name] = torch.cat(_same_shape(values))
+            made[name] = torch.cat(same_shape(values))
         return made
 
     def text_tokens(self, prefix: str, suffix: str) -> tuple[int, int]:
@@ -304,11 +341,14 @@ class GenericBackbone(Backbone):
         around = self._around + len(self.chat.tokens(prompt))
         return around, len(self.chat.answer(prompt, suffix)[1])
 
+    def prompt_length(self, example: Example) -> int:
+        """Return how many tokens `collate_prompts` makes of an example; see `Backbone`."""
+        prompt, pictures = self._prompt(example)
+        return len(self.chat.tokens(prompt)) + len(pictures) * (self._around + self.image_tokens)
+
     @functools.cached_property
     def _around(self) -> int:
         """How many tokens more than the picture's own a picture takes, than in a text with one placeholder for it."""
-        from PIL import Image
-
         prompt, pictures = self._prompt(Example(Image.new("RGB", (64, 64), (128, 128, 128)), "?"))
         ids = self._seen(prompt, pictures)["input_ids"]
         own = torch.isin(ids, torch.tensor(self.processor.image_token_ids)).sum()
@@ -343,53 +383,23 @@ def _check_kind(config: Any, name: str) -> None:
             f"model.id: {name} is a {config.model_type} model, which answers no pictures with text; expected one of "
             "AutoModelForImageTextToText"
         )
+    if config.is_encoder_decoder or config.model_type in UNFIT:
+        reason = UNFIT.get(config.model_type, "reads with one text model and answers with another")
+        raise InputError(f"model.id: {name} is a {config.model_type} model, which {reason}; take another family")
+
+
+def _bounded(image: Image.Image) -> Image.Image:
+    """Return the picture, its short side filled up with black where it is longer than Qwen takes."""
+    width, height = image.size
+    short = math.ceil(max(width, height) / LONGEST)
+    if min(width, height) >= short:
+        return image
+    made = Image.new("RGB", (max(width, short), max(height, short)))
+    made.paste(image, ((made.width - width) // 2, (made.height - height) // 2))
+    return made
 
 
 def _idefics_template(tokenizer: Any) -> str:
     """Return IDEFICS's dialogue; the base that was taught no instructions has no token for a turn's end."""
     known = "<end_of_utterance>" in tokenizer.get_vocab()
     return families.IDEFICS_TEMPLATE if known else families.IDEFICS_TEMPLATE.replace("<end_of_utterance>", "")
-
-
-def _by_token(row: Inputs) -> set[str]:
-    """Return the names of what a row has for each of its tokens, [1, T, ...]."""
-    shape = row["input_ids"].shape
-    # A picture's values could be as many as tokens by chance, so those are told by name.
-    return {
-        name for name, value in row.items() if value.shape[:2] == shape and not name.startswith(("pixel", "image_grid"))
-    }
-
-
-def _continued(row: Inputs, answer: list[int]) -> Inputs:
-    """Return the inputs [1, ...] of one prompt with its answer behind it."""
-    made = dict(row)
-    for name in _by_token(row):
-        value = row[name]
-        if name == "input_ids":
-            more = torch.tensor([answer])
-        elif name == "attention_mask":
-            more = torch.ones(1, len(answer), dtype=value.dtype)
-        elif name.endswith("_mask") and value.dim() > 2:
-            # Which pictures a token sees: in an answer, as in generation, those that the prompt's last token sees.
-            more = value[:, -1:].expand(-1, len(answer), *value.shape[2:])
-        else:
-            more = torch.zeros(1, len(answer), *value.shape[2:], dtype=value.dtype)
-        made[name] = torch.cat([value, more], dim=1)
-    return made
-
-
-def _padded(value: torch.Tensor, length: int, fill: int, left: bool) -> torch.Tensor:
-    """Return [1, T, ...] as [1, length, ...]."""
-    rest = value.new_full((1, length - value.shape[1], *value.shape[2:]), fill)
-    return torch.cat([rest, value] if left else [value, rest], dim=1)
-
-
-def _same_shape(values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return tensors padded with 0 to the largest of each dimension but the first."""
-    sizes = [max(lengths) for lengths in zip(*(value.shape[1:] for value in values), strict=True)]
-    made = []
-    for value in values:
-        whole = value.new_zeros(value.shape[0], *sizes)
-        whole[tuple(slice(0, size) for size in value.shape)] = value
-        made.append(whole)
-    return made

@@ -1,9 +1,9 @@
 """What differs between chat models: where their components lie, how large a picture is, how many tokens it takes.
 
-Families known by name: Qwen2-VL and Qwen2.5-VL (arXiv:2502.13923), Idefics3 (arXiv:2408.12637) with SmolVLM
-(arXiv:2504.05299), Gemma 3 (arXiv:2503.19786) with MedGemma (arXiv:2507.05201), LLaVA (arXiv:2310.03744) and IDEFICS,
-the open Flamingo (arXiv:2306.16527). Of others the components are found in the model's own modules, and pictures keep
-the size that the checkpoint's processor gives them.
+Families known by name: Qwen2-VL, Qwen2.5-VL (arXiv:2502.13923) and Qwen3-VL (arXiv:2511.21631), Idefics3
+(arXiv:2408.12637) with SmolVLM (arXiv:2504.05299), Gemma 3 (arXiv:2503.19786) with MedGemma (arXiv:2507.05201), LLaVA
+(arXiv:2310.03744) and IDEFICS, the open Flamingo (arXiv:2306.16527). Of others the components are found in the model's
+own modules, and pictures keep the size that the checkpoint's processor gives them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from medvlm.errors import InputError, RecipeError
 from medvlm.models.positions import resize_embeddings
 
-QWEN = ("qwen2_vl", "qwen2_5_vl")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 IDEFICS3 = ("idefics3", "smolvlm")
 
 Components = Mapping[str, tuple[str, ...]]
@@ -65,7 +65,8 @@ IDEFICS_TEMPLATE = (
 """The dialogue of IDEFICS, whose files hold no template (model card of HuggingFaceM4/idefics-9b-instruct)."""
 
 MOST_QWEN_TOKENS = 16384
-"""Of a picture, where nothing fixes its size: `max_pixels` 12,845,056 of the published processors / 28²."""
+"""Of a picture, where nothing fixes its size: the published processors' most pixels / those of a token (12,845,056 /
+28² of Qwen2.5-VL, 16,777,216 / 32² of Qwen3-VL)."""
 
 
 def components(config: Any) -> Components:
@@ -75,6 +76,11 @@ def components(config: Any) -> Components:
         InputError: an unknown family, without one vision tower and one language model that can be told apart.
     """
     known = COMPONENTS.get(config.model_type)
+    if known is not None and config.model_type == "qwen3_vl":
+        # Some blocks of its tower have a projector of their own, each adapted by itself.
+        some = range(len(config.vision_config.deepstack_visual_indexes))
+        deeper = tuple(f"model.visual.deepstack_merger_list.{number}." for number in some)
+        return {**known, "projector": (*known["projector"], *deeper)}
     return known if known is not None else _found(json.dumps(config.to_dict(), sort_keys=True, default=str))
 
 
@@ -125,6 +131,9 @@ def _prefixes(names: set[str], spared: tuple[str, ...]) -> tuple[str, ...]:
 def side(config: Any) -> int | None:
     """Return the side of the square picture in pixels; None where pictures keep their shape."""
     size = getattr(config.vision_config, "image_size", None)
+    if isinstance(size, (list, tuple)) and len(set(size)) == 1:
+        # InternVL's.
+        return int(size[0])
     return size if isinstance(size, int) else None
 
 
@@ -164,6 +173,28 @@ def tower_patches(config: Any) -> int:
         merge = int(config.vision_config.spatial_merge_size) if config.model_type in QWEN else 1
         return MOST_QWEN_TOKENS * merge * merge
     return (square // int(config.vision_config.patch_size)) ** 2
+
+
+def patches_in(config: Any, tower_tokens: int, inputs: Mapping[str, torch.Tensor]) -> list[int]:
+    """Return how many tokens each picture of a batch has inside the tower; where pictures are cut, each tile.
+
+    Args:
+        config: of the model.
+        tower_tokens: of a picture or tile of the usual size.
+        inputs: as `collate` makes them.
+    """
+    if "image_grid_thw" in inputs:
+        found: list[int] = inputs["image_grid_thw"].prod(dim=1).tolist()
+        return found
+    pictures = inputs.get("pixel_values")
+    if pictures is None:
+        return []
+    if "image_sizes" in inputs and pictures.dim() == 4:
+        # Pixtral's tower keeps a picture's shape.
+        found = (inputs["image_sizes"] // int(config.vision_config.patch_size)).prod(dim=1).tolist()
+        return found
+    # Missing ones are 0 throughout, which no picture's values are.
+    return [tower_tokens] * int(pictures.flatten(-3).any(dim=-1).sum())
 
 
 def tower_pairs(config: Any, tokens: int) -> int:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def inputs(model: Any, shape: Shape, device: torch.device) -> dict[str, Any]:
     """Return the inputs of one batch: embeddings with the pictures in them; IDEFICS takes the pictures apart.
 
-    Of a family that is not known by name the tower's own passing memory is left out.
+    Of a family that is not known by name the tower's own passing memory is left out, and what Qwen3-VL adds to the
+    features of its decoder's first layers.
 
     Args:
         model: on tensors without contents (see `train.memory_trace`).
@@ -110,6 +111,9 @@ def _qwen(model: Any, images: int, device: torch.device) -> torch.Tensor:
     if config.model_type == "qwen2_5_vl":
         given["window_index"] = torch.zeros(patches // unit, dtype=torch.long, device=device)
         given["cu_window_seqlens"] = _Lengths(_windows(merged, vision) * images)
+    if config.model_type == "qwen3_vl":
+        given["interp_indices"] = torch.zeros(patches, 4, dtype=torch.long, device=device)
+        given["interp_weights"] = torch.empty(patches, 4, device=device)
     pixels = torch.empty(patches, width, device=device, dtype=model.dtype)
     found: torch.Tensor = model.model.visual(pixels, grid_thw=None, **given).pooler_output
     return found

@@ -51,13 +51,18 @@ def load_processor(path: Path) -> Any:
     kind: Any = processor_class_from_name(name) if name else None
     if kind is None:
         raise InputError(f"model.id: {path}: no processor for pictures and text ({name or 'none named'}); see its card")
-    settings, _ = kind.get_processor_dict(path, local_files_only=True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        pictures = AutoImageProcessor.from_pretrained(path, local_files_only=True, backend="pil")
-    except (OSError, ValueError, ImportError) as error:
+        return _loaded(kind, path)
+    # A tokenizer that lacks what the class asks of it is an AttributeError.
+    except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"model.id: {path}: its processor cannot be read ({reason})") from error
+
+
+def _loaded(kind: Any, path: Path) -> Any:
+    settings, _ = kind.get_processor_dict(path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    pictures = AutoImageProcessor.from_pretrained(path, local_files_only=True, backend="pil")
     own = settings.pop("video_processor", None) or _read(path / VIDEO_FILE)
     made = {key: value for key, value in settings.items() if key in _accepted(kind)}
     found = assemble(kind, pictures, tokenizer, videos=own, **made)
