@@ -17,7 +17,7 @@ def configuration(part: QuantizationPart, backbone: type[Backbone], config: Any 
     """Return the BitsAndBytesConfig that quantizes the language model's linear layers and nothing else.
 
     Skip patterns are anchored at the model's root: `vision_tower` alone would skip nothing. Any list given replaces
-    the default that spares `lm_head`, so that is named again; a backbone whose head is called otherwise names that.
+    the default that spares `lm_head`, so that is named again; a head of another name is among the components.
 
     Args:
         part: of the recipe.

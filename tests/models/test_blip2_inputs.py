@@ -56,6 +56,26 @@ def test_the_end_is_that_of_the_checkpoint_and_no_line_ends_an_answer_of_opt() -
     assert other.decode(learned[learned != IGNORED][None]) == [report]
 
 
+@pytest.mark.parametrize(("name", "end"), [("blip2", "\n"), ("instructblip", "</s>")])
+def test_the_end_is_no_other_for_the_numbers_of_an_early_llama(name: str, end: str, tmp_path: Path) -> None:
+    """The published InstructBLIP says of its Vicuna that text begins with 0, ends with 1 and is padded with -1."""
+    model, processor = fresh(name)
+    if name == "instructblip":
+        text = model.config.text_config
+        text.bos_token_id, text.eos_token_id, text.pad_token_id = 0, 1, -1
+        model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, None
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "base")
+    loaded, again = Blip2Backbone.load({"model": tmp_path / "base"}, {"dtype": torch.float32}, 0)
+    made = backbone_of(name, again)
+    labels = made.collate([Example(picture(), PROMPT, "the left lung")])["labels"]
+    assert made.tokenizer.decode([int(labels[0, -1])]) == end
+    # Merged, plain transformers loads it, and ends there, too.
+    loaded.save_pretrained(tmp_path / "merged")
+    plain = type(loaded).from_pretrained(tmp_path / "merged")
+    assert plain.generation_config.eos_token_id == int(labels[0, -1])
+
+
 @torch.no_grad()
 def queries(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """What stands for the pictures [B, 32, D]."""

@@ -150,3 +150,15 @@ def test_what_is_refused() -> None:
 
     with pytest.raises(RecipeError, match=r"train\.batching: 'packed': git keeps examples apart"):
         check_abilities(recipe(train={"batching": "packed"}))
+
+
+def test_a_card_that_names_what_is_spared_of_four_bits_names_the_head() -> None:
+    from transformers import BitsAndBytesConfig
+
+    from medvlm.models import quantize
+    from medvlm.recipe.models import QuantizationPart
+
+    made: BitsAndBytesConfig = quantize.configuration(QuantizationPart(mode="nf4"), GitBackbone)
+    model, _ = shared("git")
+    (head,) = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
+    assert head in made.llm_int8_skip_modules

@@ -89,6 +89,7 @@ class Blip2Backbone(Backbone):
                 "old copy; expected the Hub's current revision"
             )
         model.config.image_token_index = image
+        _generates_with(model, processor)
         return model, processor
 
     @classmethod
@@ -131,7 +132,9 @@ class Blip2Backbone(Backbone):
         if family not in (None, "blip-2", "instructblip"):
             raise InputError(f"model.id: medvlm/tiny-random-{family}: blip2 has no such family; expected instructblip")
         model, processor = blip2_tiny.made(cls, image_size, instructed=family == "instructblip")
-        return model, _with_end(processor, model.config)
+        processor = _with_end(processor, model.config)
+        _generates_with(model, processor)
+        return model, processor
 
     @classmethod
     def image_tokens_of(cls, config: Any) -> int:
@@ -169,8 +172,19 @@ class Blip2Backbone(Backbone):
         tokens, pairs = _read(config, seen, _prompt(config, sum(lengths), labels, images))
         return {
             **super().amounts(config, seen, lengths, labels, images),
-            "projector": (round(images * tokens), round(images * pairs)),
+            "projector": (images * round(tokens), images * round(pairs)),
         }
+
+    @classmethod
+    def amounts_in(
+        cls, config: Any, tower_tokens: int, inputs: Mapping[str, torch.Tensor]
+    ) -> dict[str, tuple[int, int]]:
+        """Return what `amounts` does, by the prompts as the Q-Former reads them, whichever examples share a batch."""
+        found = super().amounts_in(config, tower_tokens, inputs)
+        if "qformer_attention_mask" in inputs:
+            read = [_read(config, _seen(config), prompt) for prompt in inputs["qformer_attention_mask"].sum(1).tolist()]
+            found["projector"] = (sum(round(tokens) for tokens, _ in read), sum(round(pairs) for _, pairs in read))
+        return found
 
     @classmethod
     def fake_inputs(cls, model: Any, shape: Shape, device: torch.device) -> dict[str, Any]:
@@ -291,10 +305,20 @@ def _class_of(model_type: str) -> Any:
 
 
 def _with_end(processor: Any, config: Any) -> Any:
-    """Return the processor with `end_token_id`: a line's end for BLIP-2's OPT, `</s>` for Vicuna."""
-    end = config.text_config.eos_token_id
+    """Return the processor with `end_token_id`: a line's end for BLIP-2's OPT, the tokenizer's `</s>` for Vicuna.
+
+    The configuration of InstructBLIP has the numbers of an early LLaMA (end 1, which is `<s>` in its tokenizer).
+    """
+    instructed = config.model_type == "instructblip"
+    end = processor.tokenizer.eos_token_id if instructed else config.text_config.eos_token_id
     processor.end_token_id = end[0] if isinstance(end, (list, tuple)) else end
     return processor
+
+
+def _generates_with(model: Any, processor: Any) -> None:
+    """Let the model end what it generates where training does, also when it is saved and loaded without medvlm."""
+    model.generation_config.eos_token_id = processor.end_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
 
 
 def _seen(config: Any) -> int:

@@ -23,9 +23,6 @@ from medvlm.models.positions import resize_embeddings
 if TYPE_CHECKING:
     from medvlm.train.memory_trace import Shape
 
-HEAD = "output"
-"""Name of the output layer."""
-
 _JOINED = (
     (re.compile(r"(?<=\w) ([-/]) (?=\w)"), r"\1"),
     (re.compile(r"(?<=\d)\. (?=\d)"), "."),
@@ -49,6 +46,7 @@ class GitBackbone(Backbone):
         "vision_tower": "git.image_encoder.",
         "projector": "git.visual_projection.",
         "language_model": ("git.encoder.", "git.embeddings."),
+        "head": "output.",
     }
     packs = False
 
@@ -87,9 +85,6 @@ class GitBackbone(Backbone):
         if options.get("attn_implementation") == "sdpa":
             # Neither GIT's decoder nor its tower has it.
             options["attn_implementation"] = "eager"
-        quantization = options.get("quantization_config")
-        if quantization is not None:
-            quantization.llm_int8_skip_modules.append(HEAD)
         model = GitForCausalLM.from_pretrained(path, local_files_only=True, **options)
         return model, cls.processor_of(paths)
 
