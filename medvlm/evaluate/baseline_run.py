@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.errors import InputError, UsageError
+from medvlm.licenses.exported import record_of
 from medvlm.recipe.models import DataPart, ModelPart, Recipe
 from medvlm.runs import FINISHED, RUNS, Run, open_run
 
@@ -55,10 +56,10 @@ def make(
     known = trained_on or _folders_there(exported, [part.path for part in recipe.data])
     facts = _facts(recipe, mixture.facts(), known, command)
     if exported.get("license"):
-        facts |= {
-            "license": exported["license"],
-            "exported": {key: exported.get(key) for key in ("name", "run", "data", "weights")},
-        }
+        told = {key: exported.get(key) for key in ("name", "run", "data", "weights")}
+        if record_of(Path(model_id)) is None:
+            told["weights"] = None
+        facts |= {"license": exported["license"], "exported": told}
     return _earlier(facts, parent) or _written(recipe, facts, parent)
 
 

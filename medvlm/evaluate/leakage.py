@@ -20,6 +20,7 @@ pictures alone, some 100 MB a million. Every different training picture of anoth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -106,9 +107,10 @@ class Leakage:
 def train_parts(run: Run) -> list[TrainData]:
     """Return the data that a run and the stages before it were trained on; of a published model what is said of it.
 
-    An earlier run that is gone stands there by its own folder: `find` tells that its data cannot be looked at.
+    With them stands the data of a base that medvlm exported, a tower for example. An earlier run that is gone stands
+    there by its own folder: `find` tells that its data cannot be looked at.
     """
-    from medvlm.export.rights import lost, stages
+    from medvlm.export.rights import base_data, base_names, lost, stages
 
     facts = run.facts()
     if facts.get("kind") == "baseline":
@@ -119,8 +121,31 @@ def train_parts(run: Run) -> list[TrainData]:
         for stage in found
         for part in stage.facts()["data"]
     ]
+    near = [part.path for part in parts]
+    parts += [
+        TrainData(_place(told, near), told.get("tasks"), told.get("fingerprint"), told.get("max_images"))
+        for told in base_data(base_names(found))
+    ]
     parts += [TrainData(start) for start in lost(found)]
     return [part for place, part in enumerate(parts) if part not in parts[:place]]
+
+
+def _place(told: dict[str, Any], near: Sequence[str]) -> str:
+    """Return where a data set lies that an export names, by its fingerprint; its name where it is nowhere.
+
+    Args:
+        told: of the export, which names no folders of the machine that it was made on.
+        near: folders of data beside which it may lie.
+    """
+    from medvlm.data.mixture import DataFolder
+
+    named = str(told.get("path"))
+    name = Path(named).name
+    for path in dict.fromkeys([named, *near, *(str(Path(other).parent / name) for other in near), f"data/{name}"]):
+        with contextlib.suppress(InputError):
+            if DataFolder.open(path).fingerprint() == told.get("fingerprint"):
+                return path
+    return named
 
 
 def of_run(run: Run, test: Mixture, places: Sequence[int], show: Progress, most: int = 1) -> Leakage:

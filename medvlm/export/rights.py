@@ -13,7 +13,7 @@ from typing import Any
 
 from medvlm.data import credits
 from medvlm.errors import InputError, LicenseError
-from medvlm.licenses import expressions, policy, registry
+from medvlm.licenses import exported, expressions, policy, registry
 from medvlm.licenses.policy import Verdict
 from medvlm.licenses.registry import Entry
 from medvlm.models.locate import locate
@@ -182,8 +182,21 @@ def _joined(first: list[str], second: list[str]) -> list[str]:
 
 def bases_of(runs: Iterable[Run]) -> dict[str, Entry | None]:
     """Return what the runs' recipes call each part of their bases -> its registry entry."""
-    names = dict.fromkeys(name for run in runs for name in run.recipe().model.parts.values())
-    return {name: registry.of_model(name) for name in names}
+    return {name: registry.of_model(name) for name in base_names(runs)}
+
+
+def base_names(runs: Iterable[Run]) -> list[str]:
+    """Return what the runs' recipes call each part of their bases, each once."""
+    return list(dict.fromkeys(name for run in runs for name in run.recipe().model.parts.values()))
+
+
+def base_data(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the data sets that bases were trained on which medvlm exported; of any others nothing is known here.
+
+    Args:
+        names: of the bases, as recipes have them.
+    """
+    return distinct(part for name in names for part in exported.trained_on(Path(name).expanduser()))
 
 
 def data_of(runs: Iterable[Run]) -> list[dict[str, Any]]:

@@ -86,6 +86,11 @@ def _key(role: str) -> str:
     return "model.id" if role == "model" else f"model.{role}"
 
 
+def weights_files(path: Path) -> list[Path]:
+    """Return the files that hold a base's weights: of a folder, or the file itself."""
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
 def weights_fingerprint(path: Path | None) -> str | None:
     """Return a hash that changes with a base's weights: of each file's name, size, and first and last mebibyte.
 
@@ -94,8 +99,7 @@ def weights_fingerprint(path: Path | None) -> str | None:
     if path is None:
         return None
     parts: list[list[str | int]] = []
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
-    for file in files:
+    for file in weights_files(path):
         size = file.stat().st_size
         with open(file, "rb") as stream:
             head = stream.read(1 << 20)

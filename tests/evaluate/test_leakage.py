@@ -30,6 +30,8 @@ from medvlm.errors import InputError
 from medvlm.evaluate import leakage, near_images
 from medvlm.evaluate.leakage import TrainData, find
 from medvlm.io import sha256_bytes, write_json
+from medvlm.licenses import exported
+from medvlm.models.locate import weights_fingerprint
 from medvlm.recipe.models import DataPart
 
 LONG = "no acute cardiopulmonary abnormality is seen in either lung today"
@@ -240,9 +242,10 @@ def test_near_images_within_the_split_that_was_trained_on_are_found(tmp_path: Pa
     assert found.leaked == {"asked": ["same image", "same group"], "told": ["near image"]}
 
 
-def stage(name: str, start: str | None, facts: dict[str, Any], parents: dict[str, Any]) -> Any:
+def stage(name: str, start: str | None, facts: dict[str, Any], parents: dict[str, Any], tower: str = "") -> Any:
+    model = SimpleNamespace(start=start, parts={"vision_tower": tower} if tower else {})
     parents[name] = SimpleNamespace(
-        recipe=lambda: SimpleNamespace(model=SimpleNamespace(start=start), prompts=SimpleNamespace(max_images=2)),
+        recipe=lambda: SimpleNamespace(model=model, prompts=SimpleNamespace(max_images=2)),
         facts=lambda: facts,
         path=Path(name),
     )
@@ -266,6 +269,29 @@ def test_training_data_of_earlier_stages(monkeypatch: pytest.MonkeyPatch) -> Non
     assert leakage.train_parts(two) == parts[:2]
     published = stage("published", None, {"kind": "baseline", "data": [first], "trained_on": ["data/c"]}, runs)
     assert leakage.train_parts(published) == [TrainData("data/c")]
+
+
+def test_what_an_exported_tower_has_seen_leaks_too(tmp_path: Path) -> None:
+    seen = folder(tmp_path / "data" / "seen", "train", [row("t", encoded(scene(0)), "one")])
+    own = folder(tmp_path / "data" / "own", "train", [row("o", encoded(scene(1)), "two")])
+    test = folder(tmp_path / "test", "test", [row("a", encoded(scene(0)), "x"), row("b", encoded(scene(2)), "y")])
+    tower = tmp_path / "tower"
+    tower.mkdir()
+    (tower / "model.safetensors").write_bytes(b"weights")
+    # An export names no folders of the machine that it was made on.
+    told = [{"path": "seen", "fingerprint": "seen"}, {"path": "far", "fingerprint": "far", "tasks": ["vqa"]}]
+    record = {"weights": weights_fingerprint(tower), "sha256": exported.digests(tower), "data": told, "max_images": 1}
+    write_json(tower / "export.json", record)
+    run = stage("git", None, {"data": [{"path": str(own), "fingerprint": "own"}]}, {}, str(tower))
+    parts = leakage.train_parts(run)
+    far = TrainData("far", ["vqa"], "far", 1)
+    assert parts == [TrainData(str(own), None, "own", 2), TrainData(str(seen), None, "seen", 1), far]
+    found = look(parts, test)
+    assert found.leaked == {"a": ["same image"]}
+    assert found.missing == ["far was trained on and is not there any more: it was not looked at"]
+    # Other weights: nothing is known of what they have seen.
+    (tower / "model.safetensors").write_bytes(b"others!")
+    assert leakage.train_parts(run) == parts[:1]
 
 
 @settings(max_examples=30)

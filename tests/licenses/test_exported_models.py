@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medvlm.licenses import policy, registry
+from medvlm.licenses import exported, policy, registry
 from medvlm.models.locate import weights_fingerprint
 
 
@@ -48,4 +48,18 @@ def test_other_weights_are_unknown(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"others")
     assert registry.of_model(str(folder)) is None
     (folder / "export.json").write_text('{"weights"', encoding="utf-8")
+    assert registry.of_model(str(folder)) is None
+
+
+def test_weights_that_differ_in_the_middle_alone_are_others(tmp_path: Path) -> None:
+    folder = export(tmp_path / "tower")
+    weights = bytearray(3 << 20)
+    (folder / "model.safetensors").write_bytes(weights)
+    told = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    told |= {"weights": weights_fingerprint(folder), "sha256": exported.digests(folder)}
+    (folder / "export.json").write_text(json.dumps(told), encoding="utf-8")
+    assert registry.of_model(str(folder)) is not None
+    weights[len(weights) // 2] = 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert weights_fingerprint(folder) == told["weights"]
     assert registry.of_model(str(folder)) is None
