@@ -64,6 +64,8 @@ class Plan:
     lora_modules: int
     quantized_modules: int
     image_tokens: int
+    largest_pictures: bool
+    """Whether pictures keep their size, and each is taken for the largest that the model takes."""
     rows: int
     steps: int
     tokens: int
@@ -142,6 +144,7 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None, de
         lora_modules=lora,
         quantized_modules=len(prepared.quantized),
         image_tokens=tokens,
+        largest_pictures=kind.image_size_of(model.config) is None,
         rows=len(mixture),
         steps=steps,
         tokens=round(samples * (tokens + texts.mean)),

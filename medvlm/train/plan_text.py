@@ -12,6 +12,7 @@ from medvlm.train.plan import ASSUMED_SHARE, Plan
 from medvlm.train.remedies import size
 
 WIDTH = 80
+LARGEST = "  pictures taken to be as large as the model takes; model.image_size fixes a size"
 _HEADINGS = ("component", "parameters", "trained", "4-bit", "memory")
 
 Planned = tuple[str, Recipe, Plan, dict[str, Any]]
@@ -44,6 +45,7 @@ def lines(plan: Plan, recipe: Recipe, verdict: Mapping[str, Any] | None = None, 
             f"learning rate {_rates(recipe)}, {part.schedule}, warm-up {part.warmup:.0%}"
         ),
         f"tokens: {plan.tokens:,} ({plan.tokens_are} text, {plan.image_tokens} image tokens a sample)",
+        *([LARGEST] if plan.largest_pictures else []),
         *_work(plan, recipe),
         *([f"license: commercial use {verdict['commercial_use']}, sharing {verdict['may_share']}"] if verdict else []),
     ]

@@ -320,6 +320,8 @@ def test_parameters_beside_modules_belong_to_a_component_too() -> None:
     assert "model.image_newline." in GenericBackbone.components_of(config)["projector"]
     with pytest.raises(RecipeError, match="keep their own size; expected none, or 28"):
         generic_families.check_side(config, 56)
+    # So a plan proposes no half of it.
+    assert GenericBackbone.patch_size_of(config) == GenericBackbone.image_size_of(config) == 28
 
 
 def test_an_unknown_family_without_a_tower_is_refused_in_one_line() -> None:

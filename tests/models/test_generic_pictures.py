@@ -58,6 +58,7 @@ def test_towers_with_a_table_of_positions_tell_their_tokens() -> None:
         image_seq_length=4,
     )
     flops = FlopModel(GenericBackbone.build(config.to_dict()), RECIPE, GenericBackbone)
+    assert GenericBackbone.patch_size_of(config) == 56
     assert flops.tower_tokens == 17
     tiles = torch.ones(3, 3, 56, 56)
     ids = torch.tensor([[1, *[7] * 12, 5]])

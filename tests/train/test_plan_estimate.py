@@ -70,6 +70,14 @@ def test_a_device_too_small_is_told_by_how_much_and_what_to_set(data_folder: Pat
     assert "time: unknown for some processor" in told
 
 
+def test_pictures_that_keep_their_size_are_said_to_be_taken_for_the_largest(data_folder: Path) -> None:
+    recipe = recipe_of(data_folder)
+    plan = plan_of(recipe, H200)
+    assert not plan.largest_pictures
+    assert "as large as the model takes" not in text_of(plan, recipe)
+    assert "as large as the model takes" in text_of(dataclasses.replace(plan, largest_pictures=True), recipe)
+
+
 WIDE = {"batch_size": 60, "gradient_accumulation": 2, "loss_chunk": 64}
 
 

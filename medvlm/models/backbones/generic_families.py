@@ -139,6 +139,10 @@ def side(config: Any) -> int | None:
 
 def step(config: Any) -> int:
     """Return of what the side must be a multiple, in pixels: a patch, or those that become one token."""
+    own = side(config)
+    if config.model_type not in COMPONENTS and own is not None:
+        # Takes no other side, see `check_side`.
+        return own
     patch = int(config.vision_config.patch_size)
     if config.model_type in QWEN:
         return patch * int(config.vision_config.spatial_merge_size)
