@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlm.errors import InputError, UsageError
-from medvlm.evaluate import baselines, controls, engines, predict, retrieval
+from medvlm.evaluate import baselines, controls, engines, predict, questions, retrieval
 from medvlm.evaluate.baseline_run import is_baseline
 from medvlm.evaluate.cautions import cautions
 from medvlm.evaluate.compare import in_common, scored
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from medvlm.data.mixture import Mixture
     from medvlm.evaluate.leakage import Leakage
     from medvlm.evaluate.shown import Picture
+    from medvlm.train.few_shot import FewShot
 
 Show = Callable[[str], Any]
 """label -> context manager that gives a progress to tell."""
@@ -56,6 +57,8 @@ class _Job:
     show: Show
     tuned: engines.Engine | None = None
     """The run's model, once it is loaded; it answers with every kind of picture."""
+    few_shot: FewShot | None = None
+    """What chooses the examples, the same for every model and kind of picture."""
 
     @property
     def folder(self) -> Path:
@@ -246,6 +249,11 @@ def _generate(job: _Job, row: str, places: Sequence[int]) -> list[Row]:
             job.tuned = engines.load(_choice(settings), run, recipe)
         return job.tuned
 
+    def few_shot(ready: engines.Engine) -> FewShot:
+        if job.few_shot is None:
+            job.few_shot = questions.few_shot_of(recipe, ready)
+        return job.few_shot
+
     with job.show(f"predict {row}") as bar:
         return predict.predict_rows(
             job.mixture,
@@ -257,6 +265,7 @@ def _generate(job: _Job, row: str, places: Sequence[int]) -> list[Row]:
             fingerprint=predict.fingerprint(run, recipe, job.mixture, row, settings.engine),
             picture=_SHOWN.get(row, "own"),
             seed=settings.seed,
+            few_shot=few_shot,
         )
 
 

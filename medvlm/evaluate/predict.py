@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from medvlm.models.backbones.base import Example
     from medvlm.models.load import Loaded
     from medvlm.runs import Run
-    from medvlm.train.few_shot import Room
+    from medvlm.train.few_shot import FewShot, Room
 
 __all__ = ["Predictor", "decoding", "fingerprint", "load_plain", "load_tuned", "predict_rows", "row_of"]
 
@@ -151,6 +151,7 @@ def predict_rows(
     fingerprint: str,
     picture: Picture = "own",
     seed: int = 0,
+    few_shot: Callable[[Engine], FewShot] | None = None,
 ) -> list[dict[str, Any]]:
     """Return a prediction for each place, generating only what `path` does not hold yet.
 
@@ -168,6 +169,7 @@ def predict_rows(
         picture: each row's own; `blank`, an even gray; or `shuffled`, another row's, whose id stands in the row as
             `picture_of` (see `medvlm.evaluate.shown`). Few-shot examples keep theirs; their ids stand as `shots`.
         seed: of the shuffle.
+        few_shot: gives what chooses the examples, where there are any, for what answers; by default it is made anew.
 
     Raises:
         InputError: another process writes predictions there.
@@ -187,7 +189,8 @@ def predict_rows(
                 file.writelines(map(resume.line, resume.known(partial, fingerprint).values()))
             resume.write_fingerprint(partial, fingerprint)
             engine, left = predictor(), len(missing)
-            questions = Questions(mixture, recipe, engine, picture, seed)
+            chooser = few_shot(engine) if few_shot is not None and recipe.prompts.shots else None
+            questions = Questions(mixture, recipe, engine, picture, seed, chooser)
             for rows in _generate(mixture, missing, recipe, engine, questions):
                 resume.append(partial, rows)
                 done |= {row["id"]: row for row in rows}

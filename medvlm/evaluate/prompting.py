@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +113,16 @@ def _shot(line: str, where: str) -> Shot:
     texts = isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("prompt", "answer"))
     images = value.get("image") if isinstance(value, dict) else None
     names = images if isinstance(images, list) else [] if images is None else [images]
-    if not texts or not value["answer"].strip() or not all(isinstance(name, str) and name for name in names):
+    if not texts or not value["answer"].strip() or not all(map(_is_path, names)):
         raise InputError(f'{where}: expected {{"prompt": text, "answer": text, "image": optional path or paths}}')
     return Shot(value["prompt"], value["answer"], names[0] if names else None, tuple(names[1:]))
+
+
+def _is_path(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and value != "" and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def with_pictures(shots: Sequence[Shot], folder: Path) -> tuple[Shot, ...]:
@@ -212,7 +220,7 @@ class Composer:
         """Return the prefix that gives a rationale and asks for the answer, and whether its end had to be cut."""
         words = rationale.split()
         kept = len(words)
-        while kept and self.count(self._reasoned(words[:kept])) > self.budget:
+        while kept and not self._fits((), self._reasoned(words[:kept])):
             kept -= 1
         return self._with_shots(self._reasoned(words[:kept])), kept < len(words)
 
@@ -232,14 +240,14 @@ class Composer:
                 f"the prompt takes {length} tokens and this model was trained with prompts of at most {self.budget}; "
                 "shorten it, or set --max-prefix-tokens"
             )
-        if not self._fits(last, self.views):
+        if not self._fits((), last):
             raise UsageError(
                 f"{self.views} pictures and the prompt take more than the {self.room.positions if self.room else 0} "
                 "tokens that this model reads at once; ask about fewer"
             )
         shots = list(self.question.shots if shots is None else shots)
         kept = list(shots)
-        while kept and not self._fits(self._written(kept, last), self.views + sum(len(s.pictures) for s in kept)):
+        while kept and not self._fits(kept, last):
             kept.pop(0)
         dropped = len(shots) - len(kept)
         if any(shot.pictures for shot in kept):
@@ -249,9 +257,17 @@ class Composer:
     def _written(self, shots: Sequence[Shot], last: str) -> str:
         return "\n".join([*(f"{self.prefix(shot.prompt)}\n{shot.answer}" for shot in shots), last])
 
-    def _fits(self, text: str, pictures: int) -> bool:
-        tokens = self.count(text)
-        return tokens <= self.budget and (self.room is None or self.room.holds(pictures, tokens, self.answer))
+    def _fits(self, shots: Sequence[Shot], last: str) -> bool:
+        text = self._written(shots, last)
+        if self.count(text) > self.budget:
+            return False
+        if self.room is None:
+            return True
+        from medvlm.train.few_shot import stand_in
+
+        pictured = any(shot.pictures for shot in shots)
+        before = list(map(self._example, shots)) if pictured else []
+        return self.room.holds(stand_in(self.views, last if pictured else text, None, before), self.answer)
 
     def _example(self, shot: Shot) -> Example:
         from medvlm.models.backbones.base import Example

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medvlm.evaluate.engines import Engine
     from medvlm.models.backbones.base import Example
     from medvlm.recipe.models import Recipe
-    from medvlm.train.few_shot import Chosen, FewShot
+    from medvlm.train.few_shot import Chosen, FewShot, Room
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Questions:
         engine: counts tokens.
         picture: whose pictures are shown (see `medvlm.evaluate.shown`); the examples always keep their own.
         seed: of the shuffle.
-        train: the rows that examples are taken from; by default the recipe's training split.
+        few_shot: chooses the examples; by default from the recipe's training split.
     """
 
     def __init__(
@@ -47,16 +47,27 @@ class Questions:
         engine: Engine,
         picture: Picture = "own",
         seed: int = 0,
-        train: Mixture | None = None,
+        few_shot: FewShot | None = None,
     ) -> None:
         self.mixture, self.recipe = mixture, recipe
         self.pictures = Pictures(mixture, picture, seed, recipe.prompts.max_images)
-        self.few_shot = _few_shot(recipe, engine, train) if recipe.prompts.shots else None
+        self.few_shot = (few_shot or few_shot_of(recipe, engine)) if recipe.prompts.shots else None
+        self.room = _room(engine) if recipe.prompts.max_images > 1 else None
+        self._checked: set[int] = set()
         self.chosen: dict[int, Chosen] = {}
         """Of each place that was asked about, where examples are shown."""
 
     def text(self, place: int) -> str:
-        """Return all text that the row is asked with, examples included."""
+        """Return all text that the row is asked with, examples included.
+
+        Raises:
+            RecipeError: its own pictures have no room.
+        """
+        if self.room is not None and place not in self._checked:
+            from medvlm.train.few_shot import check_room
+
+            check_room(self.recipe, self.room, self.mixture, place)
+            self._checked.add(place)
         if self.few_shot is None:
             from medvlm.train.collate import prefix
 
@@ -77,19 +88,30 @@ class Questions:
         return Asked(image, chosen.prefix, self.few_shot.examples(chosen), told | {"shots": chosen.ids})
 
     def tell(self) -> None:
-        """Print a line where examples had no room, or there are not enough."""
+        """Print a line where examples had no room, or there are not enough; once for what chooses them."""
         from medvlm.train import few_shot
 
-        if self.few_shot is not None:
+        if self.few_shot is not None and not self.few_shot.told:
+            self.few_shot.told = True
             few_shot.tell(self.recipe, list(self.chosen.values()), "rows")
 
 
-def _few_shot(recipe: Recipe, engine: Engine, train: Mixture | None) -> FewShot:
+def few_shot_of(recipe: Recipe, engine: Engine) -> FewShot:
+    """Return what chooses examples of the recipe's training split for what answers.
+
+    Raises:
+        UsageError: it counts no tokens.
+    """
     from medvlm.data.mixture import Mixture
     from medvlm.train.few_shot import FewShot
 
-    count, room = getattr(engine, "count", None), getattr(engine, "room", None)
+    count = getattr(engine, "count", None)
     if count is None:
         raise UsageError("prompts.shots: what answers here counts no tokens, so no examples can be fitted in; set 0")
-    rows = train or Mixture(recipe.data, "train", recipe.seed, how=recipe.mixture)
-    return FewShot(rows, recipe, count, room() if room else None)
+    rows = Mixture(recipe.data, "train", recipe.seed, how=recipe.mixture)
+    return FewShot(rows, recipe, count, _room(engine))
+
+
+def _room(engine: Engine) -> Room | None:
+    room = getattr(engine, "room", None)
+    return room() if room else None

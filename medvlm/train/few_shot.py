@@ -1,23 +1,28 @@
 """Few-shot: answered rows of the training split that are shown before a row, and what is refused or left out of them.
 
 Which rows they are depends on the recipe's seed and the id of the row that is asked, so on no order, batch or process:
-rows of the same task, never of the same group (patient, article), and never with one of the same pictures. A backbone
-that takes `several` pictures sees each example with its own; for others an example is its text in the prefix, written
-as training wrote it: prefix, line end, answer (as `medvlm predict --examples` does).
+rows of the same task, never of the same group (patient, article), and never with one of the same pictures, be it stored
+otherwise (as `medvlm.data.dedup` tells it; blank pictures and drawings by their pixels). A backbone that takes
+`several` pictures sees each example with its own; for others an example is its text in the prefix, written as training
+wrote it: prefix, line end, answer (as `medvlm predict --examples` does).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image as PILImage
+
 from medvlm.cli.common import warn
+from medvlm.data import dedup, images
 from medvlm.data.mixture import Mixture
-from medvlm.errors import RecipeError
+from medvlm.data.sample import Image
+from medvlm.errors import InputError, RecipeError
+from medvlm.io import sha256_bytes
 from medvlm.models.backbones import BACKBONES
 from medvlm.models.backbones.base import Example
 from medvlm.recipe.models import Recipe
@@ -36,12 +41,12 @@ class Room:
 
     positions: int
     """Tokens that it takes in all."""
-    picture: int
-    """Tokens that a picture takes at most; 0 where pictures are no tokens among the text."""
+    length: Callable[[Example], int]
+    """Tokens of a prompt with its pictures and examples: `Backbone.prompt_length`."""
 
-    def holds(self, pictures: int, text: int, answer: int) -> bool:
-        """Return True where so many pictures, tokens of text and tokens of an answer fit."""
-        return pictures * self.picture + text + answer <= self.positions
+    def holds(self, asked: Example, answer: int) -> bool:
+        """Return True where a prompt and so many tokens of an answer fit."""
+        return self.length(asked) + answer <= self.positions
 
 
 def room_of(loaded: Loaded) -> Room | None:
@@ -50,9 +55,14 @@ def room_of(loaded: Loaded) -> Room | None:
     if not backbone.several or config is None:
         return None
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        return None
-    return Room(positions, backbone.in_sequence(backbone.image_tokens_of(config)))
+    return Room(positions, backbone.prompt_length) if isinstance(positions, int) else None
+
+
+def stand_in(pictures: int, prefix: str, suffix: str | None = None, shots: Sequence[Example] = ()) -> Example:
+    """Return an example of which only the number of its pictures is true, for `Room`."""
+    one = PILImage.new("RGB", (1, 1))
+    more = (one,) * (pictures - 1)
+    return Example(one if pictures else None, prefix, suffix, more_images=more, shots=tuple(shots))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +99,9 @@ class FewShot:
         self.answer = max(recipe.eval.max_new_tokens, recipe.text.max_suffix_tokens)
         self.count, self.room = count, room
         self.pictured = BACKBONES.get(recipe.model.backbone).several
+        self.told = False
+        """Whether it was said already what had no room or does not exist."""
+        self._marks = functools.lru_cache(_MARKS)(self._marks_of)
         self._pool: dict[str, list[int]] = {}
         seen = set()
         for place, text in enumerate(train.texts()):
@@ -101,15 +114,20 @@ class FewShot:
     def of(self, mixture: Mixture, place: int) -> Chosen:
         """Return the examples for a row of any split: those that fit, the furthest left out first."""
         text, pictures = mixture.text(place), mixture.encoded(place, _ALL)
-        places = list(self._drawn(text, {_digest(one) for one in pictures}))
+        places = list(self._drawn(text, pictures))
         missing = self.prompts.shots - len(places)
         shown = [self.train.text(place) for place in places]
-        texts = [f"{prefix(one, self.prompts)}\n{one['target']}" for one in shown]
-        own = prefix(text, self.prompts)
-        views = [self._views(place) for place in places]
-        mine = min(len(pictures), self.prompts.max_images)
+        prefixes = [prefix(one, self.prompts) for one in shown]
+        texts = [f"{before}\n{one['target']}" for before, one in zip(prefixes, shown, strict=True)]
+        shots = [
+            stand_in(self._views(place), before, str(one["target"]))
+            for place, before, one in zip(places, prefixes, shown, strict=True)
+        ]
+        own, mine = prefix(text, self.prompts), min(len(pictures), self.prompts.max_images)
         dropped = 0
-        while dropped < len(places) and not self._fits([*texts[dropped:], own], mine + sum(views[dropped:])):
+        while dropped < len(places) and not self._fits(
+            [*texts[dropped:], own], stand_in(mine, own, None, shots[dropped:])
+        ):
             dropped += 1
         whole = "\n".join([*texts[dropped:], own])
         ids = [str(one["id"]) for one in shown[dropped:]]
@@ -127,27 +145,61 @@ class FewShot:
     def _views(self, place: int) -> int:
         return len(self.train.encoded(place, self.prompts.max_images)) if self.room else 0
 
-    def _fits(self, texts: Sequence[str], pictures: int) -> bool:
-        tokens = self.count("\n".join(texts))
-        return tokens <= self.budget and (self.room is None or self.room.holds(pictures, tokens, self.answer))
+    def _fits(self, texts: Sequence[str], asked: Example) -> bool:
+        return self.count("\n".join(texts)) <= self.budget and (
+            self.room is None or self.room.holds(asked, self.answer)
+        )
 
-    def _drawn(self, text: dict[str, Any], own: set[bytes]) -> Iterator[int]:
+    def _drawn(self, text: dict[str, Any], pictures: Sequence[bytes]) -> Iterator[int]:
         """Yield the places of the examples, as many as are asked for and there are."""
         chance = random.Random(f"{self.seed}:{text['id']}")
         group, known = text.get("group"), {str(text["id"])}
+        own = list(map(_mark, pictures))
         for place in _shuffled(self._pool.get(str(text["task"]), []), chance):
             if len(known) > self.prompts.shots:
                 return
             other = self.train.text(place)
             akin = group not in (None, "") and other.get("group") == group
-            if akin or str(other["id"]) in known or own & set(map(_digest, self.train.encoded(place, _ALL))):
+            if akin or str(other["id"]) in known or _alike(own, self._marks(place)):
                 continue
             known.add(str(other["id"]))
             yield place
 
+    def _marks_of(self, place: int) -> list[bytes]:
+        return list(map(_mark, self.train.encoded(place, _ALL)))
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_marks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._marks = functools.lru_cache(_MARKS)(self._marks_of)
+
+
+_MARKS = 1 << 14
+"""Rows of which a process keeps the marks of their pictures: 1 KB each picture."""
+
+
+def _mark(data: bytes) -> bytes:
+    """Return what a picture is known by however it is stored, or by its bytes where it cannot be read."""
+    found = dedup.mark(Image(data, ""))
+    if found:
+        return found
+    try:
+        picture = images.decode(data)
+    except InputError:
+        return sha256_bytes(data).encode()
+    return sha256_bytes(repr(picture.size).encode() + picture.tobytes()).encode()
+
+
+def _alike(ours: Sequence[bytes], theirs: Sequence[bytes]) -> bool:
+    """Return True where one of our pictures is, or nearly is, one of theirs."""
+    from medvlm.evaluate.near_images import near_places
+
+    if set(ours) & set(theirs):
+        return True
+    told = [[mark for mark in marks if len(mark) == dedup.MARK_BYTES] for marks in (ours, theirs)]
+    return all(told) and len(near_places(*told)) > 0
 
 
 def _shuffled(places: Sequence[int], chance: random.Random) -> Iterator[int]:
@@ -174,13 +226,46 @@ LOOKED_AT = 64
 
 
 def trained_with(train: Mixture, recipe: Recipe, loaded: Loaded) -> FewShot | None:
-    """Return what chooses the examples in training, None where none are shown; says where they have no room."""
+    """Return what chooses the examples in training, None where none are shown; says where they have no room.
+
+    Raises:
+        RecipeError: a row's own pictures have none.
+    """
+    step = max(1, len(train) // LOOKED_AT)
+    places = range(0, len(train), step)
+    for place in places:
+        check_room(recipe, room_of(loaded), train, place)
     if not in_training(recipe):
         return None
-    made = FewShot(train, recipe, tokens_of(loaded), room_of(loaded))
-    step = max(1, len(train) // LOOKED_AT)
-    tell(recipe, [made.of(train, place) for place in range(0, len(train), step)], "rows looked at")
+    made = chooser(train, recipe, loaded)
+    tell(recipe, [made.of(train, place) for place in places], "rows looked at")
     return made
+
+
+def chooser(train: Mixture, recipe: Recipe, loaded: Loaded) -> FewShot:
+    """Return what chooses the examples for a model."""
+    return FewShot(train, recipe, tokens_of(loaded), room_of(loaded))
+
+
+def check_room(recipe: Recipe, room: Room | None, mixture: Mixture, place: int) -> None:
+    """Make sure that a row's own pictures and prompt and an answer fit into a model that is shown several pictures.
+
+    Raises:
+        RecipeError: they do not.
+    """
+    most = recipe.prompts.max_images
+    if room is None or most == 1:
+        return
+    text, pictures = mixture.text(place), len(mixture.encoded(place, most))
+    asked = stand_in(pictures, prefix(text, recipe.prompts))
+    answer = max(recipe.eval.max_new_tokens, recipe.text.max_suffix_tokens)
+    if not room.holds(asked, answer):
+        problem = (
+            f"prompts.max_images: {most}: the {pictures} pictures of {text['id']}, its prompt and an answer of "
+            f"{answer} tokens take {room.length(asked) + answer:,}, and this model reads {room.positions:,} at "
+            "once; expected fewer pictures, or shorter answers"
+        )
+        raise RecipeError("recipe", [problem])
 
 
 def tell(recipe: Recipe, chosen: Sequence[Chosen], what: str) -> None:

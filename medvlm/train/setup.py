@@ -90,7 +90,7 @@ def prepare(
         validation=job.validation,
         meter=Meter(recipe, run.path),
         batches=_batches(recipe, examples, loaded, facts["devices"]["begun"]),
-        figure=_figure(job, loaded),
+        figure=_figure(job, loaded, shots),
         checkpoint=checkpoint,
     )
     go_on.trainer = trainer
@@ -212,7 +212,7 @@ def _whole_batches(
     return Batches(tokens or [0] * len(examples), size, part.batching, recipe.seed)
 
 
-def _figure(job: Job, loaded: Loaded) -> Callable[[torch.nn.Module], float] | None:
+def _figure(job: Job, loaded: Loaded, shots: few_shot.FewShot | None) -> Callable[[torch.nn.Module], float] | None:
     """Return what computes the figure that the best checkpoint is chosen by; None where that is the loss, or none."""
     recipe = job.recipe
     name = recipe.train.best
@@ -220,13 +220,15 @@ def _figure(job: Job, loaded: Loaded) -> Callable[[torch.nn.Module], float] | No
         return None
     places = sample(len(job.validation), recipe.train.best_samples, recipe.seed)
     references = [str(job.validation.text(place)["target"]) for place in places]
+    if shots is None and recipe.prompts.shots:
+        shots = few_shot.chooser(job.train, recipe, loaded)
 
     def value(model: torch.nn.Module) -> float:
         predictor = Predictor(dataclasses.replace(loaded, model=model), greedy(recipe))
         if here().sharding in ("fsdp2", "deepspeed"):
             # Each pass takes all devices, so all of them write the same texts.
-            return figure(name, generated(predictor, job.validation, places, recipe), references)
-        own = generated(predictor, job.validation, here().part(places), recipe)
+            return figure(name, generated(predictor, job.validation, places, recipe, shots), references)
+        own = generated(predictor, job.validation, here().part(places), recipe, shots)
         return figure(name, here().joined(own), references)
 
     return value

@@ -16,6 +16,7 @@ from medvlm.recipe.models import Recipe
 if TYPE_CHECKING:
     from medvlm.data.mixture import Mixture
     from medvlm.evaluate.predict import Predictor
+    from medvlm.train.few_shot import FewShot
 
 _SCORES = {"bleu4": ("bleu", "bleu_4"), "rouge_l": ("rouge", "rouge_l"), "cider": ("cider", "cider")}
 
@@ -85,11 +86,21 @@ def greedy(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"eval": recipe.eval.model_copy(update=decoding)})
 
 
-def generated(predictor: Predictor, mixture: Mixture, places: Sequence[int], recipe: Recipe) -> list[str]:
-    """Return the model's answer to each place of the validation rows."""
+def generated(
+    predictor: Predictor, mixture: Mixture, places: Sequence[int], recipe: Recipe, few_shot: FewShot | None = None
+) -> list[str]:
+    """Return the model's answer to each place of the validation rows.
+
+    Args:
+        predictor: of the model.
+        mixture: the validation rows.
+        places: which of them.
+        recipe: for prompts and batch size.
+        few_shot: chooses the examples before each; by default from the training split, which is opened for it.
+    """
     from medvlm.evaluate.questions import Questions
 
-    questions = Questions(mixture, recipe, predictor)
+    questions = Questions(mixture, recipe, predictor, few_shot=few_shot)
     answers: list[str] = []
     for start in range(0, len(places), recipe.eval.batch_size):
         asked = [questions.of(place) for place in places[start : start + recipe.eval.batch_size]]

@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 from prepared import write_folder
-from small_sets import png, sample
+from small_sets import png, sample, scan
 
 from medvlm.cli.common import progress
+from medvlm.data import dedup
 from medvlm.data.mixture import Mixture
 from medvlm.data.sample import Image, Sample
 from medvlm.errors import RecipeError
-from medvlm.evaluate import predict
+from medvlm.evaluate import predict, questions
 from medvlm.evaluate.prompting import Composer, Question, Shot
 from medvlm.evaluate.shown import Pictures
+from medvlm.models.backbones.base import Example
 from medvlm.models.backbones.paligemma import PaliGemmaBackbone
 from medvlm.recipe.load import check
 from medvlm.recipe.models import DataPart, Recipe
@@ -199,10 +201,112 @@ def test_pictures_take_of_the_models_room(rows: Path, several: None) -> None:
     shown = [len(train.pictures(place, 2)) for place in whole.places]
     # All text, an answer as long as the recipe's longest, and 10 tokens for each picture.
     fixed = words(whole.whole) + recipe.text.max_suffix_tokens
-    room = Room(fixed + 10 * (1 + sum(shown)), 10)
+    room = Room(fixed + 10 * (1 + sum(shown)), ten_a_picture)
     assert FewShot(train, recipe, words, room).of(test, 0).dropped == 0
-    tight = FewShot(train, recipe, words, Room(room.positions - 1, 10)).of(test, 0)
+    tight = FewShot(train, recipe, words, Room(room.positions - 1, ten_a_picture)).of(test, 0)
     assert (tight.dropped, tight.places) == (1, whole.places[1:])
+
+
+def ten_a_picture(example: Example) -> int:
+    """Tokens of an example by its words, and 10 for each picture."""
+    own = words(f"{example.prefix} {example.suffix or ''}") + 10 * len(example.images)
+    return own + sum(map(ten_a_picture, example.shots))
+
+
+MODELS = {
+    "flamingo": {"backbone": "flamingo", "id": "medvlm/tiny-random"},
+    "smolvlm": {"backbone": "generic", "id": "medvlm/tiny-random-smolvlm"},
+    "idefics": {"backbone": "generic", "id": "medvlm/tiny-random-idefics"},
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_fits_is_what_the_model_is_given(rows: Path, model: str) -> None:
+    from medvlm.models.load import load_base
+
+    recipe = check(
+        {
+            "name": "r",
+            "model": {"dtype": "float32", **MODELS[model]},
+            "data": [{"path": str(rows)}],
+            "prompts": {"shots": 3, "max_images": 2},
+            "eval": {"max_new_tokens": 4},
+        },
+        "test",
+    )
+    loaded = load_base(recipe)
+    room = few_shot.room_of(loaded)
+    assert room is not None
+    train, test = mixture(rows, "train"), mixture(rows, "test")
+
+    def given_tokens(made: FewShot) -> tuple[int, int]:
+        """Return how many examples are shown, and the tokens that the model then reads."""
+        chosen = made.of(test, 2)
+        first, *more = test.pictures(2, 2)
+        asked = Example(first, chosen.prefix, more_images=tuple(more), shots=made.examples(chosen))
+        return len(asked.shots), loaded.backbone.collate_prompts([asked])["input_ids"].shape[1]
+
+    answer = max(4, recipe.text.max_suffix_tokens)
+    count = few_shot.tokens_of(loaded)
+    shown, tokens = given_tokens(FewShot(train, recipe, count, room))
+    assert shown == 3
+    assert given_tokens(FewShot(train, recipe, count, Room(tokens + answer, room.length))) == (3, tokens)
+    fewer, short = given_tokens(FewShot(train, recipe, count, Room(tokens + answer - 1, room.length)))
+    assert fewer == 2
+    assert short < tokens
+    # Without any example the row itself must fit.
+    alone = loaded.backbone.collate_prompts([Example(*_first_two(test, recipe))])["input_ids"].shape[1]
+    few_shot.check_room(recipe, Room(alone + answer, room.length), test, 2)
+    with pytest.raises(RecipeError, match=r"prompts\.max_images: 2: the 2 pictures of q3/52, its prompt and an answer"):
+        few_shot.check_room(recipe, Room(alone + answer - 1, room.length), test, 2)
+
+
+def _first_two(asked: Mixture, recipe: Recipe) -> tuple[Any, str, None, None, tuple[Any, ...]]:
+    from medvlm.train.collate import prefix
+
+    first, second = asked.pictures(2, 2)
+    return first, prefix(asked.text(2), recipe.prompts), None, None, (second,)
+
+
+def test_the_same_picture_stored_otherwise_is_no_example(tmp_path: Path) -> None:
+    def stored(picture: PILImage.Image, kind: str, **options: int) -> Image:
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        return Image(buffer.getvalue(), "x")
+
+    body = _read(scan(7)).convert("RGB")
+    flat = _read(png(9)).convert("RGB")
+    assert not dedup.mark(stored(flat, "PNG"))
+    train = [
+        sample("p0", 0, image=stored(body, "PNG")),
+        sample("p1", 1, image=stored(flat, "PNG")),
+        sample("p2", 2, shade=2, more_images=[stored(body, "JPEG", quality=90)]),
+        sample("p3", 3, shade=3),
+    ]
+    asked = [
+        sample("q0", 50, image=stored(body, "PNG", compress_level=1)),
+        sample("q1", 51, shade=60, more_images=[stored(flat, "BMP")]),
+        sample("q2", 52, image=stored(body.resize((body.width // 2, body.height // 2)), "JPEG", quality=80)),
+    ]
+    path = write_folder(tmp_path / "set", {"train": train, "test": asked})
+    made = FewShot(mixture(path, "train"), recipe_of(path, 9), words)
+    found = [set(made.of(mixture(path, "test"), place).ids) for place in range(3)]
+    assert found == [{"p1/1", "p3/3"}, {"p0/0", "p2/2", "p3/3"}, {"p1/1", "p3/3"}]
+
+
+def test_one_that_is_handed_on_tells_once_and_reads_no_split_anew(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_of(rows, 9)
+    made = FewShot(mixture(rows, "train"), recipe, words)
+    monkeypatch.setattr(questions, "few_shot_of", None)
+    for picture in ("own", "blank", "shuffled"):
+        predicted(rows, recipe, tmp_path / f"{picture}.jsonl", picture=picture, few_shot=lambda engine: made)
+    assert capsys.readouterr().err.count("do not exist") == 1
+    from medvlm.train.validation import generated
+
+    engine: Any = Recording()
+    assert len(generated(engine, mixture(rows, "test"), range(4), recipe, made)) == 4
 
 
 def test_the_engine_sees_each_example_with_its_own_pictures(rows: Path, tmp_path: Path, several: None) -> None:

@@ -308,7 +308,7 @@ def test_examples_with_pictures_give_way_to_the_models_room() -> None:
     full = 3 + 3 * 4 + 10 * (2 + 6) + 5
 
     def composed(positions: int) -> Any:
-        room = Room(positions, 10)
+        room = Room(positions, ten_a_picture)
         return Composer(question, PromptsPart(), 99, lambda text: len(text.split()), room, views=2, answer=5).plain()
 
     assert (composed(full).shots, composed(full).dropped) == (3, 0)
@@ -317,6 +317,35 @@ def test_examples_with_pictures_give_way_to_the_models_room() -> None:
     assert [shot.suffix for shot in tight.before] == ["a1", "a2"]
     with pytest.raises(UsageError, match="2 pictures and the prompt take more than the 27 tokens"):
         composed(3 + 20 + 5 - 1)
+
+
+def ten_a_picture(example: Example) -> int:
+    """Tokens of an example by its words, and 10 for each picture."""
+    own = len(f"{example.prefix} {example.suffix or ''}".split()) + 10 * len(example.images)
+    return own + sum(map(ten_a_picture, example.shots))
+
+
+def test_a_rationale_gives_way_to_the_models_room() -> None:
+    from medvlm.evaluate.prompting import Composer, Question
+    from medvlm.recipe.models import PromptsPart
+    from medvlm.train.few_shot import Room
+
+    question = Question("vqa", "q?", rationale=True)
+    # Words: "answer en q? Reasons:" and the rationale; two pictures of 10; an answer of 5.
+    room = Room(4 + 7 + 20 + 5, ten_a_picture)
+    made = Composer(question, PromptsPart(), 99, lambda text: len(text.split()), room, views=2, answer=5)
+    composed, cut = made.second_pass("word " * 50)
+    assert (composed.prefix.count("word"), cut) == (7, True)
+
+
+@pytest.mark.parametrize("name", ["a\\u0000b.png", "\\ud800.png"])
+def test_a_name_that_no_file_can_have_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    from medvlm.errors import InputError
+    from medvlm.evaluate.prompting import read_shots
+
+    (tmp_path / "shots.jsonl").write_text(f'{{"prompt": "q", "answer": "a", "image": "{name}"}}\n')
+    with pytest.raises(InputError, match=r"shots\.jsonl:1: expected [^\n]*optional path or paths[^\n]*$"):
+        read_shots(tmp_path / "shots.jsonl")
 
 
 def test_vllm_refuses_what_it_cannot_show() -> None:

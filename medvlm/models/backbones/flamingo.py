@@ -284,6 +284,10 @@ class FlamingoBackbone(Backbone):
         """Return (prompt tokens with start token and line end, answer tokens with the end token), after truncation."""
         return len(self._prefix(Example(None, prefix))), len(self._suffix(suffix))
 
+    def prompt_length(self, example: Example) -> int:
+        """Return how many tokens `collate_prompts` makes of an example; see `Backbone`."""
+        return len(self._prefix(example))
+
     def pictures(self, rows: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
         """Return the pictures of each row's examples.
 
