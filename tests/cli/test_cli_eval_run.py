@@ -165,7 +165,7 @@ def test_the_seed_decides_whose_picture_is_shown(at_run: Path) -> None:
 def test_controls_are_chosen_among_what_is_scored(at_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from medvlm.evaluate import leakage
 
-    def half(_: Any, mixture: Any, places: list[int], __: Any) -> leakage.Leakage:
+    def half(_: Any, mixture: Any, places: list[int], *__: Any) -> leakage.Leakage:
         ids = [mixture.text(place)["id"] for place in places]
         return leakage.Leakage(6, 24, {name: ["same image"] for name in ids[:3]}, [], [])
 
@@ -320,7 +320,7 @@ def test_a_report_tells_of_the_predictions_that_were_scored_alone(
         == [whole.predictions[place].id for place in (0, 3)]
     )
 
-    def first(_: Any, mixture: Any, places: list[int], __: Any) -> leakage.Leakage:
+    def first(_: Any, mixture: Any, places: list[int], *__: Any) -> leakage.Leakage:
         return leakage.Leakage(6, 24, {mixture.text(places[0])["id"]: ["same image"]}, [], [])
 
     monkeypatch.setattr(leakage, "of_run", first)
