@@ -58,6 +58,10 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program's name; those of the process when None.
     """
     _prepare_libraries()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from medvlm.train.launch import begin_together
+
+        begin_together()
     sys.exit(run(argv))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from medvlm.train import launch
 
 T = TypeVar("T")
 Sharding = Literal["none", "ddp", "fsdp2", "deepspeed"]
@@ -114,7 +115,7 @@ def begin() -> Devices:
         return _here
     from accelerate import PartialState
 
-    _die_with_parent()
+    launch.check_environment(os.environ)
     sharding = _sharding()
     gpu = torch.cuda.is_available()
     state = PartialState(cpu=not gpu, timeout=PATIENCE)
@@ -139,22 +140,8 @@ def end() -> None:
 def _sharding() -> Sharding:
     """Return how the launcher wants the model spread, and keep FSDP to ourselves: accelerate knows it on GPUs only."""
     if os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        from medvlm.errors import UsageError
-
-        if os.environ.get("FSDP_VERSION", "1") != "2":
-            raise UsageError("FSDP 1 is not supported; set fsdp_version: 2 in the accelerate configuration")
         return "fsdp2"
     return "deepspeed" if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true" else "ddp"
-
-
-def _die_with_parent() -> None:
-    """Have Linux end this process as Ctrl-C would when its launcher is killed; other systems go without."""
-    import contextlib
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        # PR_SET_PDEATHSIG, prctl(2)
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _device() -> torch.device:

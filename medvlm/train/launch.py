@@ -6,18 +6,20 @@ that Ctrl-C reaches each of them once, and a failure gives the one line of the p
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import ctypes
 import dataclasses
+import datetime
 import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,22 @@ from medvlm.errors import (
     ResourceError,
     UsageError,
 )
+from medvlm.io import write_json, write_text
 from medvlm.resources import PACKAGE
+from medvlm.runs import FAILED, RUNNING, Run
 
 SHIPPED = PACKAGE / "train" / "accelerate"
 NOTES = "MEDVLM_NOTES"
 """Folder in which each process leaves the line that it failed with."""
 COMMAND = "MEDVLM_COMMAND"
 """The command line as it was given, for run.json."""
+LAUNCHER = "MEDVLM_LAUNCHER"
+"""Process id of the one that started this process."""
 GRACE = 30.0
 """Seconds that the others have to end by themselves when one process has failed."""
 _SECOND_HAND = ("Connection closed by peer", "Connection reset", "gloo", "NCCL", "DistBackendError", "ProcessGroup")
+_RUN = "run"
+"""File among the notes that names the run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,9 +83,10 @@ def of_options(devices: int | None, config: str | None) -> Launch | None:
     import torch
 
     gpus = torch.cuda.device_count()
+    asked = f"--devices {devices}" if devices else f"{config}: num_processes: {args.num_processes}"
     # No GPU at all: processes on the CPU, which show that all is well before a machine with GPUs is rented.
     if gpus and args.num_processes > gpus:
-        raise UsageError(f"--devices {args.num_processes}: this machine has {gpus}")
+        raise UsageError(f"{asked}: this machine has {gpus}; expected {gpus} or fewer")
     if args.use_deepspeed and not gpus:
         raise UsageError(f"{config}: DeepSpeed needs GPUs, and this machine has none; take fsdp2, or --devices alone")
     if args.num_processes < 2:
@@ -153,7 +162,7 @@ def _check(args: Any, config: str) -> None:
         raise UsageError(f"{config}: {'; '.join(problems)}")
     if args.use_deepspeed:
         if importlib.util.find_spec("deepspeed") is None:
-            raise MissingExtraError(f"--accelerate-config {config}", "deepspeed")
+            raise MissingExtraError(f"DeepSpeed, by {config},", "deepspeed")
         from medvlm.train.deepspeed_config import check_file
 
         check_file(args)
@@ -173,20 +182,43 @@ def check_processors(launch: Launch) -> None:
         )
 
 
+def check_environment(held: Mapping[str, str]) -> None:
+    """Raise for what `accelerate launch` or torchrun, called by hand, asks for and is not done here.
+
+    Args:
+        held: the environment of one of the processes.
+
+    Raises:
+        UsageError: says what to set.
+        InputError: DeepSpeed's file cannot be read.
+        MissingExtraError: DeepSpeed is not installed.
+    """
+    count = int(held["WORLD_SIZE"])
+    args = argparse.Namespace(
+        num_machines=-(-count // int(held.get("LOCAL_WORLD_SIZE", count))),
+        use_fsdp=held.get("ACCELERATE_USE_FSDP", "false").lower() == "true",
+        fsdp_version=held.get("FSDP_VERSION", "1"),
+        fsdp_activation_checkpointing=held.get("FSDP_ACTIVATION_CHECKPOINTING", "false"),
+        dynamo_backend=held.get("ACCELERATE_DYNAMO_BACKEND", "no"),
+        mixed_precision=held.get("ACCELERATE_MIXED_PRECISION", "no"),
+        use_deepspeed=held.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true",
+        deepspeed_config_file=held.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"),
+        zero_stage=held.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"),
+    )
+    _check(args, "the launcher's configuration")
+
+
 def _environment(args: Any, gpu: bool) -> dict[str, str]:
     """Return the processes' common environment: accelerate's own for this configuration."""
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-    # Its own check of the port would find the one just found free.
-    args.main_process_port = _free_port()
+    # Any that is free: `start` has the processes meet at its own.
+    args.main_process_port = 0
     made = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
     # What the recipe decides.
     for name in [name for name in made if name.startswith(("ACCELERATE_DYNAMO", "ACCELERATE_MIXED_PRECISION"))]:
         del made[name]
-    # DDP remarks in C++ on parameters that every batch so far has used.
-    made.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     made["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(_threads(args.num_processes))
-    made |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.main_process_port)}
     made |= {"WORLD_SIZE": str(args.num_processes), "LOCAL_WORLD_SIZE": str(args.num_processes)}
     return made if gpu else {**made, "ACCELERATE_USE_CPU": "true"}
 
@@ -195,10 +227,16 @@ def _threads(processes: int) -> int:
     return max(1, (os.cpu_count() or 1) // processes)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def _meeting() -> tuple[Any, dict[str, str]]:
+    """Return the store that the processes meet at, which lasts while it is held, and the environment that leads to it.
+
+    As torchrun does it: nobody can take the port between its choice and the first process's start.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    return store, {**where, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
 
 
 def start(launch: Launch, argv: Sequence[str], command: str) -> None:
@@ -213,18 +251,40 @@ def start(launch: Launch, argv: Sequence[str], command: str) -> None:
         MedvlmError: what the process that failed first said, with its exit code.
         KeyboardInterrupt: all have stopped after Ctrl-C.
     """
+    _store, place = _meeting()
     with tempfile.TemporaryDirectory(prefix="medvlm-") as folder:
         notes = Path(folder)
-        environment = {**launch.environment, NOTES: folder, COMMAND: command}
-        children = [_child(rank, argv, environment, notes) for rank in range(launch.count)]
+        environment = {**launch.environment, **place, NOTES: folder, COMMAND: command, LAUNCHER: str(os.getpid())}
+        children: list[subprocess.Popen[bytes]] = []
         try:
             with _passed_on(children):
+                for rank in range(launch.count):
+                    children.append(_child(rank, argv, environment, notes))
                 _watch(children)
+            # Before those that hang are ended, which is no cause of anything.
+            codes = [child.poll() or 0 for child in children]
         finally:
             _end(children)
-        codes = [child.returncode for child in children]
         if any(codes):
-            _raise(notes, codes)
+            try:
+                _raise(notes, codes)
+            except MedvlmError as error:
+                _mark_failed(notes, str(error))
+                raise
+
+
+def begin_together() -> None:
+    """Have this process, one of several, end with the one that started it; call it before anything heavy is imported.
+
+    Linux tells it of that one's death as Ctrl-C would; elsewhere only a death before this call is noticed.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        # PR_SET_PDEATHSIG, prctl(2)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):
+        os.kill(os.getpid(), signal.SIGTERM)
+    # DDP remarks in C++ on parameters that every batch so far has used; torch reads this when it is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _child(rank: int, argv: Sequence[str], environment: dict[str, str], notes: Path) -> subprocess.Popen[bytes]:
@@ -286,20 +346,44 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
 def _raise(notes: Path, codes: Sequence[int]) -> None:
     """Raise what the processes ended with: the cause, not what it led to in the others."""
     found = _notes(notes)
+    if any(code < 0 for code in codes):
+        # One that a signal ended leaves no note; the others say that it has gone.
+        found = [note for note in found if not _led_to(note)]
     if found:
         note = found[0]
         if note["code"] == 130:
             raise KeyboardInterrupt
         raise _error(note["message"], note["code"])
-    rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+    failed = [(rank, code) for rank, code in enumerate(codes) if code]
+    rank, code = min(failed, key=lambda one: (one[1] != -signal.SIGKILL, one[1] > 0))
     if code == -signal.SIGKILL:
         raise ResourceError(
-            f"the process of device {rank} was killed without a word, as when a system runs out of memory"
+            f"the process of device {rank} was killed without a word, as when a system runs out of memory; set a "
+            "smaller train.batch_size, or take fewer devices; --resume goes on from the last checkpoint"
         )
     if code in (130, -signal.SIGINT, -signal.SIGTERM):
         raise KeyboardInterrupt
     lines = (notes / f"{rank}.err").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise MedvlmError(f"the process of device {rank} ended with code {code}{': ' + lines[-1] if lines else ''}")
+
+
+def tell_run(run: Path) -> None:
+    """Tell the one that started this process which run it trains now."""
+    folder = os.environ.get(NOTES)
+    if folder is not None and Path(folder).is_dir():
+        write_text(Path(folder) / _RUN, str(run.absolute()))
+
+
+def _mark_failed(notes: Path, message: str) -> None:
+    """Write into run.json that the run failed, and why, where its own process could not, or knew a consequence only."""
+    with contextlib.suppress(OSError, MedvlmError):
+        run = Run(Path((notes / _RUN).read_text(encoding="utf-8")))
+        with run.owned():
+            facts = run.facts()
+            status, error = facts.get("status"), str(facts.get("error"))
+            if status == RUNNING or (status == FAILED and _second_hand(error)):
+                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                run.record({**facts, "status": FAILED, "finished": now, "error": message})
 
 
 def _error(message: str, code: int) -> MedvlmError:
@@ -315,7 +399,12 @@ def _notes(folder: Path) -> list[dict[str, Any]]:
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             found.append(json.loads(path.read_text(encoding="utf-8")))
-    return sorted(found, key=lambda note: (note["code"] == 1 and _second_hand(note["message"]), note["at"]))
+    return sorted(found, key=lambda note: (_led_to(note), note["at"]))
+
+
+def _led_to(note: Mapping[str, Any]) -> bool:
+    """Return True for the note of a process that failed because another had gone."""
+    return note["code"] == 1 and _second_hand(note["message"])
 
 
 def _second_hand(message: str) -> bool:
@@ -328,8 +417,6 @@ def leave_note(message: str, code: int) -> bool:
     folder = os.environ.get(NOTES)
     if folder is None or not Path(folder).is_dir():
         return False
-    from medvlm.io import write_json
-
     write_json(
         Path(folder) / f"{os.environ.get('RANK', '0')}.json", {"message": message, "code": code, "at": time.time()}
     )

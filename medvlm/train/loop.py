@@ -63,6 +63,7 @@ def train(job: Job, run: Run, show: Progress, *, resume: bool = False) -> Run:
         facts = devices.here().from_first(lambda: _opening_facts(job, run, resume))
         _check_devices(facts, resume, job.recipe)
         if first:
+            launch.tell_run(run.path)
             write_resolved(job.recipe, run.path / "recipe.yaml")
         _record(run, facts)
         _train(job, run, facts, show, resume)

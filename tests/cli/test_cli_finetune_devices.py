@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from prepared import write_folder
 
 from medvlm.cli import run as medvlm
 from medvlm.data.sources.phantom.base_grammar import base_samples
-from medvlm.errors import InputError, MedvlmError, UsageError
+from medvlm.errors import InputError, MedvlmError, ResourceError, UsageError
 from medvlm.runs import Run, open_run
 from medvlm.train import launch
 from medvlm.train.deepspeed_config import check, read
@@ -199,6 +201,102 @@ def test_the_cause_is_told_and_not_what_it_led_to(tmp_path: Path, monkeypatch: p
     assert launch.first_cause("the loss is not a number") is None
 
 
+def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Have the first of two processes say that the other has gone; return the run that they trained."""
+    (tmp_path / "runs" / "2").mkdir(parents=True)
+    monkeypatch.setenv(launch.NOTES, str(tmp_path))
+    monkeypatch.setenv("RANK", "0")
+    run = Run(tmp_path / "runs" / "2")
+    launch.tell_run(run.path)
+    assert launch.leave_note("RuntimeError: [gloo/pair.cc] Connection closed by peer (a defect ...)", 1)
+    return run
+
+
+@pytest.mark.parametrize("known", [{"status": "running"}, {"status": "failed", "error": "gloo: Connection reset"}])
+def test_a_killed_process_is_the_cause_and_the_run_has_failed(
+    known: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = gone(tmp_path, monkeypatch)
+    run.record({"name": "t", **known})
+    with pytest.raises(ResourceError, match="of device 1 was killed without a word") as raised:
+        launch._raise(tmp_path, [1, -signal.SIGKILL])
+    launch._mark_failed(tmp_path, str(raised.value))
+    assert run.facts()["name"] == "t"
+    assert (run.facts()["status"], run.facts()["error"]) == ("failed", str(raised.value))
+
+
+def test_a_run_that_knows_why_it_ended_is_left_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = gone(tmp_path, monkeypatch)
+    for known in ({"status": "finished"}, {"status": "failed", "error": "disk full"}):
+        run.record(known)
+        launch._mark_failed(tmp_path, "killed")
+        assert run.facts() == known
+    (tmp_path / "1.err").write_text("Fatal Python error: Segmentation fault", encoding="utf-8")
+    with pytest.raises(MedvlmError, match=r"device 1 ended with code -11: .*Segmentation"):
+        launch._raise(tmp_path, [1, -signal.SIGSEGV])
+
+
+def test_a_process_ends_with_the_one_that_started_it() -> None:
+    code = (
+        "import ctypes, sys; from medvlm.train.launch import begin_together; begin_together(); "
+        "number = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(number)); print(number.value); "
+        "assert 'torch' not in sys.modules"
+    )
+
+    def begun(launcher: int) -> subprocess.CompletedProcess[str]:
+        held = {**os.environ, launch.LAUNCHER: str(launcher)}
+        return subprocess.run([sys.executable, "-c", code], env=held, capture_output=True, text=True, check=False)
+
+    # PR_GET_PDEATHSIG, prctl(2)
+    assert (begun(os.getpid()).stdout, begun(os.getpid()).returncode) == (f"{int(signal.SIGTERM)}\n", 0)
+    assert begun(os.getppid()).returncode == -signal.SIGTERM
+
+
+def test_no_port_is_chosen_that_another_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, place = launch._meeting()
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    # The first process would otherwise open the port, which is taken.
+    stores = [next(torch.distributed.rendezvous(f"env://?rank={rank}&world_size=2"))[0] for rank in (0, 1)]
+    stores[0].set("word", "said")
+    assert stores[1].get("word") == b"said"
+    assert held.port == int(place["MASTER_PORT"])
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ({"LOCAL_WORLD_SIZE": "2"}, "num_machines: training runs on the devices of one machine; expected 1"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "fsdp_version: FSDP 1 is not supported; expected 2"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision: the recipe's model.dtype decides"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "dynamo_backend: set train.compile"),
+    ],
+)
+def test_processes_that_another_launcher_started_are_held_to_the_same(held: dict[str, str], words: str) -> None:
+    launch.check_environment({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "ACCELERATE_DYNAMO_BACKEND": "NO"})
+    launch.check_environment({"WORLD_SIZE": "4", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
+    with pytest.raises(UsageError, match=words):
+        launch.check_environment({"WORLD_SIZE": "4", **held})
+
+
+def test_deepspeeds_file_of_another_launcher_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    path = tmp_path / "zero.json"
+    path.write_text('{"zero_optimization": {"stage": 1}}', encoding="utf-8")
+    held = {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}
+    with pytest.raises(UsageError, match=r"zero\.json: zero_optimization\.stage: 1: expected 2 or 3"):
+        launch.check_environment(held)
+
+
+def test_what_asks_for_too_many_devices_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    file = config(tmp_path, num_processes=3)
+    with pytest.raises(UsageError, match=r"^--devices 2: this machine has 1; expected 1 or fewer"):
+        launch.of_options(2, file)
+    with pytest.raises(UsageError, match=r"accelerate\.yaml: num_processes: 3: this machine has 1;"):
+        launch.of_options(None, file)
+
+
 def wait_for(path: Path, pattern: str, limit: float = 120) -> None:
     until = time.monotonic() + limit
     while not list(path.glob(pattern)):
@@ -241,3 +339,58 @@ def test_what_any_process_says_at_its_end_is_said_once(recipe: Path, tmp_path: P
     assert "is not a number" in run.facts()["error"]
     with pytest.raises(InputError, match="this run failed"):
         open_run(run.path)
+
+
+def processes_of(parent: int, count: int) -> list[int]:
+    """Return the children of a process when there are so many."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    until = time.monotonic() + 120
+    while len(found := [int(word) for word in listed.read_text(encoding="utf-8").split()]) < count:
+        assert time.monotonic() < until, "its processes never started"
+        time.sleep(0.02)
+    return found
+
+
+def ended(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.slow
+@WITHOUT_GPU
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_the_system_kills(rank: int, recipe: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "medvlm", "finetune", str(recipe), "train.max_steps=2000", "--devices", "2", "-q"]
+    started = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for(tmp_path, "runs/2*/metrics.jsonl")
+    # In the order in which they were started.
+    os.kill(processes_of(started.pid, 2)[rank], signal.SIGKILL)
+    _, err = started.communicate(timeout=120)
+    assert started.returncode == 7
+    assert err.count("\n") == 1
+    assert f"the process of device {rank} was killed without a word" in err
+    facts = Run(next((tmp_path / "runs").glob("2*"))).facts()
+    assert facts["status"] == "failed"
+    assert f"the process of device {rank} was killed" in facts["error"]
+
+
+@pytest.mark.slow
+@WITHOUT_GPU
+@pytest.mark.parametrize("late", [False, True], ids=["at-the-start", "while-training"])
+def test_nothing_trains_on_when_the_one_that_started_all_is_killed(late: bool, recipe: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "medvlm", "finetune", str(recipe), "train.max_steps=2000", "--devices", "2", "-q"]
+    started = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    if late:
+        wait_for(tmp_path, "runs/2*/metrics.jsonl")
+    processes = processes_of(started.pid, 2)
+    started.kill()
+    started.wait()
+    until = time.monotonic() + 60
+    try:
+        while not all(ended(process) for process in processes):
+            assert time.monotonic() < until, "they train for nobody"
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
