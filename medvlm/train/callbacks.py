@@ -48,15 +48,12 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         """Start the step's clock."""
         self.step_started = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Stop the step's clock, show progress, and have the last steps logged, however few since the last log."""
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop the step's clock and show progress."""
         self.step_seconds = time.perf_counter() - self.step_started
         last = state.log_history[-1] if state.log_history else {}
         note = f"loss {last['loss']:.3f}" if "loss" in last else ""
         self.show.update(state.global_step, state.max_steps, note)
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-        return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append the line of this step."""
@@ -113,13 +110,22 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 class GoOn(TrainerCallback):  # type: ignore[misc]
-    """Restores what the Trainer sets to 0 when training begins; `trainer` is set once it is made."""
+    """Restores what the Trainer sets to 0 when training begins, and has the last step logged.
+
+    On every device, since all of them take part in a log. `trainer` is set once it is made.
+    """
 
     trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Go on with the mean loss since the last log."""
         self.trainer.restore_log()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Have the last steps logged, however few since the last log."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        return control
 
 
 class Bounded(TrainerCallback):  # type: ignore[misc]
@@ -148,6 +154,7 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, quiet: bool = False) -> None:
         self.asked, self.quiet = False, quiet
+        self._told = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -164,16 +171,18 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        # Not by `asked`: what another process was told comes back here with its own Ctrl-C still on the way.
+        if self._told:
             raise KeyboardInterrupt
-        self.asked = True
+        self._told = self.asked = True
         if not self.quiet:
             print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Ask for a checkpoint and the end, on all devices at the same step."""
-        self.asked = here().any(self.asked)
-        if self.asked:
+        # By what all of them say alone: a Ctrl-C while this one waits for the others is for the next step.
+        if here().any(self.asked):
+            self.asked = True
             control.should_save = True
             control.should_training_stop = True
         return control

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from medvlm.errors import InputError, RecipeError
 from medvlm.recipe.load import check
-from medvlm.train import loop, mixing
+from medvlm.train import callbacks, loop, mixing
 from medvlm.train.arguments import accumulation, updates
 from medvlm.train.batches import Batches, Chance, Shared, Streamed
 from medvlm.train.devices import ONE, Devices
@@ -137,3 +139,36 @@ def test_one_device_joins_nothing() -> None:
     assert ONE.any(True)
     assert not ONE.any(False)
     assert Devices(1, 3).part([0, 1, 2, 3, 4]) == [1, 4]
+
+
+def test_a_ctrl_c_while_the_others_are_awaited_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[bool] = []
+
+    def anyone(own: bool) -> bool:
+        said.append(own)
+        # It comes when this process has said that it was asked nothing, the first time.
+        if len(said) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return own
+
+    monkeypatch.setattr(callbacks, "here", lambda: SimpleNamespace(any=anyone))
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    with callbacks.Interrupt(quiet=True) as interrupt:
+        interrupt.on_step_end(None, None, control)
+        assert not control.should_training_stop, "the others go on, and would be waited for for ever"
+        interrupt.on_step_end(None, None, control)
+    assert said == [False, True]
+    assert control.should_training_stop
+    assert control.should_save
+
+
+def test_the_first_ctrl_c_of_all_is_no_second_one_where_it_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "here", lambda: SimpleNamespace(any=lambda own: True))
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    with callbacks.Interrupt(quiet=True) as interrupt:
+        interrupt.on_step_end(None, None, control)
+        assert interrupt.asked
+        # While the checkpoint is written.
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
