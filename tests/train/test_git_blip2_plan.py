@@ -72,6 +72,20 @@ def test_a_real_step_takes_what_the_formula_says(name: str, parts: dict[str, Any
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_operations_are_the_same_however_examples_share_batches(name: str) -> None:
+    recipe = recipe_of(name, WHOLE)
+    loaded = load_base(recipe)
+    model = adapters.apply(loaded.model, recipe.adapters, BACKBONES.get(recipe.model.backbone))
+    formula = FlopModel(model, recipe, BACKBONES.get(recipe.model.backbone))
+    texts = [("where?", "a nodule"), ("what is seen in the lower left lung, and beside it?", "no effusion"), ("x", "y")]
+    examples = [Example(Image.new("RGB", (40, 40)), *words) for words in texts]
+    alone = sum(formula.batch(loaded.backbone.collate([example])) for example in examples)
+    assert formula.batch(loaded.backbone.collate(examples)) == alone
+    if loaded.backbone.packs:
+        assert formula.batch(loaded.backbone.collate_packed(examples, None)) == alone
+
+
 @pytest.mark.parametrize(
     "name",
     [
