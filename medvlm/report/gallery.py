@@ -295,13 +295,15 @@ def _with_maps(case: Case, data: bytes, language: str, predictor: Any) -> Case:
     from medvlm.inspect.maps import NOT_CAUSE, Asked, of_picture
     from medvlm.train.collate import prefix
 
-    asked = prefix({"task": case.task, "prompt": case.prompt, "language": language}, predictor.recipe.prompts)
+    # Halves of surrogate pairs, which JSON can hold, are no text to a tokenizer.
+    prompt, said = (told.encode("utf-8", "replace").decode() for told in (case.prompt, case.prediction))
+    asked = prefix({"task": case.task, "prompt": prompt, "language": language}, predictor.recipe.prompts)
     image = decode(data)
-    found = of_picture(predictor, image, Asked(asked, case.prediction))
+    found = of_picture(predictor, image, Asked(asked, said))
     drawn = draw.beside(
         [draw.panel(image, one.drawn, _MAP_SIDE) for one in found.layers() if "layer" not in one.drawn.title]
     )
-    said = [sentence for sentence in found.sentences() if sentence != NOT_CAUSE]
+    sentences = [sentence for sentence in found.sentences() if sentence != NOT_CAUSE]
     if drawn is None:
-        return replace(case, maps_said=said)
-    return replace(case, maps=draw.data_uri(drawn, small=True), maps_size=drawn.size, maps_said=said)
+        return replace(case, maps_said=sentences)
+    return replace(case, maps=draw.data_uri(drawn, small=True), maps_size=drawn.size, maps_said=sentences)

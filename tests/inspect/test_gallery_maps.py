@@ -82,6 +82,15 @@ def test_nothing_is_loaded_where_nothing_is_asked_for(
     assert 'class="maps"' not in page.read_text(encoding="utf-8")
 
 
+def test_halves_of_letters_in_a_prediction_are_no_defect(evaluated: Path, tmp_path: Path) -> None:
+    path = next(evaluated.glob("eval/test/predictions.jsonl"))
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    said = [row | {"prediction": f"{row['prediction']} \ud800"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+    page = write([evaluated], tmp_path / "out", looked=1)[0]
+    assert page.read_text(encoding="utf-8").count('<img class="maps"') == 1
+
+
 @pytest.mark.parametrize("what", ["shots", "more_images"])
 def test_a_prediction_with_more_before_it_has_a_sentence_and_no_maps(
     evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
