@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from medvlm.errors import InputError
 from medvlm.evaluate.predict import Predictor
 from medvlm.models.load import load_base
+from medvlm.models.trained import restore_fitted
 from medvlm.recipe.models import EvalPart, QuantizationPart, Recipe
 from medvlm.runs import Run
 
 if TYPE_CHECKING:
     import torch
 
+    from medvlm.data.mixture import Mixture
     from medvlm.models.backbones.base import Example
 
 ROWS = 4
@@ -38,15 +40,22 @@ class Difference:
         return dataclasses.asdict(self)
 
 
-def examples_of(run: Run, recipe: Recipe, most: int = ROWS) -> tuple[str, list[Example]]:
-    """Return a split that was evaluated and some of its rows, evenly spread, with their targets.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a split that was evaluated."""
+
+    mixture: Mixture
+    split: str
+    places: list[int]
+
+
+def rows_of(run: Run, recipe: Recipe, most: int = ROWS) -> Rows:
+    """Return some rows of a split that was evaluated, evenly spread.
 
     Raises:
         InputError: nothing was evaluated, or the data is gone or has changed.
     """
     from medvlm.data.mixture import Mixture
-    from medvlm.models.backbones.base import Example
-    from medvlm.train.collate import prefix
 
     evaluated = [s for s in ("test", "validation", "train") if (run.evaluation(s) / "predictions.jsonl").is_file()]
     if not evaluated:
@@ -61,10 +70,24 @@ def examples_of(run: Run, recipe: Recipe, most: int = ROWS) -> tuple[str, list[E
             raise InputError(f"{new['path']} has changed since")
     places = {str(text["id"]): place for place, text in enumerate(mixture.texts())}
     found = [places[name] for name in names if name in places]
-    return split, [
-        Example(mixture.image(place), prefix(mixture.text(place), recipe.prompts), str(mixture.text(place)["target"]))
-        for place in found
-    ]
+    if not found:
+        raise InputError(f"no row of the {split} split was evaluated")
+    return Rows(mixture, split, found)
+
+
+def examples_of(rows: Rows, predictor: Predictor) -> list[Example]:
+    """Return the rows as they were evaluated, all pictures and few-shot examples included, with their targets."""
+    from medvlm.evaluate.questions import Questions
+    from medvlm.models.backbones.base import Example
+
+    questions = Questions(rows.mixture, predictor.recipe, predictor)
+    found = []
+    for place in rows.places:
+        asked = questions.of(place)
+        first, *more = asked.image if isinstance(asked.image, tuple) else (asked.image,)
+        target = str(rows.mixture.text(place)["target"])
+        found.append(Example(first, asked.prefix, target, more_images=tuple(more), shots=asked.shots))
+    return found
 
 
 @dataclasses.dataclass(slots=True)
@@ -79,7 +102,7 @@ def tell(predictor: Predictor, examples: Sequence[Example]) -> Told:
     """Return logits and answers, one row at a time, so that no padding comes in."""
     return Told(
         [_logits(predictor, example) for example in examples],
-        [predictor.answers([example.image], [example.prefix])[0] for example in examples],
+        [predictor.answers([one.images], [one.prefix], [one.shots])[0] for one in examples],
     )
 
 
@@ -91,27 +114,25 @@ def _logits(predictor: Predictor, example: Example) -> torch.Tensor:
     backbone = predictor.loaded.backbone
     inputs = backbone.collate([example])
     labels = inputs.pop("labels")
-    if backbone.output == "match":
-        # Of one picture and its text there is one.
-        del inputs["pictures"]
-        inputs = {name: value.to(predictor.device) for name, value in inputs.items()}
-        with torch.inference_mode(), predictor.precision():
-            return predictor.model(**inputs).logits_per_image.float().cpu()  # type: ignore[no-any-return]
-    inputs["logits_to_keep"] = (labels[0, 1:] != IGNORED).nonzero()[:, 0].to(predictor.device)
+    # Of one picture and its text a model that matches has one number.
+    inputs.pop("pictures", None)
+    if backbone.output == "text":
+        inputs["logits_to_keep"] = (labels[0, 1:] != IGNORED).nonzero()[:, 0]
     inputs = {name: value.to(predictor.device) for name, value in inputs.items()}
     with torch.inference_mode(), predictor.precision():
-        return predictor.model(**inputs).logits[0].float().cpu()  # type: ignore[no-any-return]
+        seen = predictor.model(**inputs)
+    found = seen.logits_per_image if backbone.output == "match" else seen.logits[0]
+    return found.float().cpu()  # type: ignore[no-any-return]
 
 
 def compare(run: Run, recipe: Recipe, first: Told, merged: Path, examples: Sequence[Example], split: str) -> Difference:
     """Return how the model saved in `merged` differs from what `first` told."""
     whole = plain(recipe)
     loaded = load_base(whole, trained=str(merged))
-    if loaded.backbone.output == "match":
-        loaded.backbone.restore(loaded.model, run.fitted())
+    restore_fitted(loaded, run)
     second = tell(Predictor(loaded, whole), examples)
     pairs = zip(first.logits, second.logits, strict=True)
-    largest = max(float((a[:, : b.shape[1]] - b[:, : a.shape[1]]).abs().max()) for a, b in pairs)
+    largest = max(float((a[..., : b.shape[-1]] - b[..., : a.shape[-1]]).abs().max()) for a, b in pairs)
     same = sum(a == b for a, b in zip(first.answers, second.answers, strict=True))
     return Difference(len(examples), largest, same, split)
 

@@ -9,6 +9,10 @@ from typing import Any
 from medvlm.models.locate import TINY_BASE
 from medvlm.recipe.models import Recipe
 
+_PLAIN = ("paligemma", "git_llm")
+"""Backbones whose processor makes of a picture and a prompt what they were trained on. Those of the others put a start
+or an end elsewhere, or want a chat's template; medvlm's own code asks these as training did."""
+
 _ASK = """
 image = Image.open("image.png").convert("RGB")
 inputs = processor(text={prompt}, images=image, return_tensors="pt")
@@ -30,13 +34,11 @@ def code(
         whole: it holds a whole model rather than what was trained.
         adapter: it holds PEFT's adapter.
     """
-    if recipe.model.backbone == "contrastive":
-        return _matching(recipe, place, copies, whole=whole)
-    if whole:
+    if recipe.model.backbone in _PLAIN and whole:
         return _whole(recipe, place) + _ask(recipe)
-    if adapter and needs_only_peft(recipe, facts):
+    if recipe.model.backbone in _PLAIN and adapter and needs_only_peft(recipe, facts):
         return _peft(recipe, facts, place, copies) + _ask(recipe)
-    return _ours(recipe, place, copies)
+    return _ours(recipe, place, {} if whole else copies)
 
 
 def needs_only_peft(recipe: Recipe, facts: dict[str, Any]) -> bool:
@@ -60,16 +62,18 @@ def _text(value: str) -> str:
 
 
 def _ask(recipe: Recipe) -> str:
-    # PaliGemma's processor wants the picture's place in the text; those of GIT-LLM and Flamingo put it there.
+    # PaliGemma's processor wants the picture's place in the text; GIT-LLM's puts it there.
     place = "<image>" if recipe.model.backbone == "paligemma" else ""
     return _ASK.format(prompt=_text(place + prompt(recipe)), most=recipe.eval.max_new_tokens)
 
 
 def _imports(recipe: Recipe, *more: str) -> str:
     lines = ["import torch", *more, "from PIL import Image", _TRANSFORMERS]
-    if recipe.model.backbone in ("git_llm", "flamingo"):
-        package = f"medvlm.models.{recipe.model.backbone}"
-        lines += ["", f"import {package}  # pip install medvlm; makes the architecture known to transformers"]
+    if recipe.model.backbone == "git_llm":
+        lines += [
+            "",
+            "import medvlm.models.git_llm  # pip install medvlm; makes the architecture known to transformers",
+        ]
     return "\n".join(lines) + "\n\n"
 
 
@@ -110,31 +114,6 @@ def _peft(recipe: Recipe, facts: dict[str, Any], place: str, copies: Mapping[str
     )
 
 
-_MATCH = """
-image = Image.open("image.png").convert("RGB")
-texts = ["no finding", "a pleural effusion"]
-words = processor.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
-pixels = processor.image_processor(image, return_tensors="pt")
-with torch.inference_mode():
-    match = model(input_ids=words["input_ids"], pixel_values=pixels["pixel_values"]).logits_per_image[0]
-print(texts[int(match.argmax())])
-"""
-
-
-def _matching(recipe: Recipe, place: str, copies: Mapping[str, str], *, whole: bool) -> str:
-    """Return code for a model that says which text goes with a picture."""
-    base = "place" if whole else _text(str(recipe.model.id)) + ("  # your local copy of it" if copies else "")
-    more = "" if whole else "from peft import PeftModel\n"
-    loaded = f"AutoModel.from_pretrained(base, dtype=torch.{recipe.model.dtype}).eval()"
-    return (
-        f"import torch\n{more}from PIL import Image\nfrom transformers import AutoModel, AutoProcessor\n\n"
-        f"place = {_text(place)}\nbase = {base}\nmodel = {loaded}\n"
-        + ("" if whole else "model = PeftModel.from_pretrained(model, place).eval()\n")
-        + 'processor = AutoProcessor.from_pretrained(place, backend="pil")\n'
-        + _MATCH
-    )
-
-
 def _four_bits(recipe: Recipe) -> str:
     from medvlm.models.backbones import BACKBONES
     from medvlm.models.quantize import configuration
@@ -145,6 +124,7 @@ def _four_bits(recipe: Recipe) -> str:
         "four_bits = BitsAndBytesConfig(\n"
         '    load_in_4bit=True,\n    bnb_4bit_quant_type="nf4",\n'
         f"    bnb_4bit_use_double_quant={part.double},\n    bnb_4bit_compute_dtype=torch.{part.compute_dtype},\n"
+        f"    bnb_4bit_quant_storage=torch.{part.storage},\n"
         f"    llm_int8_skip_modules=[{', '.join(map(_text, made.llm_int8_skip_modules))}],\n)\n"
     )
 
@@ -155,9 +135,16 @@ def _ours(recipe: Recipe, place: str, copies: Mapping[str, str]) -> str:
     loaded = "load_export(folder, bases)" if copies else "load_export(folder)"
     return (
         "from pathlib import Path\n\nfrom PIL import Image\n\n"
-        "from medvlm.evaluate.predict import Predictor\nfrom medvlm.export.load import load_export\n"
-        "from medvlm.recipe.resolve import read_resolved\n\n"
+        "from medvlm.evaluate.predict import Predictor\nfrom medvlm.export.load import load_export, recipe_of\n\n"
         f"folder = Path({_text(place)})  # of a repository: huggingface_hub.snapshot_download(its name)\n"
-        f'{bases}predictor = Predictor({loaded}, read_resolved(folder / "recipe.yaml"))\n'
+        f"{bases}loaded = {loaded}\n{_CHOICE if recipe.model.backbone == 'contrastive' else ''}"
+        "predictor = Predictor(loaded, recipe_of(folder))\n"
         f'print(predictor.answers([Image.open("image.png").convert("RGB")], [{_text(prompt(recipe))}])[0])\n'
     )
+
+
+# The texts of the training data are no part of an export.
+_CHOICE = """\
+texts = ["no finding", "a pleural effusion"]  # yours, to choose from
+loaded.backbone.restore(loaded.model, {"candidates": {"caption": {"": texts}}})
+"""

@@ -18,6 +18,8 @@ from medvlm.export import rights as rights_of
 from medvlm.export.places import Hider
 from medvlm.export.rights import Rights
 from medvlm.io import resource_errors, write_json, write_text
+from medvlm.licenses import exported
+from medvlm.models.backbones import BACKBONES
 from medvlm.models.locate import check_weights, weights_fingerprint
 from medvlm.recipe.models import Recipe
 from medvlm.recipe.resolve import write_resolved
@@ -70,6 +72,9 @@ def export(run: Run, settings: Settings, warn: Callable[[str], None]) -> Rights:
     again = "free some and run the same command again"
     with resource_errors(settings.out, hint, again), _building(settings.out) as folder:
         told = _weights(run, recipe, folder, into, warn)
+        if BACKBONES.get(recipe.model.backbone).output == "class":
+            # Its answers. The texts that other models match are training data, and stay.
+            write_json(folder / "fitted.json", run.fitted())
         hide = _hide_paths(folder, run, rights)
         told = hide.text(told) if isinstance(told, str) else told
         missing = rights_of.write_credits(rights, folder)
@@ -196,24 +201,25 @@ def _merge(
     from medvlm.models import merge, trained
 
     try:
-        split, examples = difference.examples_of(run, recipe)
-        why = ""
+        rows, why = difference.rows_of(run, recipe), ""
     except InputError as error:
-        why, examples, split = str(error), [], ""
+        rows, why = None, str(error)
     told = None
-    if examples:
-        once = difference.greedy(recipe)
-        told = difference.tell(Predictor(trained.load(run, recipe), once), examples)
+    if rows is not None:
+        predictor = Predictor(trained.load(run, recipe), difference.greedy(recipe))
+        examples = difference.examples_of(rows, predictor)
+        told = difference.tell(predictor, examples)
+        del predictor
         difference.release()
     merged = merge.merged(run, recipe, into)
     merged.model.save_pretrained(folder)  # type: ignore[operator]
     merged.processor.save_pretrained(folder)
     del merged
     difference.release()
-    if told is None:
+    if rows is None or told is None:
         warn(f"what merging changed was not measured ({why}); medvlm eval first would let it be")
         return f"Not measured: {why}."
-    return difference.compare(run, recipe, told, folder, examples, split)
+    return difference.compare(run, recipe, told, folder, examples, rows.split)
 
 
 def _in_words(told: difference.Difference | str | None, into: Into | None) -> str:
@@ -230,8 +236,9 @@ def _in_words(told: difference.Difference | str | None, into: Into | None) -> st
 
 def _rights_told(rights: Rights) -> dict[str, Any]:
     """Return what follows from the licenses and what was trained on, for who evaluates the export by itself."""
-    kept = ("path", "title", "fingerprint", "rows", "licenses", "tasks")
-    data = [{key: part[key] for key in kept if part.get(key) is not None} for part in rights.data]
+    kept = ("path", "title", "fingerprint", "rows", "licenses", "tasks", "max_images")
+    learned = rights_of.distinct([*rights.data, *rights_of.base_data(rights.bases)])
+    data = [{key: part[key] for key in kept if part.get(key) is not None} for part in learned]
     return {"license": rights.verdict, "data": data}
 
 
@@ -245,7 +252,9 @@ def _facts(
         "run": run.path.resolve().name,
         "recipe_hash": facts["recipe_hash"],
         "merged_into": into,
+        "max_images": max(stage.recipe().prompts.max_images for stage in rights_of.stages(run)),
         "weights": weights_fingerprint(folder),
+        "sha256": exported.digests(folder),
         "difference": told.as_dict() if isinstance(told, difference.Difference) else told,
         "files": files,
     }
