@@ -399,9 +399,10 @@ def _vocabulary(job: _Job, rows: Sequence[Row]) -> Row | None:
     """Return how many of the rows a classifier could answer at all; None of what writes its answers."""
     if is_baseline(job.run.facts()) or _answers_untuned(job.recipe):
         return None
-    from medvlm.models.backbones.classifier import key_of
+    from medvlm.models.backbones.classifier import ClassifierBackbone, key_of
+    from medvlm.models.trained import fitted_of
 
-    answers: list[str] = job.run.fitted()["answers"]
+    answers: list[str] = fitted_of(job.run, ClassifierBackbone)["answers"]
     keys = set(map(key_of, answers))
     known = sum(any(key_of(str(text)) in keys for text in row["references"]) for row in rows)
     return {"answers": len(answers), "n": len(rows), "known": known, "share": known / len(rows)}

@@ -100,6 +100,7 @@ def test_trained_scored_and_asked(
 
 
 def test_a_resumed_run_keeps_its_classes(at_shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Of 12 steps, it goes on after the fourth.
     more = ("train.save_every=4", "train.keep_checkpoints=9")
     whole = trained("vilt", at_shelf, *more)
     steps = {line["step"]: line["loss"] for line in rows(whole.path / "metrics.jsonl") if "loss" in line}
@@ -108,6 +109,11 @@ def test_a_resumed_run_keeps_its_classes(at_shelf: Path, capsys: pytest.CaptureF
     before = (whole.path / "fitted.json").read_bytes()
     whole.record({**whole.facts(), "status": "interrupted"})
     (whole.path / "model" / "model.safetensors").unlink()
+    (whole.path / "fitted.json").rename(at_shelf / "kept.json")
+    capsys.readouterr()
+    assert medvlm(["finetune", "recipes/vilt_vqa.yaml", *TINY, *more, "--resume", "--quiet"]) == 4
+    assert "fitted.json: missing" in capsys.readouterr().err
+    (at_shelf / "kept.json").rename(whole.path / "fitted.json")
     assert trained("vilt", at_shelf, *more, "--resume").path == whole.path
     assert whole.facts()["status"] == "finished"
     assert whole.facts()["resumed"]
