@@ -149,3 +149,24 @@ def test_activation_checkpointing_gives_the_same_gradients(family: str) -> None:
     assert plain.keys() == again.keys()
     for name, value in plain.items():
         torch.testing.assert_close(again[name], value, msg=name)
+
+
+@torch.no_grad()
+def test_the_untrained_form_never_writes_our_own_tokens() -> None:
+    from PIL import Image
+
+    from medvlm.models.backbones.base import Example
+    from medvlm.models.backbones.flamingo import FlamingoBackbone
+
+    torch.manual_seed(0)
+    model, processor = FlamingoBackbone.tiny(28, None)
+    backbone = FlamingoBackbone(processor, image_tokens=16, max_prefix_tokens=9, max_suffix_tokens=9)
+    own = [processor.image_token_id, processor.chunk_token_id]
+    head: Any = model.get_output_embeddings()
+    head.weight.zero_()
+    # Whatever the hidden state, one of the two is the likeliest.
+    head.weight[own[0], 0], head.weight[own[1], 0] = 1.0, -1.0
+    inputs = backbone.collate_prompts([Example(Image.new("RGB", (28, 28), "red"), "what?")])
+    assert int(model(**inputs).logits[0, -1].argmax()) in own
+    written = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert not set(own) & set(written[0, inputs["input_ids"].shape[1] :].tolist())

@@ -141,6 +141,7 @@ class FlamingoBackbone(Backbone):
         )
         model = FlamingoForConditionalGeneration(config)
         assemble.begin_tokens(model, processor)
+        model.generation_config.suppress_tokens = assemble.unspoken(model, processor)
         processor.fit(rows)
         return model, processor
 
