@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from medvlm.cli import run as medvlm
+from medvlm.evaluate.leakage import train_parts
+from medvlm.io import sha256_file
 from medvlm.runs import Run
 
 QUICK = [
@@ -57,7 +59,9 @@ def test_from_training_to_a_tower(
     exported = json.loads(Path("tower/export.json").read_text(encoding="utf-8"))
     assert exported["difference"]["largest_logit"] < 1e-3
     assert exported["difference"]["same_answers"] == exported["difference"]["rows"]
+    assert exported["sha256"] == {"model.safetensors": sha256_file("tower/model.safetensors")}
     git = ["model.vision_tower=tower", f"model.language_model={git_parts['opt']}", "name=git", *QUICK[:-1]]
+    git += ["data.0.path=data/vqa-rad"]
     capsys.readouterr()
     assert medvlm(["finetune", "recipes/git_opt350m.yaml", *git, "--dry-run"]) == 0, capsys.readouterr().err
     # Of the tower's rights nothing is unknown; the language model in a folder decides.
@@ -66,6 +70,8 @@ def test_from_training_to_a_tower(
     assert "base model tower" not in said
     assert medvlm(["finetune", "recipes/git_opt350m.yaml", *git, "--quiet"]) == 0, capsys.readouterr().err
     assert only_run("git").facts()["result"]["steps"] == 2
+    # What its tower has seen counts for leaks too.
+    assert [Path(part.path).name for part in train_parts(only_run("git"))] == ["vqa-rad", "pmc"]
     bad = [word.replace("=tower", f"={run.path}") for word in git]
     assert medvlm(["finetune", "recipes/git_opt350m.yaml", *bad, "--quiet"]) != 0
     assert "is a run, not a model's folder" in capsys.readouterr().err
