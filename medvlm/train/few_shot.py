@@ -54,8 +54,13 @@ def room_of(loaded: Loaded) -> Room | None:
     backbone, config = loaded.backbone, getattr(loaded.model, "config", None)
     if not backbone.several or config is None:
         return None
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return Room(positions, backbone.prompt_length) if isinstance(positions, int) else None
+    positions = _positions(config)
+    return None if positions is None else Room(positions, backbone.prompt_length)
+
+
+def _positions(config: Any) -> int | None:
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
 
 
 def stand_in(pictures: int, prefix: str, suffix: str | None = None, shots: Sequence[Example] = ()) -> Example:
@@ -231,15 +236,33 @@ def trained_with(train: Mixture, recipe: Recipe, loaded: Loaded) -> FewShot | No
     Raises:
         RecipeError: a row's own pictures have none.
     """
-    step = max(1, len(train) // LOOKED_AT)
-    places = range(0, len(train), step)
+    places = _looked_at(train)
+    room = room_of(loaded)
     for place in places:
-        check_room(recipe, room_of(loaded), train, place)
+        check_room(recipe, room, train, place)
     if not in_training(recipe):
         return None
     made = chooser(train, recipe, loaded)
     tell(recipe, [made.of(train, place) for place in places], "rows looked at")
     return made
+
+
+def _looked_at(train: Mixture) -> range:
+    return range(0, len(train), max(1, len(train) // LOOKED_AT))
+
+
+def check_pictures(recipe: Recipe, config: Any, train: Mixture) -> None:
+    """Make sure, by the model's configuration alone, that pictures and answers of training rows fit into it.
+
+    Raises:
+        RecipeError: they do not, whatever the prompts.
+    """
+    kind, positions = BACKBONES.get(recipe.model.backbone), _positions(config)
+    if positions is None or not kind.several:
+        return
+    each = kind.in_sequence(kind.image_tokens_of(config))
+    for place in _looked_at(train):
+        check_room(recipe, Room(positions, lambda asked: each * len(asked.images)), train, place)
 
 
 def chooser(train: Mixture, recipe: Recipe, loaded: Loaded) -> FewShot:
@@ -262,8 +285,8 @@ def check_room(recipe: Recipe, room: Room | None, mixture: Mixture, place: int) 
     if not room.holds(asked, answer):
         problem = (
             f"prompts.max_images: {most}: the {pictures} pictures of {text['id']}, its prompt and an answer of "
-            f"{answer} tokens take {room.length(asked) + answer:,}, and this model reads {room.positions:,} at "
-            "once; expected fewer pictures, or shorter answers"
+            f"{answer} tokens take at least {room.length(asked) + answer:,}, and this model reads {room.positions:,} "
+            "at once; expected fewer pictures, or shorter answers"
         )
         raise RecipeError("recipe", [problem])
 

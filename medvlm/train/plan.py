@@ -113,13 +113,14 @@ def make_plan(recipe: Recipe, mixture: Mixture, device: Device | None = None, de
         devices: on how many of them; time is taken to shrink as they grow in number.
 
     Raises:
-        AccessError, InputError, RecipeError: as in loading the model.
+        AccessError, InputError, RecipeError: as in loading the model; or a row's pictures do not fit into it.
     """
     device = device or this_device()
     kind = BACKBONES.get(recipe.model.backbone)
     prepared = memory.prepare(recipe, kind.planned(planned_config(recipe), _pairs(kind, recipe, mixture)))
     model = prepared.model
     tokens = kind.image_tokens_of(model.config)
+    few_shot.check_pictures(recipe, model.config, mixture)
     texts = text_tokens(recipe, mixture, tokens)
     steps = updates(recipe, len(mixture), devices)
     samples = steps * recipe.train.batch_size * recipe.train.gradient_accumulation * devices

@@ -402,6 +402,31 @@ def test_the_plan_counts_pictures_and_examples(data: Path, model: dict[str, str]
     assert told == pytest.approx(lengths, rel=0.15)
 
 
+def test_pictures_that_no_model_of_this_size_reads_are_refused_before_training(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medvlm.errors import RecipeError
+    from medvlm.models.backbones.generic import GenericBackbone
+    from medvlm.train.plan import make_plan
+
+    mixture = Mixture([DataPart(path=str(data))], "train", 0)
+    # Of 2048 positions; the recipe allows more pictures than the two that a row has.
+    recipe = recipe_of(data, SMOLVLM, max_images=5)
+    monkeypatch.setattr(GenericBackbone, "image_tokens_of", classmethod(lambda cls, config: 1000))
+    make_plan(recipe, mixture)
+    monkeypatch.setattr(GenericBackbone, "image_tokens_of", classmethod(lambda cls, config: 1023))
+    with pytest.raises(RecipeError) as caught:
+        make_plan(recipe, mixture)
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        "prompts.max_images: 5: the 2 pictures of p0/0, its prompt and an answer of 8 tokens take"
+    )
+    loaded = load.load_base(recipe)
+    loaded.backbone.image_tokens = 1023
+    with pytest.raises(RecipeError, match=r"this model reads 2,048 at once; expected fewer pictures"):
+        trained_with(mixture, recipe, loaded)
+
+
 def examples_words(examples: Any, place: int) -> tuple[str, str]:
     text = examples.mixture.text(place)
     return f"answer en {text['prompt']}", str(text["target"])
