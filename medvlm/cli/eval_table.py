@@ -39,10 +39,10 @@ NAMES = {
 }
 
 _MAIN = (
-    "cider", "accuracy", "radgraph_partial", "chexbert_micro_f1", "bertscore_f1", "findings_micro_f1", "bleu_4",
-    "rouge_l", "finding_accuracy",
+    "cider", "accuracy", "choice_accuracy", "radgraph_partial", "chexbert_micro_f1", "bertscore_f1",
+    "findings_micro_f1", "bleu_4", "rouge_l", "finding_accuracy",
 )  # fmt: skip
-_QUESTIONS = ("accuracy", "closed_accuracy", "open_accuracy", "open_recall", "choice_accuracy")
+_QUESTIONS = ("accuracy", "closed_accuracy", "open_accuracy", "choice_accuracy", "open_recall")
 _COLUMNS = 4
 _NAME = 16
 """So much of a system's name stands in one line at least, where it is as long."""

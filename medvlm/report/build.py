@@ -88,7 +88,7 @@ def _sections(run: RunContext, level: int, each: int, look: Look | None) -> Iter
     for evaluation in run.evaluations:
         yield from _evaluation(run, evaluation, level)
     if not run.evaluations:
-        yield Section("Scores", [Text("Not evaluated yet: run medvlm eval.")], level)
+        yield Section("Scores", [Text(f"Not evaluated yet: run medvlm eval {run.path}")], level)
     yield Section("Licenses", list(licensing.license_blocks(run)), level)
     if run.evaluations:
         yield Section("Cases", list(_cases(run, run.evaluations[0], each, look)), level)
@@ -128,6 +128,8 @@ def _comparison(runs: Sequence[RunContext]) -> Section:
             rights, licenses = results.rights_cells(run, "model"), results.license_cells(run, "model")
             body.append([run.name, *rights, *about, size, *cells, *licenses])
     blocks: list[Block] = [Caution(line) for line in _incomparable(scored)]
+    missing = [run.path for run in runs if not any(one.scored.rows for one in run.evaluations)]
+    blocks += [Text(f"Not scored yet: run medvlm eval {path}") for path in missing]
     caption = "The models, with what their licenses allow"
     numeric = frozenset(range(6, 7 + len(keys)))
     blocks.append(Table([*header, *results.LICENSE_HEADER], body, caption, numeric, frozenset({1, 2}), sortable=True))

@@ -22,7 +22,7 @@ def in_short(run: RunContext) -> Iterator[Block]:
         for line in warnings(evaluation.scored):
             yield Caution(f"{split}{line}")
     if not run.evaluations:
-        yield Text("Not evaluated yet: run medvlm eval.")
+        yield Text(f"Not evaluated yet: run medvlm eval {run.path}")
 
 
 def questions(run: RunContext) -> list[tuple[str, str]]:

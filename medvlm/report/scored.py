@@ -43,8 +43,8 @@ NAMES = {
 }
 """Metrics by key, in the order of every table."""
 MAIN = (
-    "accuracy", "closed_accuracy", "open_f1", "exact_match", "bleu_4", "rouge_l", "cider", "findings_micro_f1",
-    "finding_accuracy",
+    "accuracy", "closed_accuracy", "open_f1", "choice_accuracy", "exact_match", "bleu_4", "rouge_l", "cider",
+    "findings_micro_f1", "finding_accuracy",
 )  # fmt: skip
 """The few that stand beside licenses; every other one has its place further down."""
 _HEADLINES = ("cider", "rouge_l", "bleu_4", "accuracy", "exact_match", "findings_micro_f1")
@@ -204,7 +204,13 @@ class Scored:
     @property
     def main(self) -> list[str]:
         """The metrics for the first table: the few of `MAIN`, else all."""
-        return [key for key in self.keys if key in MAIN] or self.keys
+        return [key for key in self.keys if key in MAIN and not self._says_nothing(key)] or self.keys
+
+    def _says_nothing(self, key: str) -> bool:
+        """Return whether it is BLEU-4 of answers that are all shorter than four words."""
+        if key != "bleu_4" or texts(self.raw.get("tasks")) != ["vqa"]:
+            return False
+        return all(values.get(key, 0.0) < 0.00005 for values in self.rows.values())
 
     @property
     def charted(self) -> list[str]:

@@ -57,6 +57,7 @@ def section(runs: Sequence[RunContext]) -> Section:
         if missing:
             blocks.append(Text(f"Not trained, or not named here: {', '.join(missing)}."))
     blocks += backbones.blocks(labels(runs), runs)
+    blocks += _kinds_of_losses(runs)
     blocks.append(_outcomes(runs))
     blocks += _differences(runs)
     blocks += _curves(runs)
@@ -108,6 +109,29 @@ def _outcomes(runs: Sequence[RunContext]) -> Table:
             ]
         )
     return Table(header, body, "Outcomes", frozenset(range(4, 10 + len(keys))), frozenset({1, 2}), sortable=True)
+
+
+_APART = "not comparable between kinds of answers"
+
+
+def _by_output(runs: Sequence[RunContext]) -> dict[str, list[str]]:
+    """Return kind of answers -> labels of the runs with such losses, as far as it is known."""
+    found: dict[str, list[str]] = {}
+    for label, run in zip(labels(runs), runs, strict=True):
+        kind = backbones.output(run)
+        if kind != cost.UNKNOWN and points(run, "loss"):
+            found.setdefault(kind, []).append(label)
+    return found
+
+
+def _kinds_of_losses(runs: Sequence[RunContext]) -> Iterator[Block]:
+    found = _by_output(runs)
+    if len(found) > 1:
+        kinds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items())
+        yield Text(
+            f"Losses are {_APART} ({kinds}): one is over the next token, another over classes, another over the "
+            "texts of a batch. Nor do they compare between models that cut texts into other tokens."
+        )
 
 
 def _scores(run: RunContext) -> dict[str, float]:
@@ -169,12 +193,13 @@ def _curves(runs: Sequence[RunContext]) -> Iterator[Block]:
     """Yield training and validation losses of all runs, each kind in one chart."""
     x = _axis(runs)
     starts = _starts(runs, x)
+    apart = f", {_APART}" if len(_by_output(runs)) > 1 else ""
     for name, key in (("Training", "loss"), ("Validation", "eval_loss")):
         series = [
             plots.Series(label, [(at + start, value) for at, value in points(run, key, x)])
             for label, run, start in zip(labels(runs), runs, starts, strict=True)
         ]
-        heading = f"{name} loss of all runs by {x.removesuffix('s')}"
+        heading = f"{name} loss of all runs by {x.removesuffix('s')}{apart}"
         svg = plots.line_chart(heading, series, x.removesuffix("s") if x == "step" else "samples seen", "loss")
         said = in_words(series)
         if said:

@@ -70,6 +70,9 @@ def test_questions_alone_have_their_own_columns() -> None:
     values = dict.fromkeys(("bleu_4", "rouge_l", "cider", "accuracy", "closed_accuracy", "open_accuracy"), 0.5)
     assert eval_table.columns(values, ["vqa"]) == ["accuracy", "closed_accuracy", "open_accuracy"]
     assert eval_table.columns(values, ["caption", "vqa"]) == ["cider", "accuracy", "bleu_4", "rouge_l"]
+    chosen = values | {"choice_accuracy": 0.5}
+    assert eval_table.columns(chosen, ["vqa"])[-1] == "choice_accuracy"
+    assert "choice_accuracy" in eval_table.columns(chosen, ["caption", "vqa"])
     assert eval_table.columns({"bertscore_f1": 0.9}, []) == ["bertscore_f1"]
 
 

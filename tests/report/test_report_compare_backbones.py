@@ -14,6 +14,7 @@ from medvlm.licenses import registry
 from medvlm.recipe import load_members
 from medvlm.recipe.members import differing
 from medvlm.report import backbones, pairs, results, side_by_side
+from medvlm.report.build import build
 from medvlm.report.context import RunContext, read
 from medvlm.report.document import Block, Chart, Table, Text
 from medvlm.resources import shipped
@@ -102,6 +103,56 @@ def test_the_constant_answer_stands_there_only_where_it_is_the_same(tmp_path: Pa
     assert (last["run"], last["CIDEr"]) == ("best constant answer", "0.6000")
     change(scores, rows=told | {"constant": told["constant"] | {"cider": 0.7}})
     assert table(blocks([read(run.path) for run in runs]))[-1]["run"] == "proj"
+
+
+def test_only_runs_scored_on_the_same_samples_are_ranked(tmp_path: Path) -> None:
+    runs = group(tmp_path)
+    # The best of all, on five samples only; another on the validation split.
+    ids = [row.id for row in runs[1].evaluations[0].predictions]
+    change(runs[1].path / "eval" / "test" / "scores.json", n=5, scored_ids=ids[:5])
+    found = blocks([read(run.path) for run in runs])
+    ranked, apart = (block for block in found if isinstance(block, Table))
+    (chart,) = (block for block in found if isinstance(block, Chart))
+    first = [dict(zip(ranked.header, row, strict=True)) for row in ranked.rows]
+    assert [row["run"] for row in first] == ["proj-vit", "proj", "best constant answer"]
+    assert {(row["split"], row["n"]) for row in first} == {("test", str(len(ids)))}
+    assert "proj-lora" not in chart.words
+    (other,) = (dict(zip(apart.header, row, strict=True)) for row in apart.rows)
+    assert (other["run"], other["split"], other["n"]) == ("proj-lora", "test", "5")
+    (why,) = (block.text for block in found if isinstance(block, Text) and block.text.startswith("Not ranked"))
+    assert f"({len(ids)} of test): proj-lora: 5 of test." in why
+    (runs[0].path / "eval" / "test").rename(runs[0].path / "eval" / "validation")
+    found = blocks([read(run.path) for run in runs])
+    assert not [block for block in found if isinstance(block, Chart)], "three runs, three sets of samples"
+    text = " ".join(block.text for block in found if isinstance(block, Text))
+    assert "of validation" in text
+
+
+def test_what_is_not_in_the_table_is_told(tmp_path: Path) -> None:
+    runs = group(tmp_path)
+    (runs[2].path / "eval" / "test" / "scores.json").unlink()
+    scores = runs[1].path / "eval" / "test" / "scores.json"
+    told = json.loads(scores.read_text())["rows"]
+    change(scores, rows=told | {"constant": told["constant"] | {"cider": 0.7}})
+    text = [block.text for block in blocks([read(run.path) for run in runs]) if isinstance(block, Text)]
+    assert f"Not scored yet: proj-vit (run medvlm eval {runs[2].path})" in text
+    comparison = build([read(run.path) for run in runs]).sections[1]
+    assert Text(f"Not scored yet: run medvlm eval {runs[2].path}") in comparison.blocks
+    assert any(line.startswith("The best constant answer is left out") for line in text)
+
+
+def test_losses_of_several_kinds_are_told_apart(tmp_path: Path) -> None:
+    section = side_by_side.section(group(tmp_path / "a"))
+    said = [block.text for block in section.blocks if isinstance(block, Text)]
+    (line,) = (one for one in said if one.startswith("Losses are not comparable between kinds of answers"))
+    assert "generated text: proj; closed vocabulary: proj-lora; best-matching training text: proj-vit" in line
+    charts = [
+        block.words for block in section.blocks if isinstance(block, Chart) and " loss of all runs" in block.words
+    ]
+    assert len(charts) == 2
+    assert all("not comparable between kinds of answers" in words for words in charts)
+    alike = side_by_side.section([read(folder) for folder in make_group(tmp_path / "b")])
+    assert "not comparable" not in str(alike.blocks)
 
 
 def test_it_leads_the_comparison_of_backbones_alone(tmp_path: Path) -> None:

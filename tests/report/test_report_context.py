@@ -155,7 +155,7 @@ def test_a_run_that_is_not_evaluated_yet_is_not_damaged(tmp_path: Path) -> None:
     run = context.read(path)
     assert run.problems == []
     page = html(build([run]))
-    assert "Not evaluated yet: run medvlm eval." in page
+    assert "Not evaluated yet: run medvlm eval " in page
     assert "missing or damaged" not in page
 
 

@@ -223,6 +223,14 @@ def test_a_vqa_run_is_led_by_its_accuracy(tmp_path: Path) -> None:
     assert "accuracy of the model by modality" in markdown(build([run]))
 
 
+def test_multiple_choice_is_among_the_main_scores_and_a_zero_of_short_answers_is_not() -> None:
+    rows = {"model": {"accuracy": 0.5, "choice_accuracy": 0.6, "bleu_4": 2e-5, "rouge_l": 0.5}}
+    assert Scored({"tasks": ["vqa"], "rows": rows}).main == ["accuracy", "choice_accuracy", "rouge_l"]
+    # Of captions a BLEU-4 of nothing says something.
+    assert "bleu_4" in Scored({"tasks": ["caption", "vqa"], "rows": rows}).main
+    assert "bleu_4" in Scored({"tasks": ["vqa"], "rows": {**rows, "constant": {"bleu_4": 0.01}}}).main
+
+
 def test_a_baseline_has_no_training(tmp_path: Path) -> None:
     run = read(make_baseline(tmp_path, n=6))
     assert run.problems == []
