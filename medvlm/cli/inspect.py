@@ -206,6 +206,9 @@ def _check_texts(given: dict[str, str | None]) -> None:
     for option, text in given.items():
         if text is not None and _shown(text) != text:
             raise UsageError(f'{option} "{_shown(text)}": is no UTF-8; give it in the encoding UTF-8')
+    answer = given.get("--answer")
+    if answer is not None and not answer.strip():
+        raise UsageError(f'--answer "{answer}": holds no word to look at; leave it out for the model\'s own answer')
 
 
 def _files(out: list[Path] | None, known: tuple[str, ...], form: str) -> list[Path]:

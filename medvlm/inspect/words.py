@@ -213,7 +213,7 @@ def image_embeddings(predictor: Predictor, image: Image) -> tuple[torch.Tensor, 
     inputs = {name: value.to(predictor.device) for name, value in made.items()}
     table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     if table is None or backbone.output != "text" or looks_aside(predictor):
-        raise _no_words(model)
+        raise _no_words(predictor)
     width = table.weight.shape[1]
     places = image_places(predictor, inputs)
     seen: list[torch.Tensor] = []
@@ -230,17 +230,17 @@ def image_embeddings(predictor: Predictor, image: Image) -> tuple[torch.Tensor, 
         for hook in hooks:
             hook.remove()
     if not seen or seen[0].shape[-1] != width:
-        raise _no_words(model)
+        raise _no_words(predictor)
     found = (seen[0][0] if places is None else seen[0][0][places]).detach()
     if not bool(found.isfinite().all()):
         raise InputError(f"{type(model).__name__}: its image tokens are no finite numbers: the weights are damaged")
     return found, inputs
 
 
-def _no_words(model: Any) -> InputError:
+def _no_words(predictor: Predictor) -> InputError:
     return InputError(
-        f"{type(model).__name__}: it has no image tokens beside the embeddings of words, so none is nearest; "
-        "see `medvlm inspect attention`"
+        f"model.backbone: {predictor.loaded.facts['backbone']}: it has no image tokens beside the embeddings of "
+        "words, so none is nearest; see `medvlm inspect attention`"
     )
 
 

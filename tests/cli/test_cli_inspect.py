@@ -88,6 +88,7 @@ def test_attention_of_a_given_answer(adapter_run: Path, scan: Path, capsys: pyte
         (["attention", "{run}", "{scan}", "--answer", "a", "--layer", "9"], 2, "--layer 9: expected 1 to 4"),
         (["attention", "{run}", "{scan}", "--answer", "a", "--head", "4"], 2, "--head 4: expected 0 to 3"),
         (["attention", "{run}", "{scan}", "--answer", "a\udcff"], 2, '--answer "a\ufffd": is no UTF-8'),
+        (["attention", "{run}", "{scan}", "--answer", " "], 2, '--answer " ": holds no word to look at; leave it out'),
         (["attention", "{run}", "{scan}", "--prompt", "a\udcff"], 2, '--prompt "a\ufffd": is no UTF-8'),
         (["hits", "{run}", "--out", "a.png"], 2, "--out a.png: expected a name that ends in .json"),
         (["hits", "{run}"], 3, "data/pmc"),

@@ -72,7 +72,9 @@ def test_what_only_looks_like_a_square_is_no_grid(chest: Image.Image) -> None:
     assert grid("llava", (1, 3, 64, 144), 36) is None
     assert grid("idefics2", (1, 1, 3, 70, 70), 64, perceiver_config=object()) is None
     predictor = untrained("generic", "-idefics")
-    with pytest.raises(InputError, match="no image tokens beside the embeddings of words"):
+    with pytest.raises(
+        InputError, match=r"model.backbone: generic: it has no image tokens beside the embeddings of words"
+    ):
         words.of_picture(predictor, chest)
     found = maps.of_picture(predictor, chest, maps.Asked(PROMPT, "yes", occlude=False))
     assert "does not attend to tokens of the picture in one sequence" in found.no_attention

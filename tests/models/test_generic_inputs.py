@@ -18,6 +18,7 @@ from medvlm.errors import InputError
 from medvlm.models.backbones.base import IGNORED, Example
 from medvlm.models.backbones.generic import GenericBackbone
 from medvlm.models.backbones.generic_chat import Chat
+from medvlm.models.backbones.generic_tiny import tiny_model
 
 WITH_TEMPLATE = [family for family in FAMILIES if family != "idefics"]
 END = {
@@ -253,3 +254,8 @@ def test_it_reaches_the_processes_that_read_pictures(family: str) -> None:
     sent = pickle.loads(pickle.dumps(made))
     one, other = made.collate(mixed()[:1]), sent.collate(mixed()[:1])
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_unknown_family_is_told_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"random-foo: no such family; expected one of .*tiny-random-gemma3"):
+        tiny_model(None, "foo")

@@ -74,7 +74,9 @@ def tiny_model(image_size: int | None, family: str | None) -> tuple[torch.nn.Mod
 
     name = family or "smolvlm"
     if name not in FAMILIES:
-        raise InputError(f"model.id: medvlm/tiny-random-{name}: no such family{nearest(name, list(FAMILIES))}")
+        known = ", ".join(f"medvlm/tiny-random-{one}" for one in FAMILIES)
+        hint = nearest(name, list(FAMILIES))
+        raise InputError(f"model.id: medvlm/tiny-random-{name}: no such family{hint}; expected one of {known}")
     made = FAMILIES[name](image_size or tiny.IMAGE_SIZE)
     model: torch.nn.Module = AutoModelForImageTextToText.from_config(made.config)
     if name == "gemma3":
