@@ -13,8 +13,11 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from medvlm.errors import InputError, RecipeError
+from medvlm.models.backbones.base import Example
+from medvlm.models.load import load_base
 from medvlm.recipe.load import check
 from medvlm.train import callbacks, loop, mixing
 from medvlm.train.arguments import accumulation, updates
@@ -90,6 +93,22 @@ def test_an_example_that_only_keeps_step_is_counted_nowhere() -> None:
     assert numbered[~1] == ("b", FILLER)
     assert counting([numbered[~1]])["held"].samples == counting([numbered[~1]])["held"].labels == 0
     assert counting([numbered[1]])["held"].labels == 2
+
+
+def test_an_example_that_only_keeps_step_is_held_against_none() -> None:
+    torch.manual_seed(0)
+    loaded = load_base(contrastive())
+    plain = type("Plain", (), {"backbone": loaded.backbone, "__call__": lambda _, got: loaded.backbone.collate(got)})
+    counting: Any = CountingCollator(plain())
+    example = Example(Image.new("RGB", (60, 60)), "what?", "a nodule")
+    inputs = counting([(example, FILLER)])
+    inputs.pop("held")
+    loss, sums, _ = loaded.backbone.losses(loaded.model.train(), inputs)
+    assert (loss.item(), len(sums)) == (0, 0)
+    loss.backward()  # type: ignore[no-untyped-call]
+    # All devices wait for each other's gradients.
+    gradients = [weight.grad for weight in loaded.model.parameters() if weight.requires_grad]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize(("begun", "now", "passes"), [(1, 1, 3), (2, 1, 6), (1, 2, 2), (2, 4, 2), (4, 2, 6)])
