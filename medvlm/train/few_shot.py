@@ -257,8 +257,9 @@ def check_pictures(recipe: Recipe, config: Any, train: Mixture) -> None:
     Raises:
         RecipeError: they do not, whatever the prompts.
     """
-    kind, positions = BACKBONES.get(recipe.model.backbone), _positions(config)
-    if positions is None or not kind.several:
+    kind = BACKBONES.get(recipe.model.backbone)
+    positions = _positions(config) if kind.several else None
+    if positions is None:
         return
     each = kind.in_sequence(kind.image_tokens_of(config))
     for place in _looked_at(train):
