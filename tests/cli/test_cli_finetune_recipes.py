@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -42,6 +43,37 @@ def test_the_plan_needs_no_network(
         assert f"plan of {recipe.name}" in told
     assert told.count("license: commercial use ") == len(members.members)
     assert not (at_shelf / "runs").exists()
+
+
+def told_memory(name: str) -> list[str]:
+    """Return how many GB a recipe's header says, where it is one number for the whole recipe."""
+    text = (shipped("recipes") / name).read_text(encoding="utf-8")
+    return re.findall(r"^# Memory: about ([0-9.]+) GB at the peak, by the estimate of --dry-run", text, re.MULTILINE)
+
+
+NEWER = [name for name in RECIPES if told_memory(name) and not name.startswith(("git_", "paligemma", "tiny"))]
+NEWER += ["git_base.yaml", "git_large.yaml"]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the embedded sample as data/pmc."""
+    folder = tmp_path_factory.mktemp("embedded")
+    with contextlib.chdir(folder):
+        assert medvlm(["prepare", "pmc", "--quiet"]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEWER)
+def test_the_header_says_the_memory_of_the_plan(
+    name: str, embedded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(embedded)
+    (header,) = told_memory(name)
+    assert medvlm(["finetune", f"recipes/{name}", "--dry-run"]) == 0, capsys.readouterr().err
+    (planned,) = re.findall(r"^memory: ([0-9.]+) GB at the peak", capsys.readouterr().out, re.MULTILINE)
+    assert float(header) == pytest.approx(float(planned), rel=0.03)
 
 
 FAMILIES = {"facebook/opt": "opt", "meta-llama": "llama", "mosaicml": "mpt", "HuggingFaceTB": "llama", "Qwen": "qwen2"}
