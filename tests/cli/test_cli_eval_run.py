@@ -283,10 +283,10 @@ def test_a_baseline_of_another_architecture_is_refused(
 ) -> None:
     folder = tmp_path / "other"
     shutil.copytree(tiny_folder, folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "llava"}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "bert"}
     write_json(folder / "config.json", config)
     assert run(["eval", "--model", str(folder), "--data", "data/pmc", "--quiet"]) == 3
-    assert "a model of type llava, and medvlm loads git_llm and paligemma" in capsys.readouterr().err
+    assert "a model of type bert, which medvlm does not load" in capsys.readouterr().err
     assert not (at_shelf / "runs").exists()
 
 

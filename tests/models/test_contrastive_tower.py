@@ -48,7 +48,9 @@ def saved(loaded: Loaded, made: Recipe, folder: Path) -> Run:
     folder.mkdir()
     trained.save(loaded.model, loaded.processor, folder)
     write_resolved(made, folder / "recipe.yaml")
-    return Run(folder)
+    run = Run(folder)
+    run.keep_fitted(loaded.backbone.fit(loaded.model, [(one.prefix, str(one.suffix)) for one in EXAMPLES]))
+    return run
 
 
 def logits(loaded: Loaded) -> torch.Tensor:
