@@ -9,29 +9,26 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-import medvlm.models.flamingo  # noqa: F401 (so that transformers' Auto classes know it)
-from medvlm.errors import InputError
-from medvlm.models.backbones.base import Backbone, Example
-from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values, texts
+from medvlm.models.backbones.base import Example
+from medvlm.models.backbones.rows import pack_rows, pad_prompts, pad_rows, pixel_values
+from medvlm.models.backbones.two_parts import TwoParts
 from medvlm.models.features import skip_tower
-from medvlm.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, assemble
-from medvlm.models.flamingo.processing import FlamingoProcessor, by_row
-from medvlm.models.git_llm import assemble as parts
-from medvlm.models.git_llm.configuration import has_class_token, tokens_of
-from medvlm.models.positions import resize_embeddings
-from medvlm.models.quantize import mend_cpu_layers
+
+# What is imported from here makes transformers' Auto classes know it.
+from medvlm.models.flamingo import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor, assemble
+from medvlm.models.flamingo.processing import by_row
+from medvlm.models.git_llm.configuration import tokens_of
 from medvlm.train.flops import bare
 
 if TYPE_CHECKING:
     from medvlm.train.memory_trace import Shape
 
 
-class FlamingoBackbone(Backbone):
+class FlamingoBackbone(TwoParts):
     """Turns examples into Flamingo's inputs.
 
     Args:
@@ -41,95 +38,30 @@ class FlamingoBackbone(Backbone):
         max_suffix_tokens: each answer is cut to so many tokens, its end token included and always kept.
     """
 
-    components: ClassVar = {
-        "vision_tower": "vision_tower.",
-        "projector": "projector.",
-        "language_model": "language_model.",
-    }
+    model_class = FlamingoForConditionalGeneration
+    config_class = FlamingoConfig
+    processor_class = FlamingoProcessor
+    assembly: ClassVar = assemble
     quantizable = "language_model"
     several = True
 
-    def __init__(self, processor: Any, *, image_tokens: int, max_prefix_tokens: int, max_suffix_tokens: int) -> None:
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.image_processor = processor.image_processor
-        self.image_tokens = image_tokens
-        self.image_token_id: int = processor.image_token_id
-        self.max_prefix_tokens = max_prefix_tokens
-        self.max_suffix_tokens = max_suffix_tokens
-
     @classmethod
-    def build(cls, config: Mapping[str, Any]) -> torch.nn.Module:
-        """Return a FlamingoForConditionalGeneration of these dimensions."""
-        model: torch.nn.Module = FlamingoForConditionalGeneration(FlamingoConfig.from_dict(dict(config)))
-        return model
-
-    @classmethod
-    def load(cls, paths: Mapping[str, Path], options: Mapping[str, Any], seed: int) -> tuple[torch.nn.Module, Any]:
-        """Return model and processor: a saved Flamingo, or a new one of an image tower and a language model.
-
-        Args:
-            paths: `model`, a saved Flamingo; or `vision_tower`, a CLIP or SigLIP, and `language_model`, a folder or a
-                GGUF file.
-            options: as in `Backbone`.
-            seed: of the new weights.
-
-        Raises:
-            InputError: another architecture, a family that keeps no list of layers, or a GGUF file without its package.
-        """
-        options = dict(options)
-        sizes = options.pop("sizes", {})
-        if "model" in paths:
-            model, processor = _saved(paths["model"], options)
-        else:
-            tower = parts.load_tower(paths["vision_tower"], options)
-            assemble.check_text(parts.text_config(paths["language_model"]))
-            text = parts.load_text(paths["language_model"], options)
-            processor = cls.processor_of(paths)
-            dtype = options.get("dtype", torch.float32)
-            model = assemble.put_together(tower, text, processor, seed, dtype, **sizes)
-        if "quantization_config" in options and not torch.cuda.is_available():
-            # Before the first forward pass, which would repack the weights.
-            mend_cpu_layers(model)
+    def prove(cls, model: Any) -> None:
+        """Raise InputError where the language model's family passes nothing through the gated blocks."""
         assemble.check_layers(model)
-        return model, processor
 
     @classmethod
-    def processor_of(cls, paths: Mapping[str, Path]) -> Any:
-        """Return the processor of a saved Flamingo, or of a tower and a language model put together."""
-        if "model" in paths:
-            return super().processor_of(paths)
-        from transformers import AutoConfig
-
-        vision = parts.vision_config(AutoConfig.from_pretrained(paths["vision_tower"], local_files_only=True))
-        return assemble.processor_of(paths["vision_tower"], paths["language_model"], vision)
+    def planned(cls, vision: Any, text: Any) -> FlamingoConfig:
+        """Return the configuration of the whole for those of its parts."""
+        # The tokens' ids are the tokenizer's to say; a plan does not depend on them.
+        return assemble.configuration(vision, text, text.vocab_size, text.vocab_size + 1)
 
     @classmethod
-    def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
-        """Return a CLIP tower and a LLaMA of four layers each, eight latents a picture, and their processor.
-
-        Raises:
-            InputError: a family is named; there is one.
-        """
-        from transformers import CLIPVisionConfig, LlamaConfig, LlamaTokenizer
-        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-        from medvlm.models import tiny, tiny_tokenizers
-
-        if family is not None:
-            raise InputError(f"model.id: flamingo has one untrained form, no {family}; expected medvlm/tiny-random")
-        side = image_size or tiny.IMAGE_SIZE
-        square = {"height": side, "width": side}
-        vocabulary, merges = tiny_tokenizers.sentencepiece(["<unk>", "<s>", "</s>"])
-        processor = FlamingoProcessor(
-            CLIPImageProcessorPil(size=square, crop_size=square), LlamaTokenizer(vocab=vocabulary, merges=merges)
-        )
-        sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-        ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-        rows = tiny_tokenizers.rounded(len(processor.tokenizer))
+    def tiny_of(cls, vision: Any, text: Any, processor: Any) -> torch.nn.Module:
+        """Return the untrained Flamingo of two small configurations, with 16 latents a picture."""
         config = assemble.configuration(
-            CLIPVisionConfig(**sizes, image_size=side, patch_size=tiny.PATCH_SIZE),
-            LlamaConfig(**sizes, **ends, initializer_range=tiny.INITIAL, vocab_size=rows),
+            vision,
+            text,
             processor.image_token_id,
             processor.chunk_token_id,
             latents=16,
@@ -142,26 +74,9 @@ class FlamingoBackbone(Backbone):
         model = FlamingoForConditionalGeneration(config)
         assemble.begin_tokens(model, processor)
         model.generation_config.suppress_tokens = assemble.unspoken(model, processor)
-        processor.fit(rows)
-        return model, processor
-
-    @classmethod
-    def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the configuration of the whole: the saved one, or that of the two parts, as `load` makes it.
-
-        Raises:
-            InputError: as `load`.
-        """
-        if "model" in configs:
-            return dict(configs["model"])
-        from transformers import AutoConfig
-
-        vision, text = (AutoConfig.for_model(**configs[role]) for role in ("vision_tower", "language_model"))
-        assemble.check_text(text)
-        # The tokens' ids are the tokenizer's to say; a plan does not depend on them.
-        whole = assemble.configuration(parts.vision_config(vision), text, text.vocab_size, text.vocab_size + 1)
-        config: dict[str, Any] = whole.to_dict()
-        return config
+        processor.fit(text.vocab_size)
+        made: torch.nn.Module = model
+        return made
 
     @classmethod
     def image_tokens_of(cls, config: Any) -> int:
@@ -172,19 +87,6 @@ class FlamingoBackbone(Backbone):
     def in_sequence(cls, image_tokens: int) -> int:
         """Return 1: the latents are looked at, the text holds `<image>`."""
         return 1
-
-    @classmethod
-    def resize(cls, model: torch.nn.Module, processor: Any, image_size: int) -> bool:
-        """Make model and processor take images of `image_size`; return whether position embeddings were resampled."""
-        config: Any = model.config
-        vision = config.vision_config
-        embeddings = next(module for module in model.modules() if hasattr(module, "position_embedding"))
-        changed = resize_embeddings(embeddings, image_size, class_token=has_class_token(vision.model_type))
-        vision.image_size = image_size
-        processor.image_processor.size = {"height": image_size, "width": image_size}
-        if hasattr(processor.image_processor, "crop_size"):
-            processor.image_processor.crop_size = {"height": image_size, "width": image_size}
-        return changed
 
     @classmethod
     def images_in(cls, inputs: Mapping[str, torch.Tensor]) -> int:
@@ -277,10 +179,6 @@ class FlamingoBackbone(Backbone):
         asked: list[int] = self.processor.asked(example.prefix, _count(example), self.max_prefix_tokens)
         return self._shots(example) + asked
 
-    def _suffix(self, text: str | None) -> list[int]:
-        tokens: list[int] = self.processor.answer_tokens(text or "", self.max_suffix_tokens)
-        return tokens
-
     def text_tokens(self, prefix: str, suffix: str) -> tuple[int, int]:
         """Return (prompt tokens with start token and line end, answer tokens with the end token), after truncation."""
         return len(self._prefix(Example(None, prefix))), len(self._suffix(suffix))
@@ -336,10 +234,6 @@ class FlamingoBackbone(Backbone):
         rows = pad_prompts([self._prefix(example) for example in examples], self.tokenizer.pad_token_id)
         return {**rows, **self.pictures([[example] for example in examples])}
 
-    def decode(self, tokens: torch.Tensor) -> list[str]:
-        """Return the texts of generated tokens [B, T], special tokens and outer blanks removed."""
-        return texts(self.tokenizer, tokens)
-
 
 def _pictures(example: Example) -> list[Example]:
     """Return an example's pictures in order, those of its shots first, each as an example of its own."""
@@ -360,21 +254,3 @@ def _rate(place: str) -> str:
 def _count(example: Example) -> int:
     """Return how many pictures an example shows itself."""
     return len(example.images) + (example.pixels is not None)
-
-
-def _saved(path: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return a saved Flamingo and its processor."""
-    from transformers import AutoConfig, AutoProcessor
-
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
-    if config.model_type != "flamingo":
-        raise InputError(f"model.id: {path} is a {config.model_type} model; expected flamingo")
-    options = dict(options)
-    quantization = options.pop("quantization_config", None)
-    if quantization is not None:
-        head = f"language_model.{parts.head_name(config.text_config)}"
-        options["quantization_config"] = parts.spared(quantization, ["vision_tower", "projector", head])
-    model = FlamingoForConditionalGeneration.from_pretrained(path, local_files_only=True, **options)
-    processor = AutoProcessor.from_pretrained(path, local_files_only=True, backend="pil")
-    processor.fit(model.get_input_embeddings().weight.shape[0])
-    return model, processor

@@ -32,10 +32,9 @@ from medvlm.errors import AccessError, InputError
 from medvlm.models.backbones import classifier_parts as parts
 from medvlm.models.backbones.base import width
 from medvlm.models.backbones.classifier import ClassifierBackbone, labels_of
-from medvlm.models.git_llm.assemble import load_tower, vision_config
+from medvlm.models.git_llm.assemble import load_tower, resize_tower, vision_config
 from medvlm.models.git_llm.configuration import has_class_token, tokens_of
 from medvlm.models.locate import locate_config
-from medvlm.models.positions import resize_embeddings
 
 BERT = "google-bert/bert-base-uncased"
 """Whose tokenizer the published checkpoints use where they bring none."""
@@ -278,11 +277,7 @@ class GridBackbone(ClassifierBackbone):
     @classmethod
     def resize(cls, model: torch.nn.Module, processor: Any, image_size: int) -> bool:
         """Make model and processor take images of this side; return whether position embeddings were resampled."""
-        config: Any = model.config
-        vision = config.vision_config
-        embeddings = next(module for module in model.modules() if hasattr(module, "position_embedding"))
-        changed = resize_embeddings(embeddings, image_size, class_token=has_class_token(vision.model_type))
-        vision.image_size = image_size
+        changed = resize_tower(model, image_size)
         processor.image_processor.size = {"height": image_size, "width": image_size}
         return changed
 

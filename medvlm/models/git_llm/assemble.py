@@ -25,9 +25,10 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from medvlm.errors import InputError
-from medvlm.models.git_llm.configuration import GitLlmConfig, tokens_of
+from medvlm.models.git_llm.configuration import GitLlmConfig, has_class_token, tokens_of
 from medvlm.models.git_llm.modeling import GitLlmForConditionalGeneration, text_attention
 from medvlm.models.git_llm.processing import GitLlmProcessor
+from medvlm.models.positions import resize_embeddings
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
@@ -113,6 +114,19 @@ def load_tower(path: Path, options: Mapping[str, Any]) -> Any:
     if facts["missing_keys"]:
         raise InputError(f"model.vision_tower: {path} lacks weights ({sorted(facts['missing_keys'])[0]}, ...)")
     return tower
+
+
+def resize_tower(model: Any, image_size: int) -> bool:
+    """Make the tower of a whole take images of this side; return whether position embeddings were resampled.
+
+    Raises:
+        RecipeError: the side is no multiple of the patch.
+    """
+    vision = model.config.vision_config
+    embeddings = next(module for module in model.modules() if hasattr(module, "position_embedding"))
+    changed = resize_embeddings(embeddings, image_size, class_token=has_class_token(vision.model_type))
+    vision.image_size = image_size
+    return changed
 
 
 def load_text(path: Path, options: Mapping[str, Any]) -> Any:
