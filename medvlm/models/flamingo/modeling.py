@@ -8,12 +8,11 @@ bit.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from medvlm.models.flamingo.configuration import FlamingoConfig
@@ -28,7 +27,7 @@ from medvlm.models.flamingo.layers import (
     Sight,
 )
 from medvlm.models.git_llm import masks
-from medvlm.models.git_llm.modeling import embedding_width, text_attention
+from medvlm.models.git_llm.modeling import TowerAndText, embedding_width
 
 _MEMORY = "flamingo_memory"
 """Attribute of a cache of keys and values: the picture that its last tokens looked at."""
@@ -46,25 +45,16 @@ class Memory:
     """Their keys and values by decoder layer."""
 
 
-class FlamingoForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """An image tower, what is new, and a language model as one.
-
-    Args:
-        config: of the whole.
-        vision_tower: a tower with weights; None makes one from the configuration.
-        language_model: a `...ForCausalLM` with weights; None makes one from the configuration.
+class FlamingoForConditionalGeneration(TowerAndText):
+    """An image tower, what is new, and a language model as one: see `TowerAndText`.
 
     Raises:
         InputError: the language model keeps no list of its layers.
     """
 
     config: FlamingoConfig
+    projector: FlamingoProjector
     config_class = FlamingoConfig
-    main_input_name = "input_ids"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
     _no_split_modules = ["GatedBlock", "ResamplerLayer"]  # noqa: RUF012 (transformers reads it from the class)
 
     def __init__(
@@ -73,15 +63,13 @@ class FlamingoForConditionalGeneration(PreTrainedModel, GenerationMixin):  # typ
         vision_tower: PreTrainedModel | None = None,
         language_model: PreTrainedModel | None = None,
     ) -> None:
-        super().__init__(config)
-        text: Any = config.text_config
-        text._attn_implementation = text_attention(text, text._attn_implementation)
-        self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
-        self.projector = FlamingoProjector(config, embedding_width(text))
-        self.language_model = language_model or AutoModelForCausalLM.from_config(text)
+        super().__init__(config, vision_tower, language_model)
         self._layers_name = layers_name(self.language_model)
-        self._takes_positions = "position_ids" in inspect.signature(type(self.language_model).forward).parameters
-        self.post_init()
+
+    @staticmethod
+    def make_projector(config: FlamingoConfig) -> FlamingoProjector:
+        """Return resampler, gated blocks and the tokens' rows."""
+        return FlamingoProjector(config, embedding_width(config.text_config))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -99,33 +87,6 @@ class FlamingoForConditionalGeneration(PreTrainedModel, GenerationMixin):  # typ
             init.zeros_(module.feed_forward_gate)
         else:
             super()._init_weights(module)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the language model's token embeddings."""
-        module: nn.Module = self.language_model.get_input_embeddings()
-        return module
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the language model's token embeddings."""
-        self.language_model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the language model's output layer."""
-        module: nn.Module = self.language_model.get_output_embeddings()
-        return module
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the language model's output layer."""
-        self.language_model.set_output_embeddings(new_embeddings)
-
-    def set_attn_implementation(
-        self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
-    ) -> None:
-        """Set the attention of tower, blocks and language model; a family without sdpa stays eager."""
-        if isinstance(attn_implementation, str):
-            text = text_attention(self.config.text_config, attn_implementation)
-            attn_implementation = {"": attn_implementation, "vision_config": attn_implementation, "text_config": text}
-        super().set_attn_implementation(attn_implementation, allow_all_kernels)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return latents [n, L, D] of pixel values [n, 3, S, S], or of the tower's features [n, N, D]."""
@@ -268,11 +229,6 @@ class FlamingoForConditionalGeneration(PreTrainedModel, GenerationMixin):  # typ
             return self.language_model(
                 inputs_embeds=embeds, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
             )
-
-    @staticmethod
-    def create_masks_for_generate(attention_mask: torch.Tensor | None, **kwargs: Any) -> torch.Tensor | None:
-        """Return the 2-D mask as it is: the language model makes its own."""
-        return attention_mask
 
 
 def _restarts(attention_mask: Any, position_ids: torch.Tensor | None) -> torch.Tensor | None:

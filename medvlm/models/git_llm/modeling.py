@@ -37,8 +37,8 @@ def embedding_width(text_config: Any) -> int:
     return int(getattr(text_config, "word_embed_proj_dim", None) or text_config.hidden_size)
 
 
-class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """An image tower, a projection and a language model as one.
+class TowerAndText(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """An image tower, a projector and a language model as one; what runs through them, subclasses say in `forward`.
 
     Args:
         config: of the whole.
@@ -46,8 +46,6 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         language_model: a `...ForCausalLM` with weights; None makes one from the configuration.
     """
 
-    config: GitLlmConfig
-    config_class = GitLlmConfig
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
@@ -56,7 +54,7 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
     def __init__(
         self,
-        config: GitLlmConfig,
+        config: Any,
         vision_tower: PreTrainedModel | None = None,
         language_model: PreTrainedModel | None = None,
     ) -> None:
@@ -64,10 +62,15 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         text: Any = config.text_config
         text._attn_implementation = text_attention(text, text._attn_implementation)
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
-        self.projector = GitLlmProjector(config)
+        self.projector = self.make_projector(config)
         self.language_model = language_model or AutoModelForCausalLM.from_config(text)
         self._takes_positions = "position_ids" in inspect.signature(type(self.language_model).forward).parameters
         self.post_init()
+
+    @staticmethod
+    def make_projector(config: Any) -> nn.Module:
+        """Return what lies between tower and language model, newly drawn."""
+        raise NotImplementedError
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the language model's token embeddings."""
@@ -95,6 +98,24 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             text = text_attention(self.config.text_config, attn_implementation)
             attn_implementation = {"": attn_implementation, "vision_config": attn_implementation, "text_config": text}
         super().set_attn_implementation(attn_implementation, allow_all_kernels)
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: torch.Tensor | None, **kwargs: Any) -> torch.Tensor | None:
+        """Return the 2-D mask as it is: what else a token may see, only `forward` knows."""
+        return attention_mask
+
+
+class GitLlmForConditionalGeneration(TowerAndText):
+    """A tower, GIT's projection and a language model behind GIT's mask: see `TowerAndText`."""
+
+    config: GitLlmConfig
+    projector: GitLlmProjector
+    config_class = GitLlmConfig
+
+    @staticmethod
+    def make_projector(config: GitLlmConfig) -> GitLlmProjector:
+        """Return GIT's projection."""
+        return GitLlmProjector(config)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the image block [B, N, W] of pixel values [B, 3, S, S]."""
@@ -195,11 +216,6 @@ class GitLlmForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         if places != features.shape[0] * features.shape[1]:
             raise ValueError(f"{places} image tokens for {tuple(features.shape[:2])} image features")
         return embeds.masked_scatter(is_image[..., None], features)
-
-    @staticmethod
-    def create_masks_for_generate(attention_mask: torch.Tensor | None, **kwargs: Any) -> torch.Tensor | None:
-        """Return the 2-D mask as it is: only `forward` knows where the image lies."""
-        return attention_mask
 
 
 def text_attention(text_config: Any, wanted: str | None) -> str | None:
