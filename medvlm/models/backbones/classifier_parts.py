@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BertTokenizer
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.utils import logging
 
 from medvlm.errors import InputError
 from medvlm.models import tiny
+from medvlm.models.positions import image_tokens, resample_positions
 from medvlm.models.tiny_tokenizers import rounded, wordpiece
 
 TINY_SIZE = tiny.IMAGE_SIZE
@@ -80,6 +81,45 @@ def squares(side: int, mean: Sequence[float] | None = None, std: Sequence[float]
     """
     more = {} if mean is None else {"image_mean": list(mean), "image_std": list(std or mean)}
     return ViTImageProcessorPil(size={"height": side, "width": side}, resample=3, **more)
+
+
+def squares_as(path: Path, side: int) -> Any:
+    """Return `squares` of this side, normalized as a checkpoint's image processor says."""
+    images = AutoImageProcessor.from_pretrained(path, local_files_only=True, backend="pil")
+    return squares(side, images.image_mean, images.image_std)
+
+
+def processor(kind: Any, path: Path, side_of: Callable[[Any], int]) -> Any:
+    """Return a checkpoint's processor that makes every picture a square.
+
+    Args:
+        kind: class of the processor.
+        path: the checkpoint's folder.
+        side_of: returns the square's side for the checkpoint's configuration.
+    """
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return kind(squares_as(path, side_of(config)), tokenizer)
+
+
+def resize_patches(embeddings: Any, image_size: int, patch_size: int) -> None:
+    """Give embeddings of patches and a class token another image size, as FLAVA and ViLT have them.
+
+    Args:
+        embeddings: the module that holds `position_embeddings` [1, N, D], the class token's first.
+        image_size: side of the square image in pixels.
+        patch_size: side of a patch in pixels.
+
+    Raises:
+        RecipeError: the side is no multiple of the patch.
+    """
+    count = image_tokens(image_size, patch_size)
+    old = embeddings.position_embeddings
+    grid = resample_positions(old.data[0, 1:], image_size // patch_size)
+    new = torch.cat([old.data[:, :1], grid[None]], dim=1)
+    embeddings.position_embeddings = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+    embeddings.patch_embeddings.image_size = (image_size, image_size)
+    embeddings.patch_embeddings.num_patches = count
 
 
 def no_family(backbone: str, family: str | None) -> None:

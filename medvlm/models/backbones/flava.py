@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, FlavaConfig, FlavaModel
+from transformers import FlavaConfig, FlavaModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.flava.modeling_flava import FlavaPreTrainedModel
 from transformers.models.flava.processing_flava import FlavaProcessor
@@ -20,7 +20,7 @@ from transformers.models.flava.processing_flava import FlavaProcessor
 from medvlm.models.backbones import classifier_parts as parts
 from medvlm.models.backbones.base import width
 from medvlm.models.backbones.classifier import ClassifierBackbone
-from medvlm.models.positions import image_tokens, resample_positions
+from medvlm.models.positions import image_tokens
 
 CLASSIFIER_WIDTH = 2
 """The classifier's inner width as a multiple of the encoder's, as in ViLT's (arXiv:2102.03334): 1536."""
@@ -121,12 +121,7 @@ class FlavaBackbone(ClassifierBackbone):
     @classmethod
     def processor_of(cls, paths: Mapping[str, Path]) -> Any:
         """Return a FlavaProcessor whose pictures are squares, normalized as the checkpoint's."""
-        path = paths["model"]
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-        images = AutoImageProcessor.from_pretrained(path, local_files_only=True, backend="pil")
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        squares = parts.squares(config.image_config.image_size, images.image_mean, images.image_std)
-        return FlavaProcessor(squares, tokenizer)
+        return parts.processor(FlavaProcessor, paths["model"], cls.image_size_of)
 
     @classmethod
     def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
@@ -184,14 +179,7 @@ class FlavaBackbone(ClassifierBackbone):
         vision = config.image_config
         if vision.image_size == image_size:
             return False
-        count = image_tokens(image_size, vision.patch_size)
-        embeddings: Any = model.get_submodule("flava.image_model.embeddings")
-        old = embeddings.position_embeddings
-        grid = resample_positions(old.data[0, 1:], image_size // vision.patch_size)
-        new = torch.cat([old.data[:, :1], grid[None]], dim=1)
-        embeddings.position_embeddings = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-        embeddings.patch_embeddings.image_size = (image_size, image_size)
-        embeddings.patch_embeddings.num_patches = count
+        parts.resize_patches(model.get_submodule("flava.image_model.embeddings"), image_size, vision.patch_size)
         vision.image_size = image_size
         return True
 

@@ -17,7 +17,6 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
     CLIPVisionConfig,
@@ -238,9 +237,7 @@ class GridBackbone(ClassifierBackbone):
             return super().processor_of(paths)
         tower = paths["vision_tower"]
         vision = vision_config(AutoConfig.from_pretrained(tower, local_files_only=True))
-        images = AutoImageProcessor.from_pretrained(tower, local_files_only=True, backend="pil")
-        squares = parts.squares(vision.image_size, images.image_mean, images.image_std)
-        return CLIPProcessor(squares, _tokenizer(paths["language_model"]))
+        return CLIPProcessor(parts.squares_as(tower, vision.image_size), _tokenizer(paths["language_model"]))
 
     @classmethod
     def compose(cls, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

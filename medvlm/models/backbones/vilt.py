@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, ViltConfig, ViltForQuestionAnswering
+from transformers import ViltConfig, ViltForQuestionAnswering
 from transformers.models.vilt.processing_vilt import ViltProcessor
 
 from medvlm.models.backbones import classifier_parts as parts
 from medvlm.models.backbones.base import width
 from medvlm.models.backbones.classifier import ClassifierBackbone
-from medvlm.models.positions import image_tokens, resample_positions
+from medvlm.models.positions import image_tokens
 
 
 class SquareVilt(ViltForQuestionAnswering):  # type: ignore[misc]
@@ -99,11 +99,7 @@ class ViltBackbone(ClassifierBackbone):
     @classmethod
     def processor_of(cls, paths: Mapping[str, Path]) -> Any:
         """Return a ViltProcessor whose pictures are squares, normalized as the checkpoint's."""
-        path = paths["model"]
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-        images = AutoImageProcessor.from_pretrained(path, local_files_only=True, backend="pil")
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        return ViltProcessor(parts.squares(config.image_size, images.image_mean, images.image_std), tokenizer)
+        return parts.processor(ViltProcessor, paths["model"], cls.image_size_of)
 
     @classmethod
     def tiny(cls, image_size: int | None, family: str | None) -> tuple[torch.nn.Module, Any]:
@@ -154,14 +150,7 @@ class ViltBackbone(ClassifierBackbone):
         processor.image_processor.size = {"height": image_size, "width": image_size}
         if config.image_size == image_size:
             return False
-        count = image_tokens(image_size, config.patch_size)
-        embeddings: Any = model.get_submodule("vilt.embeddings")
-        old = embeddings.position_embeddings
-        grid = resample_positions(old.data[0, 1:], image_size // config.patch_size)
-        new = torch.cat([old.data[:, :1], grid[None]], dim=1)
-        embeddings.position_embeddings = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-        embeddings.patch_embeddings.image_size = (image_size, image_size)
-        embeddings.patch_embeddings.num_patches = count
+        parts.resize_patches(model.get_submodule("vilt.embeddings"), image_size, config.patch_size)
         config.image_size = image_size
         return True
 
