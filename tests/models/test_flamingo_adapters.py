@@ -9,6 +9,7 @@ import pytest
 import torch
 from git_llm_tiny import picture, save_text, save_tower
 from PIL import Image
+from saved_run import logits_for, saved
 
 from medvlm.models import adapters, merge, quantize, trained
 from medvlm.models.backbones import BACKBONES
@@ -16,8 +17,6 @@ from medvlm.models.backbones.base import IGNORED, Example
 from medvlm.models.load import Loaded, load_base, planned_config
 from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
-from medvlm.recipe.resolve import write_resolved
-from medvlm.runs import Run
 from medvlm.train.collate import Collator
 from medvlm.train.loss import forward_loss
 
@@ -72,17 +71,7 @@ def wrapped(made: Recipe, seed: int = 5) -> Loaded:
 
 
 def logits(loaded: Loaded) -> torch.Tensor:
-    inputs = {k: v for k, v in loaded.backbone.collate(EXAMPLES).items() if k not in ("labels", "logits_to_keep")}
-    with torch.no_grad():
-        found: torch.Tensor = loaded.model.eval()(**inputs).logits
-    return found
-
-
-def saved(loaded: Loaded, made: Recipe, folder: Path) -> Run:
-    folder.mkdir()
-    trained.save(loaded.model, loaded.processor, folder)
-    write_resolved(made, folder / "recipe.yaml")
-    return Run(folder)
+    return logits_for(loaded, loaded.backbone.collate(EXAMPLES))
 
 
 CASES = [

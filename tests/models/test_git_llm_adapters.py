@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from git_llm_tiny import picture, save_text, save_tower
+from saved_run import logits_for, saved
 
 from medvlm.models import adapters, merge, quantize, trained
 from medvlm.models.backbones import BACKBONES
@@ -17,8 +18,6 @@ from medvlm.models.backbones.base import Example
 from medvlm.models.load import Loaded, load_base, planned_config
 from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
-from medvlm.recipe.resolve import write_resolved
-from medvlm.runs import Run
 from medvlm.train.loss import forward_loss
 
 NF4 = {"mode": "nf4", "compute_dtype": "float32"}
@@ -74,17 +73,7 @@ def batch(loaded: Loaded) -> dict[str, torch.Tensor]:
 
 
 def logits(loaded: Loaded) -> torch.Tensor:
-    inputs = {k: v for k, v in batch(loaded).items() if k not in ("labels", "logits_to_keep")}
-    with torch.no_grad():
-        found: torch.Tensor = loaded.model.eval()(**inputs).logits
-    return found
-
-
-def saved(loaded: Loaded, made: Recipe, folder: Path) -> Run:
-    folder.mkdir()
-    trained.save(loaded.model, loaded.processor, folder)
-    write_resolved(made, folder / "recipe.yaml")
-    return Run(folder)
+    return logits_for(loaded, batch(loaded))
 
 
 CASES = [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from saved_run import saved
 from tiny_ways import NF4, WAYS
 
 from medvlm.errors import InputError, RecipeError
@@ -18,8 +19,6 @@ from medvlm.models.backbones.base import Example
 from medvlm.models.load import Loaded, load_base
 from medvlm.recipe.load import check
 from medvlm.recipe.models import Recipe
-from medvlm.recipe.resolve import write_resolved
-from medvlm.runs import Run
 
 SAVED_WAYS: dict[str, dict[str, Any]] = WAYS | {
     "vision": {"language_model": "frozen", "vision_tower": {"kind": "lora", "r": 2}},
@@ -53,13 +52,6 @@ def logits(loaded: Loaded) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = loaded.model.eval()(**inputs).logits
     return found
-
-
-def saved(loaded: Loaded, made: Recipe, folder: Path) -> Run:
-    folder.mkdir()
-    trained.save(loaded.model, loaded.processor, folder)
-    write_resolved(made, folder / "recipe.yaml")
-    return Run(folder)
 
 
 @pytest.mark.parametrize(
