@@ -160,7 +160,7 @@ def traffic(model: Any, kind: Any, flops: Any, made: Mapping[str, Any], checkpoi
     batch = len(made["input_ids"])
     rows = {
         "vision_tower": batch * flops.tower_tokens,
-        "projector": batch * flops.image_tokens,
+        "projector": batch * flops.kind.image_tokens_of(flops.config),
         "language_model": made["attention_mask"].sum().item(),
         "head": (made["labels"] != -100).sum().item(),
     }

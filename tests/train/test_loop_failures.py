@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from medvlm.cli import run as medvlm
 from medvlm.recipe.load import check
-from medvlm.train import checkpoints, trainer
+from medvlm.train import checkpoints
+from medvlm.train import loss as next_token
 from medvlm.train.failures import smaller
 from medvlm.train.trainer import SuffixTrainer
 
@@ -35,7 +36,7 @@ def test_what_is_not_a_number_never_reaches_the_weights(
     what: str, tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plain, calls, models = trainer.forward_loss, [0], []
+    plain, calls, models = next_token.forward_loss, [0], []
 
     def spoiled(model: torch.nn.Module, inputs: Any, **kwargs: Any) -> Any:
         loss, sums, counts = plain(model, inputs, **kwargs)
@@ -46,7 +47,7 @@ def test_what_is_not_a_number_never_reaches_the_weights(
             loss = loss * torch.nan if what == "loss" else loss + 0 * (loss - loss.detach()).sqrt()
         return loss, sums, counts
 
-    monkeypatch.setattr(trainer, "forward_loss", spoiled)
+    monkeypatch.setattr(next_token, "forward_loss", spoiled)
     assert medvlm(["finetune", recipe_file(tmp_path, settings(tiny_folder, data_folder)), "--quiet"]) == 3
     run = only_run(tmp_path)
     error = capsys.readouterr().err
