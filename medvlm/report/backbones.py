@@ -6,10 +6,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import yaml
-
 from medvlm.report import cost, results
-from medvlm.report.context import Evaluation, RunContext
+from medvlm.report.context import Evaluation, RunContext, parsed
 from medvlm.report.document import Block, Table, Text
 from medvlm.report.scored import Value, columns, name
 from medvlm.report.values import counts, mapping, number, text, texts
@@ -129,10 +127,7 @@ def backbone(run: RunContext) -> str:
     told = text(mapping(run.facts.get("model")).get("backbone"))
     if told:
         return told
-    try:
-        recipe = mapping(yaml.safe_load(run.recipe))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return cost.UNKNOWN
+    recipe = mapping(parsed(run.recipe))
     return text(mapping(recipe.get("model")).get("backbone")) or cost.UNKNOWN
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -180,13 +181,21 @@ class RunContext:
 
     def _of_damaged(self) -> policy.Verdict:
         """Return what follows from what can be read: a start that may stand in a damaged recipe is unknown."""
-        try:
-            recipe = yaml.safe_load(self.recipe)
-        except (yaml.YAMLError, RecursionError, ValueError):
-            recipe = None
+        recipe = parsed(self.recipe)
         start = mapping(mapping(recipe).get("model")).get("start")
         gone = [text(start)] if start else [] if isinstance(recipe, dict) else ["(recipe.yaml cannot be read)"]
         return policy.verdict_of_parts(self.parts or {"": None}, self.licenses, gone=gone)
+
+
+# Asked for in many places of a page, and a damaged file may take a second to be found so.
+@functools.lru_cache(maxsize=64)
+def parsed(recipe: str) -> object:
+    """Return what a recipe's text holds, not to be changed; None where it is damaged."""
+    try:
+        found: object = yaml.safe_load(recipe)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return found
 
 
 def _rights(path: Path, facts: dict[str, Any]) -> Rights | None:

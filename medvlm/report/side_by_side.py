@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import yaml
-
 from medvlm.recipe.members import differing
 from medvlm.report import backbones, by_slice, cost, plots, results
-from medvlm.report.context import RunContext
+from medvlm.report.context import RunContext, parsed
 from medvlm.report.document import Block, Chart, Section, Table, Text
 from medvlm.report.scored import Value, columns
 from medvlm.report.scored import name as metric_name
@@ -183,10 +181,7 @@ def _differences(runs: Sequence[RunContext]) -> Iterator[Block]:
 
 
 def _recipe(run: RunContext) -> dict[str, object]:
-    try:
-        return dict(mapping(yaml.safe_load(run.recipe)))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
+    return dict(mapping(parsed(run.recipe)))
 
 
 def _curves(runs: Sequence[RunContext]) -> Iterator[Block]:

@@ -52,9 +52,9 @@ def picture(tmp_path: Path) -> str:
 LORA = ["adapters.language_model.kind=lora", "adapters.language_model.r=4"]
 WAYS = [
     pytest.param("vilt", [], id="vilt"),
-    pytest.param("visual_bert", LORA, id="visual_bert-lora"),
-    pytest.param("lxmert", [], id="lxmert"),
-    pytest.param("flava", LORA, id="flava-lora"),
+    pytest.param("visual_bert", LORA, id="visual_bert-lora", marks=pytest.mark.slow),
+    pytest.param("lxmert", [], id="lxmert", marks=pytest.mark.slow),
+    pytest.param("flava", LORA, id="flava-lora", marks=pytest.mark.slow),
     pytest.param("vilt", LORA, id="vilt-lora", marks=pytest.mark.slow),
     pytest.param("visual_bert", [], id="visual_bert", marks=pytest.mark.slow),
     pytest.param("lxmert", LORA, id="lxmert-lora", marks=pytest.mark.slow),

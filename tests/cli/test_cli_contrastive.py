@@ -33,6 +33,7 @@ def only_run(name: str) -> Run:
     return Run(path)
 
 
+@pytest.mark.slow
 def test_from_training_to_a_tower(
     at_shelf: Path, git_parts: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -183,6 +183,7 @@ def test_the_loss_is_transformers_own_padded_and_packed(parts: dict[str, Path], 
 WORDS = {"black": "no effusion", "white": "a small nodule", "red": "the heart", "blue": "right lobe"}
 
 
+@pytest.mark.slow
 def test_pictures_are_told_apart_by_what_is_new_alone(parts: dict[str, Path]) -> None:
     """Language model and tower stay frozen; the pictures alone tell the samples apart, so that gates must open."""
     made = recipe(parts, "llama", "frozen")

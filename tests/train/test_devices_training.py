@@ -148,6 +148,7 @@ def test_two_devices_train_as_one_with_the_doubled_batch(
     assert spent["device_hours"] == pytest.approx(2 * spent["hours"], abs=2e-6)
 
 
+@pytest.mark.slow
 def test_one_device_goes_on_where_two_that_shared_the_model_stopped(
     trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:

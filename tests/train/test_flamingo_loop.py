@@ -34,6 +34,7 @@ def settings(data: Path, **train: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_with_cached_features(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,8 +139,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "checkpointing"),
     [
-        ("git", True),
-        ("instructblip", False),
+        pytest.param("git", True, marks=pytest.mark.slow),
+        pytest.param("instructblip", False, marks=pytest.mark.slow),
         pytest.param("git", False, marks=pytest.mark.slow),
         pytest.param("blip2", False, marks=pytest.mark.slow),
         pytest.param("blip2", True, marks=pytest.mark.slow),
