@@ -51,7 +51,7 @@ class FlamingoBackbone(TwoParts):
         assemble.check_layers(model)
 
     @classmethod
-    def planned(cls, vision: Any, text: Any) -> FlamingoConfig:
+    def together(cls, vision: Any, text: Any) -> FlamingoConfig:
         """Return the configuration of the whole for those of its parts."""
         # The tokens' ids are the tokenizer's to say; a plan does not depend on them.
         return assemble.configuration(vision, text, text.vocab_size, text.vocab_size + 1)

@@ -48,7 +48,7 @@ class GitLlmBackbone(TwoParts):
         assemble.check_mask(model)
 
     @classmethod
-    def planned(cls, vision: Any, text: Any) -> GitLlmConfig:
+    def together(cls, vision: Any, text: Any) -> GitLlmConfig:
         """Return the configuration of the whole for those of its parts."""
         # The placeholder's id is the tokenizer's to say; it has no weights, so a plan does not depend on it.
         return GitLlmConfig(vision_config=vision, text_config=text, image_token_id=text.vocab_size)

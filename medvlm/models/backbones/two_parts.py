@@ -57,7 +57,7 @@ class TwoParts(Backbone):
         raise NotImplementedError
 
     @classmethod
-    def planned(cls, vision: Any, text: Any) -> Any:
+    def together(cls, vision: Any, text: Any) -> Any:
         """Return the configuration of the whole for those of its parts, where no tokenizer is at hand."""
         raise NotImplementedError
 
@@ -176,7 +176,7 @@ class TwoParts(Backbone):
 
         vision, text = (AutoConfig.for_model(**configs[role]) for role in ("vision_tower", "language_model"))
         cls.assembly.check_text(text)
-        config: dict[str, Any] = cls.planned(parts.vision_config(vision), text).to_dict()
+        config: dict[str, Any] = cls.together(parts.vision_config(vision), text).to_dict()
         return config
 
     @classmethod
